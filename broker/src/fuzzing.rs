@@ -6,9 +6,9 @@
 #[path = "../../fuzz/corpus.rs"]
 mod corpus;
 
-use crate::coordinator::group::fuzzing as group;
 use crate::metadata::fuzzing as metadata;
-use crate::shard::fuzzing as shard;
+use crate::replicated::fuzzing as shard;
+use crate::replicated::group::fuzzing as group;
 
 /// The name of a target, its function, and seed inputs.
 pub type Case = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);

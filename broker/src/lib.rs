@@ -1,6 +1,8 @@
 //! The broker: Kafka's semantics over replicated shards.
 //!
-//! Layers, calls go down only: handlers -> coordinator -> partition -> shard -> (crate raft).
+//! Layers, calls go down only: handlers -> coordinator -> partition -> shard -> replicated, and
+//! shard -> (crate raft).
+//! - `replicated`: the state that apply changes; pure.
 //! - `server`: sockets, below all layers; it calls the handlers through its trait `Dispatch`.
 //! - `metadata`: the cluster's metadata; every layer reads its immutable image.
 //! - `admin`: the admin HTTP API.
@@ -22,5 +24,6 @@ pub mod metadata;
 pub mod metrics;
 pub mod node;
 pub mod partition;
+pub mod replicated;
 pub mod server;
 pub mod shard;

@@ -10,9 +10,9 @@ use ottla_protocol::error::ErrorCode;
 
 use super::support::{authorized_operations, text};
 use crate::coordinator::group::classic::State;
-use crate::coordinator::group::records::MemberValue;
 use crate::coordinator::group::{Described, GroupError};
 use crate::handlers::context::Context;
+use crate::replicated::group::records::MemberValue;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let asked = version >= 3 && request.include_authorized_operations;

@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 use super::support::text;
 use crate::coordinator::group::GroupError;
-use crate::coordinator::group::records::CommittedOffset;
-use crate::coordinator::group::store::Offsets;
 use crate::handlers::context::Context;
 use crate::metadata::MetadataImage;
+use crate::replicated::group::records::CommittedOffset;
+use crate::replicated::group::store::Offsets;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if version >= 8 {

@@ -15,15 +15,17 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::log::BATCH_BYTES_MAX;
 
-use super::error::{AppendError, PartitionError};
 use super::handle::Partition;
-use super::types::{Acks, AppendOptions, Appended, ConnectionId, Origin};
+use super::types::{Acks, AppendOptions, Appended, Origin};
 use super::validate::{is_heavy, prepare, prepare_internal};
+use crate::replicated::command::BatchDecision;
+use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::producer_state::precedes;
+use crate::replicated::shard_state::{BatchOutcome, Rejection};
+use crate::shard::ConnectionId;
 use crate::shard::answer::{self, AnswerReceiver};
 use crate::shard::append_queue::QueuedBatch;
-use crate::shard::command::BatchDecision;
-use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey, precedes};
-use crate::shard::state::{BatchOutcome, Rejection};
+use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey};
 
 /// The least timeout, so that a client with a shorter one is still answered by apply: Kafka's leader appends without
 /// any wait.

@@ -9,9 +9,9 @@ use ottla_protocol::ids::Offset;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::read::{ReadError, ReadRequest};
 
-use super::error::PartitionError;
 use super::handle::{Partition, end_for, watermarks};
 use super::types::{Access, EpochEnd, FetchSpec, Fetched, FetchedRecords, Isolation};
+use crate::replicated::error::PartitionError;
 use crate::shard::read_view::LogOffsetSnapshot;
 
 impl Partition {

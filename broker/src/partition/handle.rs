@@ -9,14 +9,15 @@ use std::sync::Arc;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use parking_lot::Mutex;
 
-use super::error::PartitionError;
 use super::types::{Access, ActiveProducer, EpochEnd, Isolation, Watermarks};
 use crate::metadata::Topic;
-use crate::shard::command::{Command, LogStartChange, LogStartReason};
+use crate::replicated::command::{Command, LogStartChange, LogStartReason};
+use crate::replicated::error::PartitionError;
+use crate::replicated::group::GroupStore;
+use crate::replicated::shard_state::{ApplyReply, epoch_of};
 use crate::shard::data_waiters::ChangeFeed;
 use crate::shard::read_view::{LogOffsetSnapshot, PartitionReadView, Subscription};
-use crate::shard::state::{ApplyReply, epoch_of};
-use crate::shard::{GroupStore, Shard, ShardTime};
+use crate::shard::{Shard, ShardTime};
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
 #[derive(Debug, Clone)]
@@ -184,13 +185,15 @@ impl Partition {
         let _ = self.led()?;
         let state = self.shard.state().lock();
         let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
-        let shown = |(producer_id, history): (ProducerId, &super::producer_state::ProducerHistory)| ActiveProducer {
-            producer_id,
-            producer_epoch: history.epoch,
-            last_sequence: history.last_sequence(),
-            last_timestamp_ms: history.timestamp_ms,
-            coordinator_epoch: history.coordinator_epoch,
-            current_txn_start_offset: history.transaction_start.map_or(-1, |offset| offset.0),
+        let shown = |(producer_id, history): (ProducerId, &crate::replicated::producer_state::ProducerHistory)| {
+            ActiveProducer {
+                producer_id,
+                producer_epoch: history.epoch,
+                last_sequence: history.last_sequence(),
+                last_timestamp_ms: history.timestamp_ms,
+                coordinator_epoch: history.coordinator_epoch,
+                current_txn_start_offset: history.transaction_start.map_or(-1, |offset| offset.0),
+            }
         };
         Ok(partition.producers.iter().map(shown).collect())
     }

@@ -9,7 +9,7 @@ use ottla_protocol::ids::{LeaderEpoch, NodeId};
 
 use super::types::Leadership;
 use crate::metadata::{MetadataImage, NodeRecord, ShardId, Topic};
-use crate::shard::state::epoch_of;
+use crate::replicated::shard_state::epoch_of;
 use crate::shard::{Shard, Shards, leader_known_to};
 
 /// The leaders of partitions as of one moment.

@@ -10,10 +10,10 @@ use ottla_protocol::records;
 use ottla_storage::env::rt;
 use ottla_storage::index::IndexedBatch;
 
-use super::error::PartitionError;
 use super::handle::{Partition, end_for};
 use super::types::{Isolation, ListedOffset, OffsetQuery};
 use super::validate::DECOMPRESSED_BYTES_MAX;
+use crate::replicated::error::PartitionError;
 use crate::shard::read_view::LogOffsetSnapshot;
 
 /// The record that is searched in a batch.

@@ -2,20 +2,16 @@
 //! callers.
 //!
 //! Callers hold a [`Partitions`] (cheap clone) and find a [`Partition`] with it (a cheap handle for one request). May
-//! not know: sockets, wire versions, group logic. `producer_state` is pure and is run by the shard's state machine.
+//! not know: sockets, wire versions, group logic.
 
 mod append;
 mod delayed_fetch;
 mod elections;
-mod error;
 mod fetch;
 mod handle;
 mod leaders;
 mod list_offsets;
 mod partitions;
-#[cfg(test)]
-mod producer_model_tests;
-pub mod producer_state;
 #[cfg(test)]
 mod restart_tests;
 #[cfg(test)]
@@ -23,15 +19,16 @@ mod tests;
 mod types;
 mod validate;
 
+pub use crate::replicated::error::{AppendError, PartitionError, RecordError};
+pub use crate::shard::ConnectionId;
 pub use crate::shard::data_waiters::ChangeFeed;
 pub use crate::shard::read_view::Subscription;
 pub use append::{Appending, RefusedBefore};
 pub use elections::{Elected, ElectionError, ElectionKind};
-pub use error::{AppendError, PartitionError, RecordError};
 pub use handle::Partition;
 pub use leaders::{Leader, Leaders};
 pub use partitions::Partitions;
 pub use types::{
-    AbortedTransaction, Access, Acks, ActiveProducer, AppendOptions, Appended, ConnectionId, EpochEnd, FetchSpec,
-    Fetched, FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, Watermarks,
+    AbortedTransaction, Access, Acks, ActiveProducer, AppendOptions, Appended, EpochEnd, FetchSpec, Fetched,
+    FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, Watermarks,
 };

@@ -14,11 +14,12 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::delayed_fetch;
-use super::error::PartitionError;
 use super::handle::Partition;
 use super::leaders::Leaders;
-use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
+use super::types::{Access, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, ShardId, ShardKind, Topic};
+use crate::replicated::error::PartitionError;
+use crate::shard::ConnectionId;
 use crate::shard::data_waiters::ChangeFeed;
 use crate::shard::{ClosedReplica, EndsAnswer, GroupsService, SetClockOutcome, Shard, Shards, TopicPositions};
 

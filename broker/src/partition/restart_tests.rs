@@ -24,8 +24,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::TopicConfig;
-use crate::coordinator::group::records::{CommittedOffset, Record};
 use crate::metadata::{MetadataImage, ShardKind, ShardRecord};
+use crate::replicated::group::records::{CommittedOffset, Record};
 use crate::shard::fake::{FakeMetadata, NODE, SHARD, image_with_topic};
 use crate::shard::{LeaderTaskSettings, Shards};
 

@@ -16,7 +16,7 @@ use crate::config::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
 use crate::metadata::{
     FenceReason, Levels, Liveness, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind, ShardRecord,
 };
-use crate::shard::command::{AdoptedPartition, Command};
+use crate::replicated::command::{AdoptedPartition, Command};
 use crate::shard::fake::{FakeGroup, FakeMetadata, NODE, REPLICA, SHARD, image_with_topic, partition};
 use crate::shard::{LeaderTaskSettings, MetadataView, Shards};
 use ottla_storage::ids::{RaftIndex, ReplicaId};

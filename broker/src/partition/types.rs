@@ -7,6 +7,8 @@ use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset, ProducerId};
 use ottla_storage::read::ReadStream;
 use uuid::Uuid;
 
+use crate::shard::ConnectionId;
+
 /// How a request names its topic: by name, or by id in newer versions (KIP-516).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopicRef<'a> {
@@ -15,10 +17,6 @@ pub enum TopicRef<'a> {
     /// The topic's id.
     Id(Uuid),
 }
-
-/// One connection of this process; never reused while the process lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
 
 /// The origin of an append. A retriable refusal fences per connection, producer and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

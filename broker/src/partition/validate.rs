@@ -10,8 +10,8 @@ use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::records::{self, Checked, RecordRules, Records, TimestampBounds};
 
-use super::error::{AppendError, RecordError};
 use crate::config::{CompressionType, TimestampType, TopicConfig};
+use crate::replicated::error::{AppendError, RecordError};
 
 /// No batch may grow beyond this when decompressed, whatever `max.message.bytes` says.
 pub(crate) const DECOMPRESSED_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::state::BatchOutcome;
-use crate::partition::AppendError;
+use crate::replicated::error::AppendError;
+use crate::replicated::shard_state::BatchOutcome;
 
 /// The answer to a batch.
 pub(crate) type BatchAnswer = Result<BatchOutcome, AppendError>;
@@ -117,7 +117,7 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
-    use crate::shard::state::Rejection;
+    use crate::replicated::shard_state::Rejection;
 
     #[derive(Default)]
     struct Count(AtomicUsize);

@@ -15,10 +15,10 @@ use ottla_storage::env::rt::Instant;
 use tokio::sync::oneshot;
 
 use super::answer::{AnswerSender, BatchAnswer};
-use super::command::{BATCHES_PER_ENTRY_MAX, BatchDecision, Command};
-use super::idempotence_fence::{IdempotenceFence, ProducerBatch};
-use super::state::ApplyReply;
-use crate::partition::{AppendError, ConnectionId, PartitionError};
+use super::idempotence_fence::{ConnectionId, IdempotenceFence, ProducerBatch};
+use crate::replicated::command::{BATCHES_PER_ENTRY_MAX, BatchDecision, Command};
+use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::shard_state::ApplyReply;
 
 /// An entry holds at most this many bytes of batches, or one batch.
 pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;

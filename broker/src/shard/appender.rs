@@ -15,12 +15,12 @@ use ottla_storage::ids::{LogId, Term};
 
 use super::append_queue::{PackedEntry, QueuedCommand};
 use super::clock::Agreement;
-use super::command::Command;
 use super::handle::Shard;
-use super::idempotence_fence::ProducerBatch;
+use super::idempotence_fence::{ProducerBatch, ProducerKey};
 use super::min_isr;
-use super::state::ApplyReply;
-use crate::partition::{AppendError, PartitionError};
+use crate::replicated::command::Command;
+use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::shard_state::ApplyReply;
 
 /// The task wakes at least this often, though nothing happens.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -92,7 +92,10 @@ impl Shard {
         }
         let now = rt::now();
         let adopted = |id| self.machine.read_view.get(id).is_some();
-        let seen = |producer_batch: &ProducerBatch| self.state().lock().has_seen_all_before(producer_batch);
+        let seen = |batch: &ProducerBatch| {
+            let ProducerKey { producer, partition, .. } = batch.key;
+            self.state().lock().has_seen_all_before(partition, producer, batch.epoch, batch.sequence)
+        };
         let mut packed = self.queue.lock().pack(now, self.batch_bytes_max(), adopted, seen);
         if packed.batches.is_empty() {
             return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));

@@ -20,18 +20,18 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::clock::Agreement;
-use super::command::Command;
 use super::group::Group;
 use super::handle::{Shard, StateMachineView};
 use super::leader_clock::ClockWitness;
 use super::metadata_view::MetadataView;
-use super::state::ShardState;
 use super::state_machine::{LocalStorage, ShardStateMachine};
 use crate::config::TopicConfig;
 use crate::metadata::{
     Intent, IntentKey, IntentKind, InternalTopic, MetadataImage, PartitionRoute, ReplicaRecord, ShardCreation, ShardId,
     ShardKind, ShardRecord, Topic,
 };
+use crate::replicated::command::Command;
+use crate::replicated::shard_state::ShardState;
 
 pub(crate) const REPLICA: ReplicaId = ReplicaId(5);
 pub(crate) const SHARD: ShardId = ShardId(3);

@@ -20,18 +20,18 @@ use tokio::sync::{Notify, oneshot};
 
 use super::append_queue::{AppendQueue, QueuedBatch, QueuedCommand};
 use super::clock::Agreement;
-use super::command::Command;
 use super::cut_points::CutPoints;
 use super::group::Group;
-use super::idempotence_fence::ProducerBatch;
+use super::idempotence_fence::{ConnectionId, ProducerBatch};
 use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
 use super::read_barrier::ReadBarrier;
 use super::read_view::ReadView;
 use super::rpc::LedShard;
-use super::state::{ApplyReply, ShardState};
 use super::state_machine::ShardStateMachine;
 use crate::metadata::{ShardCreation, ShardId, ShardKind};
-use crate::partition::{AppendError, ConnectionId, PartitionError};
+use crate::replicated::command::Command;
+use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::shard_state::{ApplyReply, ShardState};
 
 /// A follower that has not heard from its leader for so long serves no reads.
 const SILENCE_MAX: Duration = Duration::from_secs(3);

@@ -18,10 +18,15 @@ use ottla_protocol::ids::{PartitionId, ProducerId};
 use ottla_storage::env::mutants::{self, Bug};
 use uuid::Uuid;
 
-use crate::partition::{AppendError, ConnectionId};
+use crate::replicated::error::AppendError;
+use crate::replicated::producer_state::precedes;
 
 /// IdempotenceFence remembered per shard; beyond it the oldest connections' are forgotten.
 const REFUSALS_MAX: usize = 65_536;
+
+/// One connection of this process; never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
 
 /// The batches to which a refusal applies: those of one producer for one partition on one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,12 +58,6 @@ struct Refusal {
 /// The refusals of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct IdempotenceFence(BTreeMap<ProducerKey, Refusal>);
-
-/// `a` comes before `b`; sequences wrap.
-pub(crate) fn precedes(a: i32, b: i32) -> bool {
-    let ahead = b.wrapping_sub(a) & i32::MAX;
-    ahead != 0 && ahead < 1 << 30
-}
 
 impl IdempotenceFence {
     /// Remembers that a batch was refused; only retriable refusals are remembered.
@@ -129,7 +128,7 @@ impl IdempotenceFence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::PartitionError;
+    use crate::replicated::error::PartitionError;
 
     const GONE: AppendError = AppendError::Partition(PartitionError::NotLeaderOrFollower);
 

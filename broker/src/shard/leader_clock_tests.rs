@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::{FeatureLevel, MetadataImage, ShardKind};
-use crate::shard::command::{AdoptedPartition, Command};
+use crate::replicated::command::{AdoptedPartition, Command};
 use crate::shard::fake::{FakeGroup, FakeMetadata, SHARD, image_with_topic, partition};
 use crate::shard::{SetClockOutcome, Shard, Shards};
 

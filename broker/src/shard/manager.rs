@@ -21,19 +21,19 @@ use uuid::Uuid;
 
 use super::closed_replicas::{ClosedReplica, ClosedReplicas};
 use super::handle::{Shard, StateMachineView, keeps_groups};
+use super::idempotence_fence::ConnectionId;
 use super::lag_request::GroupsService;
 use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
 use super::leadership::preferred_balance::PreferredLeaderBalancer;
 use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
 use super::rpc::LedShard;
-use super::state::ShardState;
 use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
 use super::tasks::membership_reconciler;
 use super::tasks::{self, LeaderTaskSettings};
 use crate::codec::CodecError;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, node_rpc_address};
-use crate::partition::ConnectionId;
+use crate::replicated::shard_state::ShardState;
 
 /// Before a shard that could not be created is tried again.
 const RETRY: Duration = Duration::from_secs(1);

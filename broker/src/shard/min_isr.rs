@@ -8,8 +8,8 @@ use ottla_storage::ids::RaftIndex;
 
 use super::append_queue::QueuedBatch;
 use super::group::Group;
-use super::state::BatchOutcome;
-use crate::partition::AppendError;
+use crate::replicated::error::AppendError;
+use crate::replicated::shard_state::BatchOutcome;
 
 /// Acknowledges a batch of the entry at `index` when enough voters have synced it; answers
 /// NOT_ENOUGH_REPLICAS_AFTER_APPEND if they have not by its deadline.

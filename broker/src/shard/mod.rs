@@ -1,4 +1,4 @@
-//! A shard: one Raft group that carries many partitions. Commands, apply, appender, leadership, and the manager of a
+//! A shard: one Raft group that carries many partitions. Appender, apply of entries, leadership, and the manager of a
 //! node's shards.
 //!
 //! Beside `metadata` the only caller of Raft groups. May not know: topics' names, clients.
@@ -8,20 +8,13 @@ pub(crate) mod append_queue;
 mod appender;
 pub mod clock;
 mod closed_replicas;
-pub mod command;
 mod cut_points;
 pub(crate) mod data_waiters;
-pub mod epochs;
-#[cfg(test)]
-mod epochs_model_tests;
 #[cfg(test)]
 pub(crate) mod fake;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod fuzzing;
 pub mod group;
 mod handle;
 pub(crate) mod idempotence_fence;
-mod keys;
 mod lag_request;
 pub(crate) mod leader_clock;
 mod leadership;
@@ -35,16 +28,14 @@ pub mod read_view;
 mod rpc;
 mod rpc_service;
 mod set_clock;
-pub mod state;
 pub mod state_machine;
 pub(crate) mod tasks;
 mod unsafe_recovery;
 
 pub use crate::codec::CodecError;
-/// What a shard of `__consumer_offsets` keeps per partition; pure.
-pub use crate::coordinator::group::GroupStore;
 pub use closed_replicas::ClosedReplica;
 pub use handle::Shard;
+pub use idempotence_fence::ConnectionId;
 #[cfg(test)]
 pub(crate) use lag_request::PartitionEnds;
 pub(crate) use lag_request::{CommittedPosition, EndsAnswer, GroupsService, TopicPositions};

@@ -13,8 +13,8 @@ use ottla_storage::env::sync::{Mutex, RwLock};
 use ottla_storage::env::watch;
 
 use super::data_waiters::{ChangeFeed, DataWaiter};
-use super::epochs::EpochHistory;
-use crate::coordinator::group::GroupStore;
+use crate::replicated::epochs::EpochHistory;
+use crate::replicated::group::GroupStore;
 
 /// A partition's offsets and epochs as published.
 #[derive(Debug, Clone, Default)]

@@ -10,10 +10,10 @@ use ottla_raft::Priority;
 use ottla_storage::env::rt;
 
 use super::clock::{Agreement, JUMP_MS_MIN};
-use super::command::Command;
 use super::manager::Shards;
 use super::rpc::{NodeRequest, SetClockOutcome};
 use crate::metadata::{FeatureLevel, ShardId, node_rpc_address};
+use crate::replicated::command::Command;
 
 /// Releases below this feature level stop at the command.
 const LEVEL: FeatureLevel = FeatureLevel(2);

@@ -17,15 +17,15 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 
-use super::command::AdoptedPartition;
 use super::cut_points::{CutPoint, CutPoints};
 use super::data_waiters::ANY_BYTES;
-use super::keys::{self, Key, PartitionValue, ShardValue};
 use super::read_view::{LogOffsetSnapshot, ReadView};
-use super::state::{PartitionState, ShardState, Touched};
 use crate::codec::CodecError;
-use crate::coordinator::group::GroupStore;
-use crate::partition::producer_state::ProducerTable;
+use crate::replicated::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
+use crate::replicated::command::AdoptedPartition;
+use crate::replicated::group::GroupStore;
+use crate::replicated::producer_state::ProducerTable;
+use crate::replicated::shard_state::{PartitionState, ShardState, Touched};
 
 /// The storage of this replica alone, which frees what apply has decided to be dead: log starts and dropped partitions.
 pub trait LocalStorage: Send + Sync + 'static {
@@ -251,15 +251,15 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
         changes.push((Key::Partition(id).encode(), value));
     }
     for id in dirty.epochs {
-        let value = state.partitions.get(&id).map(|partition| keys::encode_epochs(&partition.epochs));
+        let value = state.partitions.get(&id).map(|partition| checkpoint_keys::encode_epochs(&partition.epochs));
         changes.push((Key::Epochs(id).encode(), value));
     }
     for (id, producer) in dirty.producers {
         let history = state.partitions.get(&id).and_then(|partition| partition.producers.get(producer));
-        changes.push((Key::Producer(id, producer).encode(), history.map(keys::encode_producer)));
+        changes.push((Key::Producer(id, producer).encode(), history.map(checkpoint_keys::encode_producer)));
     }
     for id in dirty.dropped {
-        let value = state.dropped.get(&id).map(|intent| keys::encode_dropped(*intent));
+        let value = state.dropped.get(&id).map(|intent| checkpoint_keys::encode_dropped(*intent));
         changes.push((Key::Dropped(id).encode(), value));
     }
     for (id, partition) in &state.partitions {
@@ -286,15 +286,15 @@ pub(crate) fn digest(state: &ShardState) -> u64 {
     for (id, partition) in &state.partitions {
         add(&Key::Partition(*id).encode());
         add(&partition_value(partition).encode());
-        add(&keys::encode_epochs(&partition.epochs));
+        add(&checkpoint_keys::encode_epochs(&partition.epochs));
         for (producer, history) in partition.producers.iter() {
             add(&producer.0.to_le_bytes());
-            add(&keys::encode_producer(history));
+            add(&checkpoint_keys::encode_producer(history));
         }
     }
     for (id, intent) in &state.dropped {
         add(&Key::Dropped(*id).encode());
-        add(&keys::encode_dropped(*intent));
+        add(&checkpoint_keys::encode_dropped(*intent));
     }
     sum
 }
@@ -353,16 +353,16 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
         Key::Producer(..) if mutants::is_on(Bug::DedupLostAtRestart) => {}
         Key::Epochs(id) => {
             let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
-            partition.epochs = Arc::new(keys::decode_epochs(value)?);
+            partition.epochs = Arc::new(checkpoint_keys::decode_epochs(value)?);
         }
         Key::Producer(id, producer) => {
-            let history = keys::decode_producer(value)?;
+            let history = checkpoint_keys::decode_producer(value)?;
             state.producers_by_order.insert(history.order, (id, producer));
             let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
             partition.producers.restore(producer, history);
         }
         Key::Dropped(id) => {
-            state.dropped.insert(id, keys::decode_dropped(value)?);
+            state.dropped.insert(id, checkpoint_keys::decode_dropped(value)?);
         }
         Key::Group(id, key) => {
             let partition = state.partitions.get(&id).ok_or(CodecError::Value("partition id"))?;

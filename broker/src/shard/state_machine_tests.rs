@@ -13,10 +13,10 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::shard::command::{
+use crate::replicated::command::{
     AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason,
 };
-use crate::shard::state::{ApplyReply, BatchOutcome, OFFSETS_LOST, Rejection};
+use crate::replicated::shard_state::{ApplyReply, BatchOutcome, OFFSETS_LOST, Rejection};
 
 #[derive(Default)]
 struct NoStorage;
@@ -108,13 +108,13 @@ fn whole(state: &ShardState) -> BTreeMap<Bytes, Bytes> {
     let mut changes = BTreeMap::new();
     for (id, partition) in &state.partitions {
         changes.insert(Key::Partition(*id).encode(), partition_value(partition).encode());
-        changes.insert(Key::Epochs(*id).encode(), keys::encode_epochs(&partition.epochs));
+        changes.insert(Key::Epochs(*id).encode(), checkpoint_keys::encode_epochs(&partition.epochs));
         for (producer, history) in partition.producers.iter() {
-            changes.insert(Key::Producer(*id, producer).encode(), keys::encode_producer(history));
+            changes.insert(Key::Producer(*id, producer).encode(), checkpoint_keys::encode_producer(history));
         }
     }
     for (id, intent) in &state.dropped {
-        changes.insert(Key::Dropped(*id).encode(), keys::encode_dropped(*intent));
+        changes.insert(Key::Dropped(*id).encode(), checkpoint_keys::encode_dropped(*intent));
     }
     changes
 }
@@ -213,7 +213,7 @@ fn nothing_is_shown_before_publish() {
 
 #[test]
 fn the_oldest_producers_of_a_partition_are_evicted_first() {
-    use crate::partition::producer_state::PRODUCERS_PER_PARTITION_MAX;
+    use crate::replicated::producer_state::PRODUCERS_PER_PARTITION_MAX;
     let mut replica = Replica::new(ShardState::new(false));
     replica.adopt(5, 0, 0);
     let extra = 3;
@@ -432,8 +432,8 @@ mod groups {
     //! Partitions that keep groups: guards are judged at apply, the state survives in the checkpoint alone.
 
     use super::*;
-    use crate::coordinator::group::guard::Guard;
-    use crate::coordinator::group::records::{CommittedOffset, Record};
+    use crate::replicated::group::guard::Guard;
+    use crate::replicated::group::records::{CommittedOffset, Record};
 
     fn commit(group: &str, offset: i64) -> Bytes {
         let value = CommittedOffset {

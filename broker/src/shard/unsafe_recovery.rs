@@ -9,11 +9,11 @@ use ottla_protocol::ids::PartitionId;
 use ottla_raft::StateMachine;
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 
-use super::command::AdoptedPartition;
 use super::handle::keeps_groups;
 use super::manager::{OpenError, creation_of};
 use super::state_machine::{DirectoryStorage, ShardStateMachine, restore};
 use crate::metadata::{MetadataImage, ShardId};
+use crate::replicated::command::AdoptedPartition;
 
 /// The state machine over what the checkpoint holds of a replica.
 ///

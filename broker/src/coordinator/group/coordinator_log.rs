@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::error::GroupError;
-use super::store::GroupStore;
 use crate::metadata::FeatureLevel;
-use crate::partition::{AppendError, PartitionError};
+use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::group::store::GroupStore;
 
 /// Waits until an append is applied.
 pub type AppendFuture = BoxFuture<'static, Result<(), AppendError>>;

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::store::refusal;
+use crate::replicated::group::store::refusal;
 
 /// Why a group operation was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]

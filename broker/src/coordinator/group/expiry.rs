@@ -11,9 +11,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::classic::State;
-use super::records::{CommittedOffset, GroupValue, Record};
-use super::store::StoredGroup;
-use super::wire::Reader;
+use crate::replicated::group::records::{CommittedOffset, GroupValue, Record};
+use crate::replicated::group::schema::Reader;
+use crate::replicated::group::store::StoredGroup;
 
 /// The protocol type whose members' metadata name topics.
 const CONSUMER: &str = "consumer";
@@ -129,8 +129,8 @@ fn subscription(metadata: &Bytes) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::group::records::MemberValue;
     use crate::coordinator::group::tests::subscription as subscribed_to;
+    use crate::replicated::group::records::MemberValue;
     use std::collections::BTreeMap;
 
     const WEEK_MS: i64 = 7 * 24 * 3_600_000;

@@ -9,40 +9,24 @@
 //! record is given once that record is applied; when leadership goes, everything parked is answered NOT_COORDINATOR and
 //! the machines are dropped; when it comes, they are rebuilt from the store.
 
-mod batch;
 pub mod classic;
 pub mod coordinator_log;
 pub mod error;
 pub mod expiry;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod fuzzing;
-pub mod guard;
 mod partition_coordinator;
 mod partition_writer;
-pub mod records;
-#[cfg(test)]
-mod records_tests;
 pub mod runtime;
-pub mod store;
-#[cfg(test)]
-mod store_tests;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use ottla_storage::env::rt;
 
+pub use crate::replicated::group::OFFSETS_TOPIC;
 pub use coordinator_log::{CoordinatorLog, PartitionClock};
 pub use error::GroupError;
-pub use guard::Guard;
 pub use partition_coordinator::{Commit, DeletedTopic, Described, Listed, NewOffset};
 pub use partition_writer::PartitionWriter;
 pub use runtime::{GroupSettings, Groups};
-pub use store::GroupStore;
-pub use wire::Malformed;
-
-/// Name of the topic that holds the groups' records.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// The partition of `__consumer_offsets` that keeps a group: Java's hash of the id, made positive, modulo the count.
 #[must_use]

@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::coordinator_log::{AppendFuture, CoordinatorLog, PartitionClock};
 use super::error::GroupError;
-use super::store::GroupStore;
 use crate::metadata::{CONSUMER_OFFSETS, FeatureLevel, InternalTopic, MetadataImage};
 use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
+use crate::replicated::group::store::GroupStore;
 use crate::shard::MetadataView;
 
 /// An append of the coordinator ends only when leadership goes; the client's request may stop waiting before.

@@ -23,8 +23,8 @@ use super::partition_coordinator::{
     wait_for_all,
 };
 use super::partition_for;
-use super::store::{GroupStore, Offsets};
 use crate::config::Config;
+use crate::replicated::group::store::{GroupStore, Offsets};
 
 /// New members have no id yet and cannot heartbeat; Kafka gives their joins as long.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60_000;

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::status::{Status, Window};
-use crate::coordinator::group::GroupStore;
-use crate::coordinator::group::store::StoredGroup;
+use crate::replicated::group::GroupStore;
+use crate::replicated::group::store::StoredGroup;
 use crate::shard::{CommittedPosition, EndsAnswer};
 
 /// The groups of one partition of `__consumer_offsets`.
@@ -190,7 +190,7 @@ impl CachedPartition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::group::records::{CommittedOffset, Record};
+    use crate::replicated::group::records::{CommittedOffset, Record};
     use crate::shard::PartitionEnds;
 
     const TOPIC: Uuid = Uuid::from_u128(7);

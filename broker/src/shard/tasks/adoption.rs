@@ -13,8 +13,8 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 
 use crate::metadata::{IntentKey, IntentKind, MetadataImage};
-use crate::partition::PartitionError;
-use crate::shard::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
+use crate::replicated::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
+use crate::replicated::error::PartitionError;
 use crate::shard::{MetadataView, Shard};
 
 /// The intents of one shard that it has not carried out.

@@ -5,9 +5,9 @@
 
 use super::adoption;
 use crate::metadata::MetadataImage;
-use crate::partition::PartitionError;
+use crate::replicated::command::Command;
+use crate::replicated::error::PartitionError;
 use crate::shard::Shard;
-use crate::shard::command::Command;
 
 pub(super) async fn expire_producers(shard: &Shard, expiration_ms: i64) -> Result<(), PartitionError> {
     let Some(now_ms) = shard.clock_for_expiry() else { return Ok(()) };

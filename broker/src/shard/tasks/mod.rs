@@ -17,7 +17,7 @@ use ottla_storage::env::rt;
 use super::handle::Shard;
 use super::metadata_view::MetadataView;
 use crate::config::Config;
-use crate::partition::PartitionError;
+use crate::replicated::error::PartitionError;
 use adoption::Adoption;
 
 /// How often the tasks of a leader run, and by which times.

@@ -10,9 +10,9 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::env::mutants::{self, Bug};
 
 use crate::metadata::MetadataImage;
-use crate::partition::PartitionError;
+use crate::replicated::command::{Command, LogStartChange, LogStartReason, PARTITIONS_PER_ENTRY_MAX};
+use crate::replicated::error::PartitionError;
 use crate::shard::Shard;
-use crate::shard::command::{Command, LogStartChange, LogStartReason, PARTITIONS_PER_ENTRY_MAX};
 
 /// One command per shard: for each partition the longest prefix of whole batches that exceeds retention by time or
 /// size.

@@ -77,7 +77,7 @@ async fn fetch(world: &World, group: &str) {
     let name = group.to_owned();
     let answer = world
         .request(node, move |running| async move {
-            let offset_of = |_, offsets: Option<&ottla_broker::coordinator::group::store::Offsets>| {
+            let offset_of = |_, offsets: Option<&ottla_broker::replicated::group::store::Offsets>| {
                 offsets.and_then(|offsets| offsets.get(TOPIC)?.get(&0).map(|committed| committed.offset))
             };
             running.groups.fetch(&[&name], offset_of).await.remove(0)

@@ -34,7 +34,7 @@ pub use types::{
 };
 
 use super::error::GroupError;
-use super::records::{GroupValue, MemberValue};
+use crate::replicated::group::records::{GroupValue, MemberValue};
 use timers::{Timer, Timers};
 
 /// One member.

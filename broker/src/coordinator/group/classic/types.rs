@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::records::GroupValue;
+use crate::replicated::group::records::GroupValue;
 
 /// Identifies a request so that its answer reaches it; given by the coordinator, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::coordinator::group::classic::{Answer, Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, State, Sync};
 use crate::coordinator::group::coordinator_log::AppendFuture;
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::records::MemberValue;
+use crate::replicated::group::records::MemberValue;
 
 /// One offset to commit.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::{Event, PartitionCoordinator, wait_for_all};
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::expiry;
-use crate::coordinator::group::guard::Guard;
-use crate::coordinator::group::records::Record;
-use crate::coordinator::group::store::StoredGroup;
+use crate::replicated::group::guard::Guard;
+use crate::replicated::group::records::Record;
+use crate::replicated::group::store::StoredGroup;
 
 /// Groups looked at between two requests.
 const GROUPS_PER_STEP: usize = 256;
@@ -80,10 +80,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::coordinator::group::batch;
     use crate::coordinator::group::expiry::Terms;
-    use crate::coordinator::group::records::CommittedOffset;
-    use crate::coordinator::group::store::{GroupStore, refusal};
+    use crate::replicated::group::batch;
+    use crate::replicated::group::records::CommittedOffset;
+    use crate::replicated::group::store::{GroupStore, refusal};
 
     const RETENTION_MS: i64 = 1_000;
 

@@ -29,13 +29,13 @@ pub(super) use command::{Command, PendingAppends};
 pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
 pub(super) use settings::CoordinatorSettings;
 
-use super::batch;
 use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
 use super::coordinator_log::{CoordinatorLog, append_refusal};
 use super::error::GroupError;
-use super::guard::Guard;
-use super::records::{GUARD_CARRIES_AWAITS_FROM, GroupValue, Record};
-use super::store::{GroupStore, StoredGroup};
+use crate::replicated::group::batch;
+use crate::replicated::group::guard::Guard;
+use crate::replicated::group::records::{GUARD_CARRIES_AWAITS_FROM, GroupValue, Record};
+use crate::replicated::group::store::{GroupStore, StoredGroup};
 use command::PendingReply;
 use expiration_schedule::ExpirationSchedule;
 use live_group::LiveGroup;

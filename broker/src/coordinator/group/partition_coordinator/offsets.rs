@@ -8,13 +8,13 @@ use ottla_storage::env::mutants::{self, Bug};
 
 use super::PartitionCoordinator;
 use super::command::{Commit, DeletedTopic, PendingAppends};
-use crate::coordinator::group::batch;
 use crate::coordinator::group::coordinator_log::AppendFuture;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::expiry;
-use crate::coordinator::group::guard::Guard;
-use crate::coordinator::group::records::{CommittedOffset, Record};
-use crate::coordinator::group::store::StoredGroup;
+use crate::replicated::group::batch;
+use crate::replicated::group::guard::Guard;
+use crate::replicated::group::records::{CommittedOffset, Record};
+use crate::replicated::group::store::StoredGroup;
 
 impl PartitionCoordinator {
     pub(super) fn commit(&mut self, group: &Arc<str>, commit: Commit) -> PendingAppends<()> {

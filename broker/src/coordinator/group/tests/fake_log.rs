@@ -17,9 +17,9 @@ use crate::coordinator::group::coordinator_log::{AppendFuture, CoordinatorLog, P
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::partition_coordinator::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
-use crate::coordinator::group::store::GroupStore;
 use crate::metadata::{FeatureLevel, Levels};
-use crate::partition::{AppendError, PartitionError};
+use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::group::store::GroupStore;
 
 /// The partition's clock when the node's monotonic clock began.
 const BEGAN_MS: i64 = 1_700_000_000_000;
@@ -255,6 +255,6 @@ pub(super) async fn settled(groups: &Groups, group: &str) -> (String, i32) {
 /// The committed offset of one partition.
 pub(super) async fn fetched(groups: &Groups, group: &str, topic: &str) -> Option<i64> {
     let read =
-        |_, offsets: Option<&crate::coordinator::group::store::Offsets>| Some(offsets?.get(topic)?.get(&0)?.offset);
+        |_, offsets: Option<&crate::replicated::group::store::Offsets>| Some(offsets?.get(topic)?.get(&0)?.offset);
     groups.fetch(&[group], read).await.remove(0).unwrap()
 }

@@ -7,7 +7,7 @@ use ottla_storage::env::{rt, sim};
 use super::fake_log::{commit, join, settled, start, sync, who};
 use crate::coordinator::group::classic::{Leaving, State};
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::store::Offsets;
+use crate::replicated::group::store::Offsets;
 
 #[test]
 fn two_consumers_share_and_one_leaves() {

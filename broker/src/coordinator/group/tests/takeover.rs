@@ -6,10 +6,10 @@ use bytes::Bytes;
 use ottla_storage::env::{rt, sim};
 
 use super::fake_log::{LogState, commit, fetched, join, settled, start, sync, who};
-use crate::coordinator::group::batch;
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::error::GroupError;
 use crate::metadata::FeatureLevel;
+use crate::replicated::group::batch;
 
 #[test]
 fn parked_requests_are_sent_on_when_leadership_goes() {

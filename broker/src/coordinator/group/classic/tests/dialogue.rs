@@ -9,7 +9,7 @@ use crate::coordinator::group::classic::{
     Settings, State, Sync,
 };
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::records::GroupValue;
+use crate::replicated::group::records::GroupValue;
 
 pub(super) const SETTINGS: Settings =
     Settings { initial_rebalance_delay_ms: 3_000, new_member_join_timeout_ms: 300_000, members_max: 1_000 };

@@ -42,6 +42,13 @@ impl Claim {
     }
 }
 
+/// True if sequence `a` comes before `b`; sequences wrap.
+#[must_use]
+pub fn precedes(a: i32, b: i32) -> bool {
+    let ahead = b.wrapping_sub(a) & i32::MAX;
+    ahead != 0 && ahead < 1 << 30
+}
+
 /// `sequence` + `count`, wrapping from 2^31 - 1 to 0.
 #[must_use]
 pub fn advance(sequence: i32, count: i32) -> i32 {

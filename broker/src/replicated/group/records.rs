@@ -15,11 +15,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-use super::wire::{self, Malformed, Reader};
+use super::schema::{self, Malformed, Reader};
 use crate::metadata::FeatureLevel;
 
 /// First level at which the guard carries [`GroupValue::awaits_assignment`] and the log's record is a v3.
-pub(super) const GUARD_CARRIES_AWAITS_FROM: FeatureLevel = FeatureLevel(2);
+pub(crate) const GUARD_CARRIES_AWAITS_FROM: FeatureLevel = FeatureLevel(2);
 
 /// Far above any tag that Kafka's schema will use.
 const AWAITS_ASSIGNMENT_TAG: u32 = 8192;
@@ -145,8 +145,8 @@ impl Record {
 pub fn offset_key(group: &str, topic: &str, partition: i32) -> Bytes {
     let mut out = BytesMut::with_capacity(10 + group.len() + topic.len());
     out.put_i16(1);
-    wire::put_string(&mut out, group);
-    wire::put_string(&mut out, topic);
+    schema::put_string(&mut out, group);
+    schema::put_string(&mut out, topic);
     out.put_i32(partition);
     out.freeze()
 }
@@ -156,17 +156,17 @@ pub fn offset_key(group: &str, topic: &str, partition: i32) -> Bytes {
 pub fn group_key(group: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(4 + group.len());
     out.put_i16(2);
-    wire::put_string(&mut out, group);
+    schema::put_string(&mut out, group);
     out.freeze()
 }
 
-pub(super) fn encode_offset(value: &CommittedOffset) -> Bytes {
+pub(crate) fn encode_offset(value: &CommittedOffset) -> Bytes {
     let mut out = BytesMut::with_capacity(40 + value.metadata.len());
     if let Some(expire_time_ms) = value.expire_time_ms {
         // Only v1 has the explicit end; Kafka writes it alike.
         out.put_i16(1);
         out.put_i64(value.offset);
-        wire::put_string(&mut out, &value.metadata);
+        schema::put_string(&mut out, &value.metadata);
         out.put_i64(value.commit_time_ms);
         out.put_i64(expire_time_ms);
         return out.freeze();
@@ -176,15 +176,15 @@ pub(super) fn encode_offset(value: &CommittedOffset) -> Bytes {
     out.put_i64(value.offset);
     out.put_i32(value.leader_epoch);
     if flexible {
-        wire::put_uvarint(&mut out, value.metadata.len() as u32 + 1);
+        schema::put_uvarint(&mut out, value.metadata.len() as u32 + 1);
         out.put_slice(value.metadata.as_bytes());
         out.put_i64(value.commit_time_ms);
-        wire::put_uvarint(&mut out, 1); // one tagged field:
-        wire::put_uvarint(&mut out, 0); // tag 0, the topic id,
-        wire::put_uvarint(&mut out, 16); // 16 bytes
+        schema::put_uvarint(&mut out, 1); // one tagged field:
+        schema::put_uvarint(&mut out, 0); // tag 0, the topic id,
+        schema::put_uvarint(&mut out, 16); // 16 bytes
         out.put_u128(value.topic_id.as_u128());
     } else {
-        wire::put_string(&mut out, &value.metadata);
+        schema::put_string(&mut out, &value.metadata);
         out.put_i64(value.commit_time_ms);
     }
     out.freeze()
@@ -212,35 +212,35 @@ fn decode_offset(bytes: Bytes) -> Result<CommittedOffset, Malformed> {
     Ok(CommittedOffset { offset, leader_epoch, metadata, commit_time_ms, expire_time_ms, topic_id })
 }
 
-pub(super) fn encode_group(value: &GroupValue) -> Bytes {
+pub(crate) fn encode_group(value: &GroupValue) -> Bytes {
     let compact = value.awaits_assignment;
     let mut out = BytesMut::with_capacity(64);
     out.put_i16(if compact { 4 } else { 3 });
-    wire::put_text(&mut out, compact, Some(&value.protocol_type));
+    schema::put_text(&mut out, compact, Some(&value.protocol_type));
     out.put_i32(value.generation);
-    wire::put_text(&mut out, compact, value.protocol.as_deref());
-    wire::put_text(&mut out, compact, value.leader.as_deref());
+    schema::put_text(&mut out, compact, value.protocol.as_deref());
+    schema::put_text(&mut out, compact, value.leader.as_deref());
     out.put_i64(value.state_time_ms);
-    wire::put_length(&mut out, compact, value.members.len());
+    schema::put_length(&mut out, compact, value.members.len());
     for member in &value.members {
-        wire::put_text(&mut out, compact, Some(&member.member_id));
-        wire::put_text(&mut out, compact, member.instance_id.as_deref());
-        wire::put_text(&mut out, compact, Some(&member.client_id));
-        wire::put_text(&mut out, compact, Some(&member.client_host));
+        schema::put_text(&mut out, compact, Some(&member.member_id));
+        schema::put_text(&mut out, compact, member.instance_id.as_deref());
+        schema::put_text(&mut out, compact, Some(&member.client_id));
+        schema::put_text(&mut out, compact, Some(&member.client_host));
         out.put_i32(member.rebalance_timeout_ms);
         out.put_i32(member.session_timeout_ms);
         for bytes in [&member.subscription, &member.assignment] {
-            wire::put_length(&mut out, compact, bytes.len());
+            schema::put_length(&mut out, compact, bytes.len());
             out.put_slice(bytes);
         }
         if compact {
-            wire::put_uvarint(&mut out, 0);
+            schema::put_uvarint(&mut out, 0);
         }
     }
     if compact {
-        wire::put_uvarint(&mut out, 1);
-        wire::put_uvarint(&mut out, AWAITS_ASSIGNMENT_TAG);
-        wire::put_uvarint(&mut out, 0);
+        schema::put_uvarint(&mut out, 1);
+        schema::put_uvarint(&mut out, AWAITS_ASSIGNMENT_TAG);
+        schema::put_uvarint(&mut out, 0);
     }
     out.freeze()
 }

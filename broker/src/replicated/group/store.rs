@@ -142,7 +142,7 @@ impl GroupStore {
     }
 
     /// Applies one record; `awaits`: its guard says that the generation awaits its leader's assignment.
-    pub(in crate::coordinator) fn apply_record(&mut self, key: Bytes, value: Option<Bytes>, awaits: bool) {
+    pub(crate) fn apply_record(&mut self, key: Bytes, value: Option<Bytes>, awaits: bool) {
         // Copied: a slice would keep the whole entry in memory for as long as the group lives.
         let value = value.map(|bytes| Bytes::copy_from_slice(&bytes));
         match Record::decode(key, value) {

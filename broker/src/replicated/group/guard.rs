@@ -12,7 +12,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::wire::{self, Malformed, Reader};
+use super::schema::{self, Malformed, Reader};
 
 /// An assumption about a group, checked against its records before the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,22 +57,22 @@ impl Guard {
         match self {
             Self::Commit { group, generation, member_id } => {
                 out.put_u8(1);
-                wire::put_string(&mut out, group);
+                schema::put_string(&mut out, group);
                 out.put_i32(*generation);
-                wire::put_string(&mut out, member_id);
+                schema::put_string(&mut out, member_id);
             }
             Self::Membership { group, generation, awaits_assignment } => {
                 out.put_u8(if *awaits_assignment { 5 } else { 2 });
-                wire::put_string(&mut out, group);
+                schema::put_string(&mut out, group);
                 out.put_i32(*generation);
             }
             Self::Removal { group } => {
                 out.put_u8(3);
-                wire::put_string(&mut out, group);
+                schema::put_string(&mut out, group);
             }
             Self::Expiry { group, cutoff_ms } => {
                 out.put_u8(4);
-                wire::put_string(&mut out, group);
+                schema::put_string(&mut out, group);
                 out.put_i64(*cutoff_ms);
             }
         }

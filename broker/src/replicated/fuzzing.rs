@@ -7,10 +7,10 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
+use super::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason};
 use super::epochs::EpochHistory;
-use super::keys::{self, Key, PartitionValue, ShardValue};
-use crate::partition::producer_state::{Claim, ProducerTable};
+use super::producer_state::{Claim, ProducerTable};
 
 /// An entry's command: decoded bytes encode to the same bytes.
 pub(crate) fn command(data: &[u8]) {
@@ -58,18 +58,18 @@ pub(crate) fn state(data: &[u8]) {
             }
         }
         Key::Epochs(_) => {
-            if let Ok(epochs) = keys::decode_epochs(value) {
-                assert_eq!(keys::encode_epochs(&epochs), value);
+            if let Ok(epochs) = checkpoint_keys::decode_epochs(value) {
+                assert_eq!(checkpoint_keys::encode_epochs(&epochs), value);
             }
         }
         Key::Producer(..) => {
-            if let Ok(history) = keys::decode_producer(value) {
-                assert_eq!(keys::decode_producer(&keys::encode_producer(&history)), Ok(history));
+            if let Ok(history) = checkpoint_keys::decode_producer(value) {
+                assert_eq!(checkpoint_keys::decode_producer(&checkpoint_keys::encode_producer(&history)), Ok(history));
             }
         }
         Key::Dropped(_) => {
-            if let Ok(intent) = keys::decode_dropped(value) {
-                assert_eq!(keys::encode_dropped(intent), value);
+            if let Ok(intent) = checkpoint_keys::decode_dropped(value) {
+                assert_eq!(checkpoint_keys::encode_dropped(intent), value);
             }
         }
         Key::Group(..) => {}
@@ -102,9 +102,9 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
     let pairs = [
         (Key::Shard, shard.encode()),
         (Key::Partition(id(0)), partition.encode()),
-        (Key::Epochs(id(0)), keys::encode_epochs(&epochs)),
-        (Key::Producer(id(0), ProducerId(5)), keys::encode_producer(history)),
-        (Key::Dropped(id(1)), keys::encode_dropped(RaftIndex(6))),
+        (Key::Epochs(id(0)), checkpoint_keys::encode_epochs(&epochs)),
+        (Key::Producer(id(0), ProducerId(5)), checkpoint_keys::encode_producer(history)),
+        (Key::Dropped(id(1)), checkpoint_keys::encode_dropped(RaftIndex(6))),
         (Key::Group(id(2), Bytes::from_static(b"kafka's")), Bytes::from_static(b"value")),
     ];
     let seed = |(key, value): (Key, Bytes)| {

@@ -19,9 +19,8 @@ use parking_lot::Mutex;
 
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
-use super::idempotence_fence::{ProducerBatch, precedes};
-use crate::coordinator::group::{GroupStore, records};
-use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance};
+use super::group::{GroupStore, records};
+use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance, precedes};
 
 /// A constant of the format, not a setting: every replica must evict alike.
 pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
@@ -434,13 +433,11 @@ impl ShardState {
 
     /// True if apply has seen everything of its producer that comes before a batch: the batch is the next one; or it
     /// was applied itself and is retried because the response was lost; or the producer has begun a newer epoch since.
-    pub(crate) fn has_seen_all_before(&self, batch: &ProducerBatch) -> bool {
-        let partition = self.partitions.get(&batch.key.partition);
-        let Some(known) = partition.and_then(|partition| partition.producers.get(batch.key.producer)) else {
-            return false;
-        };
+    pub(crate) fn has_seen_all_before(&self, id: PartitionId, producer: ProducerId, epoch: i16, sequence: i32) -> bool {
+        let partition = self.partitions.get(&id);
+        let Some(known) = partition.and_then(|partition| partition.producers.get(producer)) else { return false };
         let next = advance(known.last_sequence(), 1);
-        known.epoch > batch.epoch || (known.epoch == batch.epoch && !precedes(next, batch.sequence))
+        known.epoch > epoch || (known.epoch == epoch && !precedes(next, sequence))
     }
 
     /// True if an intent with this metadata index may still change the partition.
@@ -451,7 +448,7 @@ impl ShardState {
         intent > self.floor && last.is_none_or(|last| intent > last)
     }
 
-    pub(super) fn set_log_starts(&mut self, changes: &[LogStartChange]) -> Vec<(PartitionId, Option<Offset>)> {
+    pub(crate) fn set_log_starts(&mut self, changes: &[LogStartChange]) -> Vec<(PartitionId, Option<Offset>)> {
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
             let Some(partition) = self.partitions.get_mut(&change.id) else {

@@ -12,14 +12,14 @@ use uuid::Uuid;
 pub struct Malformed(pub &'static str);
 
 /// Takes fields off the front of some bytes.
-pub(super) struct Reader(Bytes);
+pub(crate) struct Reader(Bytes);
 
 impl Reader {
-    pub(super) fn new(bytes: Bytes) -> Self {
+    pub(crate) fn new(bytes: Bytes) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.0.len()
     }
 
@@ -27,33 +27,33 @@ impl Reader {
         if self.0.len() < count { Err(Malformed("ends too early")) } else { Ok(()) }
     }
 
-    pub(super) fn i16(&mut self) -> Result<i16, Malformed> {
+    pub(crate) fn i16(&mut self) -> Result<i16, Malformed> {
         self.need(2)?;
         Ok(self.0.get_i16())
     }
 
-    pub(super) fn i32(&mut self) -> Result<i32, Malformed> {
+    pub(crate) fn i32(&mut self) -> Result<i32, Malformed> {
         self.need(4)?;
         Ok(self.0.get_i32())
     }
 
-    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
+    pub(crate) fn i64(&mut self) -> Result<i64, Malformed> {
         self.need(8)?;
         Ok(self.0.get_i64())
     }
 
-    pub(super) fn uuid(&mut self) -> Result<Uuid, Malformed> {
+    pub(crate) fn uuid(&mut self) -> Result<Uuid, Malformed> {
         self.need(16)?;
         Ok(Uuid::from_u128(self.0.get_u128()))
     }
 
-    pub(super) fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
         self.need(count)?;
         Ok(self.0.split_to(count))
     }
 
     /// An unsigned varint of at most 32 bits.
-    pub(super) fn uvarint(&mut self) -> Result<u32, Malformed> {
+    pub(crate) fn uvarint(&mut self) -> Result<u32, Malformed> {
         let mut value = 0_u64;
         for shift in (0..35).step_by(7) {
             self.need(1)?;
@@ -79,29 +79,29 @@ impl Reader {
         }
     }
 
-    pub(super) fn nullable_string(&mut self, compact: bool) -> Result<Option<String>, Malformed> {
+    pub(crate) fn nullable_string(&mut self, compact: bool) -> Result<Option<String>, Malformed> {
         let Some(length) = self.length(compact, false)? else { return Ok(None) };
         let bytes = self.take(length)?;
         String::from_utf8(bytes.to_vec()).map(Some).map_err(|_| Malformed("not UTF-8"))
     }
 
-    pub(super) fn string(&mut self, compact: bool) -> Result<String, Malformed> {
+    pub(crate) fn string(&mut self, compact: bool) -> Result<String, Malformed> {
         self.nullable_string(compact)?.ok_or(Malformed("null string"))
     }
 
-    pub(super) fn bytes(&mut self, compact: bool) -> Result<Bytes, Malformed> {
+    pub(crate) fn bytes(&mut self, compact: bool) -> Result<Bytes, Malformed> {
         let length = self.length(compact, true)?.ok_or(Malformed("null bytes"))?;
         self.take(length)
     }
 
     /// Number of elements of an array. Each takes at least a byte, so the input's length bounds it.
-    pub(super) fn array(&mut self, compact: bool) -> Result<usize, Malformed> {
+    pub(crate) fn array(&mut self, compact: bool) -> Result<usize, Malformed> {
         let count = self.length(compact, true)?.ok_or(Malformed("null array"))?;
         if count > self.remaining() { Err(Malformed("array longer than its record")) } else { Ok(count) }
     }
 
     /// Calls `field` with each tagged field's number and bytes; nothing in versions that have none.
-    pub(super) fn tags(
+    pub(crate) fn tags(
         &mut self,
         flexible: bool,
         mut field: impl FnMut(u32, Bytes) -> Result<(), Malformed>,
@@ -120,11 +120,11 @@ impl Reader {
 }
 
 /// Appends `text` with a 16-bit length. Callers hold texts that came off the wire under that very limit.
-pub(super) fn put_string(out: &mut BytesMut, text: &str) {
+pub(crate) fn put_string(out: &mut BytesMut, text: &str) {
     put_nullable_string(out, Some(text));
 }
 
-pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
+pub(crate) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
     match text {
         None => out.put_i16(-1),
         Some(text) => {
@@ -142,7 +142,7 @@ pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
 }
 
 /// Appends a nullable text, with a 16-bit or, in flexible versions, a compact length.
-pub(super) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
+pub(crate) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
     match text {
         Some(text) if compact => {
             put_length(out, true, text.len());
@@ -154,12 +154,12 @@ pub(super) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
 }
 
 /// Appends the length of an array or of bytes; far below 2 GiB, since all came in one frame.
-pub(super) fn put_length(out: &mut BytesMut, compact: bool, length: usize) {
+pub(crate) fn put_length(out: &mut BytesMut, compact: bool, length: usize) {
     let length = i32::try_from(length).unwrap_or(i32::MAX);
     if compact { put_uvarint(out, length as u32 + 1) } else { out.put_i32(length) }
 }
 
-pub(super) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
+pub(crate) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
     while value >= 0x80 {
         out.put_u8((value as u8 & 0x7f) | 0x80);
         value >>= 7;

@@ -7,10 +7,10 @@ use ottla_protocol::batch::{BatchBuilder, BatchHeader, NewRecord};
 use ottla_protocol::compression::Codec;
 
 use super::records::Record;
-use super::wire::Malformed;
+use super::schema::Malformed;
 
 /// A record's key and value.
-pub(super) type KeyValue = (Bytes, Option<Bytes>);
+pub(crate) type KeyValue = (Bytes, Option<Bytes>);
 
 /// A batch is closed once it is this large; one larger record still makes a batch of its own.
 const BATCH_BYTES_TARGET: usize = 256 * 1024;
@@ -19,7 +19,7 @@ const BATCH_BYTES_TARGET: usize = 256 * 1024;
 const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The records of a batch; control batches have none.
-pub(super) fn records(batch: &Bytes) -> Result<Vec<KeyValue>, Malformed> {
+pub(crate) fn records(batch: &Bytes) -> Result<Vec<KeyValue>, Malformed> {
     let header = BatchHeader::parse(batch).ok_or(Malformed("batch shorter than its header"))?;
     if header.attributes.is_control() {
         return Ok(Vec::new());
@@ -37,7 +37,7 @@ pub(super) fn records(batch: &Bytes) -> Result<Vec<KeyValue>, Malformed> {
 }
 
 /// Batches that carry these records in order, all of one group.
-pub(super) fn build(records: &[Record], time_ms: i64) -> Vec<Bytes> {
+pub(crate) fn build(records: &[Record], time_ms: i64) -> Vec<Bytes> {
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(Codec::None);
     for (key, value) in records.iter().filter_map(Record::encode) {

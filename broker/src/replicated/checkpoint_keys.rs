@@ -18,8 +18,8 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::ids::RaftIndex;
 
 use super::epochs::{EpochHistory, EpochStart};
+use super::producer_state::{BATCHES_REMEMBERED_MAX, ProducerHistory, RememberedBatch};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::partition::producer_state::{BATCHES_REMEMBERED_MAX, ProducerHistory, RememberedBatch};
 
 const VERSION: u8 = 1;
 const NO_TRANSACTION: i64 = -1;

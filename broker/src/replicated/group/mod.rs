@@ -1,0 +1,23 @@
+//! What a partition of `__consumer_offsets` keeps: its records in Kafka's formats, the guards by which apply judges
+//! them, and the store of groups and committed offsets.
+//!
+//! Pure. May not know: the coordinator's protocols, who proposes.
+
+pub mod batch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+pub mod guard;
+pub mod records;
+#[cfg(test)]
+mod records_tests;
+pub mod schema;
+pub mod store;
+#[cfg(test)]
+mod store_tests;
+
+pub use guard::Guard;
+pub use schema::Malformed;
+pub use store::GroupStore;
+
+/// Name of the topic that holds the groups' records.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

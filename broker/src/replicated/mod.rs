@@ -1,0 +1,22 @@
+//! The state that apply changes: commands of entries, what a replica keeps of them, and the decisions of apply.
+//!
+//!     ShardState -- partitions: epochs, producers, log start, next offset, shard clock
+//!     group::GroupStore -- a partition of `__consumer_offsets`: groups and committed offsets
+//!
+//! Every replica that applies the same entries holds the same state, so that nothing here reads a clock, a setting, the
+//! disk or the network (design section 3). `error` names why a partition refuses. May not know: Raft groups, leaders,
+//! requests of clients.
+
+pub mod checkpoint_keys;
+pub mod command;
+pub mod epochs;
+#[cfg(test)]
+mod epochs_model_tests;
+pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+pub mod group;
+#[cfg(test)]
+mod producer_model_tests;
+pub mod producer_state;
+pub mod shard_state;
