@@ -24,7 +24,7 @@ use crate::failure_detector::FailureDetector;
 use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
 use crate::membership::{Creation, Membership};
-use crate::net::{Message, Network, NoResponse, Priority};
+use crate::net::{Message, MessageHandler, Network, NoResponse, Priority};
 use crate::openraft_types::{StoredMembership, decode_stored_membership, from_raft_membership};
 use crate::options::RaftOptions;
 use crate::state_machine::StateMachine;
@@ -247,7 +247,7 @@ impl RaftHost {
     }
 
     /// Handles a message from another node. A message for a replica that is not here is dropped: it never creates one.
-    pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, NoResponse> {
+    async fn handle(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, NoResponse> {
         if let Message::Request(request) = message {
             let service = self.0.services.lock().get(&to).cloned();
             let Some(service) = service else {
@@ -295,5 +295,17 @@ impl RaftHost {
     pub async fn shutdown(&self) {
         let groups: Vec<_> = self.0.groups.lock().values().cloned().collect();
         futures_util::future::join_all(groups.iter().map(|group| group.shutdown())).await;
+    }
+}
+
+impl MessageHandler for RaftHost {
+    fn deliver(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        request: Message,
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        let host = self.clone();
+        Box::pin(async move { host.handle(from, to, request).await })
     }
 }

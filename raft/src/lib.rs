@@ -49,7 +49,7 @@ pub use membership::{Creation, Membership};
 pub use membership_change::MembershipStep;
 pub use net::sim::{Faults, Observer, SimNetwork};
 pub use net::tcp::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, TcpNetwork};
-pub use net::{Message, Network, NoPeers, NoResponse, PeerDirectory, Priority, ReplicaLocation};
+pub use net::{Message, MessageHandler, Network, NoPeers, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 pub use options::RaftOptions;
 pub use proposal::Proposal;
 pub use quorum::{MemberProgress, Quorum};

@@ -94,6 +94,17 @@ pub trait Network: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Message, NoResponse>>;
 }
 
+/// What a transport hands received requests to: the replicas of a node.
+pub trait MessageHandler: Send + Sync + 'static {
+    /// Handles a request and returns its response.
+    fn deliver(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        request: Message,
+    ) -> BoxFuture<'static, Result<Message, NoResponse>>;
+}
+
 /// The network of a single-node cluster: every group has one member, so nothing is ever sent.
 #[derive(Debug, Clone, Copy)]
 pub struct NoPeers;

@@ -15,8 +15,7 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::host::RaftHost;
-use crate::net::{Message, Network, NoResponse, PeerDirectory, Priority, ReplicaLocation};
+use crate::net::{Message, MessageHandler, Network, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 
 /// The simulated node of tasks that belong to no node.
 const OUTSIDE: SimNode = SimNode(0);
@@ -48,7 +47,7 @@ pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 #[derive(Default)]
 struct SimState {
     observer: Option<Observer>,
-    hosts: BTreeMap<SimNode, RaftHost>,
+    handlers: BTreeMap<SimNode, Arc<dyn MessageHandler>>,
     /// The true locations of replicas, which nodes may not know.
     locations: BTreeMap<ReplicaId, SimNode>,
     /// Directions between two nodes that carry nothing.
@@ -89,15 +88,15 @@ impl SimNetwork {
         Arc::new(NodeNetwork { network: self.clone(), own: node, peers })
     }
 
-    /// A node is up: messages for its replicas are delivered to `host`.
-    pub fn attach(&self, node: SimNode, host: RaftHost) {
-        self.0.lock().hosts.insert(node, host);
+    /// A node is up: messages for its replicas are delivered to `handler`.
+    pub fn attach(&self, node: SimNode, handler: impl MessageHandler) {
+        self.0.lock().handlers.insert(node, Arc::new(handler));
     }
 
     /// A node is down: messages for it are lost.
     pub fn detach(&self, node: SimNode) {
-        let host = self.0.lock().hosts.remove(&node);
-        drop(host);
+        let handler = self.0.lock().handlers.remove(&node);
+        drop(handler);
     }
 
     /// Sets the true location of a replica that has sent nothing yet; nodes do not learn it from this.
@@ -188,8 +187,8 @@ impl SimNetwork {
         }
         self.travel(source, target).await?;
         let promises = !matches!(request, Message::RequestVote { pre_vote: true, .. });
-        let host = self.0.lock().hosts.get(&target).cloned()?;
-        let handled = sim::spawn_on(target, async move { host.deliver(from, to, request).await });
+        let handler = self.0.lock().handlers.get(&target).cloned()?;
+        let handled = sim::spawn_on(target, async move { handler.deliver(from, to, request).await });
         // The node may crash meanwhile.
         let answer = handled.await.ok()?;
         if answer.is_ok() {

@@ -13,8 +13,8 @@ use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
-use crate::net::Message;
 use crate::net::sim::Faults;
+use crate::net::{Message, MessageHandler};
 
 const VOTERS: usize = 3;
 /// How long faults are injected.

@@ -22,7 +22,7 @@ use super::frame::{Batch, EncodedFrame, FrameReader, Kind};
 use super::handshake::{read_request, write_response};
 use super::local_node::LocalNode;
 use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budget, units};
-use crate::host::RaftHost;
+use crate::net::MessageHandler;
 use crate::net::message_codec::decode;
 
 /// The most connections at one time, including those whose handshake is not complete.
@@ -49,7 +49,7 @@ pub struct Listening {
     _accepting: Task,
 }
 
-pub(super) fn listen(listener: TcpListener, host: RaftHost, local: Arc<LocalNode>) -> Listening {
+pub(super) fn listen(listener: TcpListener, handler: Arc<dyn MessageHandler>, local: Arc<LocalNode>) -> Listening {
     let accepting = async move {
         let mut connections = FuturesUnordered::new();
         loop {
@@ -57,7 +57,7 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, local: Arc<LocalNode
                 biased;
                 Some(()) = connections.next(), if !connections.is_empty() => {}
                 accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, _)) => connections.push(Task(rt::spawn(receive(stream, host.clone(), local.clone())))),
+                    Ok((stream, _)) => connections.push(Task(rt::spawn(receive(stream, handler.clone(), local.clone())))),
                     Err(error) => {
                         tracing::warn!(%error, "a connection of another node cannot be accepted");
                         rt::sleep(HANDSHAKE_TIMEOUT).await;
@@ -69,11 +69,11 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, local: Arc<LocalNode
     Listening { _accepting: Task(rt::spawn_critical("cluster-listener", Owner::process(), accepting)) }
 }
 
-async fn receive(stream: TcpStream, host: RaftHost, local: Arc<LocalNode>) {
+async fn receive(stream: TcpStream, handler: Arc<dyn MessageHandler>, local: Arc<LocalNode>) {
     let from = stream.peer_addr().map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
     match rt::timeout(HANDSHAKE_TIMEOUT, handshake(stream, &local)).await {
         Ok(Ok(Some((stream, peer)))) => {
-            let ended = exchange(stream, &host).await;
+            let ended = exchange(stream, &handler).await;
             tracing::debug!(node = peer.node().0, from, "connection of another node ended: {ended:?}");
         }
         Ok(Ok(None)) => {}
@@ -101,19 +101,19 @@ async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<
 
 type Response = (EncodedFrame, Option<OwnedSemaphorePermit>);
 
-async fn exchange(stream: TcpStream, host: &RaftHost) -> io::Result<()> {
+async fn exchange(stream: TcpStream, handler: &Arc<dyn MessageHandler>) -> io::Result<()> {
     let (reading, writing) = stream.into_split();
     let (responses, outgoing) = mpsc::unbounded_channel();
     tokio::select! {
         biased;
-        ended = read_frames(reading, host, responses) => ended,
+        ended = read_frames(reading, handler, responses) => ended,
         ended = write_frames(writing, outgoing) => ended,
     }
 }
 
 async fn read_frames(
     mut from: OwnedReadHalf,
-    host: &RaftHost,
+    handler: &Arc<dyn MessageHandler>,
     responses: mpsc::UnboundedSender<Response>,
 ) -> io::Result<()> {
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
@@ -133,9 +133,9 @@ async fn read_frames(
                 let taken = Arc::clone(&budget).acquire_many_owned(units(frame.body.len())).await;
                 let taken = taken.map_err(io::Error::other)?;
                 let request = decode(frame.body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                let (host, responses) = (host.clone(), responses.clone());
+                let (handler, responses) = (handler.clone(), responses.clone());
                 tasks.push(Task(rt::spawn(async move {
-                    let response = host.deliver(frame.from, frame.to, request).await;
+                    let response = handler.deliver(frame.from, frame.to, request).await;
                     let _ended = responses.send((EncodedFrame::response(frame.number, &response), Some(taken)));
                 })));
             }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  call -> location of the replica -> connection (node, class) -> frames
-//!       -> inbound of that node -> RaftHost::deliver -> response
+//!       -> inbound of that node -> MessageHandler::deliver -> response
 //! ```
 //! A slow node delays its own connections only. May not know: what the messages mean, beyond which of them may wait for
 //! others.
@@ -34,8 +34,7 @@ pub use handshake::{HandshakeRejection, Identity};
 pub use inbound::Listening;
 pub use local_node::{DeathConfirmation, OnPeerClosed};
 
-use crate::host::RaftHost;
-use crate::net::{Message, Network, NoResponse, PeerDirectory, Priority};
+use crate::net::{Message, MessageHandler, Network, NoResponse, PeerDirectory, Priority};
 use handshake::ConnectionClass;
 use local_node::LocalNode;
 use peer_connection::{PeerConnection, connect_to};
@@ -70,10 +69,10 @@ impl TcpNetwork {
         *self.local.on_peer_closed.lock() = Some(callback);
     }
 
-    /// Accepts connections of other nodes until the returned value is dropped; their messages go to `host`.
+    /// Accepts connections of other nodes until the returned value is dropped; their messages go to `handler`.
     #[must_use]
-    pub fn listen(&self, listener: TcpListener, host: RaftHost) -> Listening {
-        inbound::listen(listener, host, self.local.clone())
+    pub fn listen(&self, listener: TcpListener, handler: impl MessageHandler) -> Listening {
+        inbound::listen(listener, Arc::new(handler), self.local.clone())
     }
 
     /// The identity of the node at an address.
