@@ -165,19 +165,7 @@ fn read_nodes(r: &mut Reader<'_>) -> Result<Vec<NodeId>, CodecError> {
 
 fn write_request(w: &mut Writer, request: &ControllerRequest) {
     match request {
-        ControllerRequest::CreateTopic { topic, id } => {
-            w.u8(1).uuid(id).string(&topic.name);
-            write_some(w, topic.partitions, |w, count| {
-                w.i32(count);
-            });
-            write_some(w, topic.factor, |w, factor| {
-                w.i16(factor);
-            });
-            write_list(w, topic.assignments.iter(), |w, (number, nodes)| {
-                write_nodes(w.i32(*number), nodes);
-            });
-            write_values(w, &topic.configs);
-        }
+        ControllerRequest::CreateTopic { topic, id } => write_new_topic(w.u8(1).uuid(id), topic),
         ControllerRequest::EnsureInternal { topic, id } => {
             w.u8(2).uuid(id).u8(match topic {
                 InternalTopic::ConsumerOffsets => 0,
@@ -234,29 +222,60 @@ fn write_request(w: &mut Writer, request: &ControllerRequest) {
             w.u8(14);
         }
         ControllerRequest::SetLiveness(change) => change.write(w.u8(16)),
-        ControllerRequest::UpdateFeatures(requested) => write_list(w.u8(15), requested.iter(), |w, update| {
-            w.string(&update.feature).i16(update.level.0).u8(match update.kind {
-                None => 0,
-                Some(UpgradeType::Upgrade) => 1,
-                Some(UpgradeType::SafeDowngrade) => 2,
-                Some(UpgradeType::UnsafeDowngrade) => 3,
-            });
-        }),
+        ControllerRequest::UpdateFeatures(requested) => write_list(w.u8(15), requested.iter(), write_feature),
     }
+}
+
+fn write_new_topic(w: &mut Writer, topic: &NewTopic) {
+    w.string(&topic.name);
+    write_some(w, topic.partitions, |w, count| {
+        w.i32(count);
+    });
+    write_some(w, topic.factor, |w, factor| {
+        w.i16(factor);
+    });
+    write_list(w, topic.assignments.iter(), |w, (number, nodes)| {
+        write_nodes(w.i32(*number), nodes);
+    });
+    write_values(w, &topic.configs);
+}
+
+fn read_new_topic(r: &mut Reader<'_>) -> Result<NewTopic, CodecError> {
+    Ok(NewTopic {
+        name: r.string("topic name")?,
+        partitions: read_some(r, "partitions", |r| r.i32("partitions"))?,
+        factor: read_some(r, "factor", |r| r.i16("factor"))?,
+        assignments: read_list(r, "assignments", |r| Ok((r.i32("partition")?, read_nodes(r)?)))?,
+        configs: read_values(r)?,
+    })
+}
+
+fn write_feature(w: &mut Writer, update: &FeatureUpdate) {
+    w.string(&update.feature).i16(update.level.0).u8(match update.kind {
+        None => 0,
+        Some(UpgradeType::Upgrade) => 1,
+        Some(UpgradeType::SafeDowngrade) => 2,
+        Some(UpgradeType::UnsafeDowngrade) => 3,
+    });
+}
+
+fn read_feature(r: &mut Reader<'_>) -> Result<FeatureUpdate, CodecError> {
+    let (feature, level) = (r.string("feature")?, FeatureLevel(r.i16("feature level")?));
+    let kind = match r.u8("upgrade type")? {
+        0 => None,
+        1 => Some(UpgradeType::Upgrade),
+        2 => Some(UpgradeType::SafeDowngrade),
+        3 => Some(UpgradeType::UnsafeDowngrade),
+        tag => return Err(CodecError::Tag("upgrade type", tag)),
+    };
+    Ok(FeatureUpdate { feature, level, kind })
 }
 
 fn read_request(r: &mut Reader<'_>) -> Result<ControllerRequest, CodecError> {
     Ok(match r.u8("what is asked")? {
         1 => {
             let id = r.uuid("topic id")?;
-            let topic = NewTopic {
-                name: r.string("topic name")?,
-                partitions: read_some(r, "partitions", |r| r.i32("partitions"))?,
-                factor: read_some(r, "factor", |r| r.i16("factor"))?,
-                assignments: read_list(r, "assignments", |r| Ok((r.i32("partition")?, read_nodes(r)?)))?,
-                configs: read_values(r)?,
-            };
-            ControllerRequest::CreateTopic { topic, id }
+            ControllerRequest::CreateTopic { topic: read_new_topic(r)?, id }
         }
         2 => {
             let id = r.uuid("topic id")?;
@@ -302,17 +321,7 @@ fn read_request(r: &mut Reader<'_>) -> Result<ControllerRequest, CodecError> {
         }
         13 => ControllerRequest::Unregister(NodeId(r.i32("node id")?)),
         14 => ControllerRequest::Balance,
-        15 => ControllerRequest::UpdateFeatures(read_list(r, "features", |r| {
-            let (feature, level) = (r.string("feature")?, FeatureLevel(r.i16("feature level")?));
-            let kind = match r.u8("upgrade type")? {
-                0 => None,
-                1 => Some(UpgradeType::Upgrade),
-                2 => Some(UpgradeType::SafeDowngrade),
-                3 => Some(UpgradeType::UnsafeDowngrade),
-                tag => return Err(CodecError::Tag("upgrade type", tag)),
-            };
-            Ok(FeatureUpdate { feature, level, kind })
-        })?),
+        15 => ControllerRequest::UpdateFeatures(read_list(r, "features", read_feature)?),
         16 => ControllerRequest::SetLiveness(LivenessChange::read(r)?),
         tag => return Err(CodecError::Tag("what is asked", tag)),
     })

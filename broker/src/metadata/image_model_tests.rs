@@ -135,14 +135,7 @@ impl Model {
                 Some(_) => return refused(Refusal::AlreadyBootstrapped),
                 None => self.cluster_id = Some(cluster_id.clone()),
             },
-            Command::RegisterNode(node) => {
-                let mut known = self.nodes.get(&node.id.0).cloned().unwrap_or_else(|| node.clone());
-                if known.liveness.fenced.is_some() {
-                    known.liveness.fenced = Some(FenceReason::Starting);
-                }
-                let (epoch, state, liveness) = (RaftIndex(index), known.state, known.liveness);
-                self.nodes.insert(node.id.0, NodeRecord { epoch, state, liveness, ..node.clone() });
-            }
+            Command::RegisterNode(node) => self.register_node(index, node),
             Command::SetFeatureLevel { level } => {
                 if level.0 < 1 || self.nodes.values().any(|node| level.0 < node.levels.oldest.0) {
                     return refused(Refusal::FeatureLevel);
@@ -197,32 +190,47 @@ impl Model {
             Command::SetNodeLiveness { node, liveness } => {
                 self.nodes.get_mut(&node.0).ok_or(Refusal::NoSuchNode)?.liveness = *liveness;
             }
-            Command::RemoveNode { node } => {
-                let members = self.shards.values().flat_map(|(shard, _)| &shard.replicas);
-                let mut members = members.chain(self.leaving.values().flatten());
-                if self.nodes.contains_key(&node.0) && members.any(|replica| replica.node == *node) {
-                    return refused(Refusal::Replicas);
-                }
-                self.nodes.remove(&node.0).ok_or(Refusal::NoSuchNode)?;
-                self.configs.remove(&Some(node.0));
-            }
+            Command::RemoveNode { node } => return self.remove_node(*node),
             Command::SetReplicas { shard, before, replicas } => return self.set_replicas(shard.0, before, replicas),
-            Command::ForgetReplicas { shard, reached, left } => {
-                let (shard, _) = self.shards.get(&shard.0).ok_or(Refusal::Shard)?;
-                let has: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id).collect();
-                let leaving = self.leaving.entry(shard.id.0).or_default();
-                let gone = leaving.iter().filter(|replica| left.contains(&replica.id)).count();
-                let added = self.adding.remove(&shard.id.0).unwrap_or_default();
-                if has != reached.iter().copied().collect() {
-                    self.adding.insert(shard.id.0, added);
-                    return refused(Refusal::Replicas);
-                }
-                if gone == 0 && added.is_empty() {
-                    return refused(Refusal::Replicas);
-                }
-                leaving.retain(|replica| !left.contains(&replica.id));
-            }
+            Command::ForgetReplicas { shard, reached, left } => return self.forget_replicas(*shard, reached, left),
         }
+        Ok(())
+    }
+
+    fn register_node(&mut self, index: u64, node: &NodeRecord) {
+        let mut known = self.nodes.get(&node.id.0).cloned().unwrap_or_else(|| node.clone());
+        if known.liveness.fenced.is_some() {
+            known.liveness.fenced = Some(FenceReason::Starting);
+        }
+        let (epoch, state, liveness) = (RaftIndex(index), known.state, known.liveness);
+        self.nodes.insert(node.id.0, NodeRecord { epoch, state, liveness, ..node.clone() });
+    }
+
+    fn remove_node(&mut self, node: NodeId) -> Result<(), Refusal> {
+        let members = self.shards.values().flat_map(|(shard, _)| &shard.replicas);
+        let mut members = members.chain(self.leaving.values().flatten());
+        if self.nodes.contains_key(&node.0) && members.any(|replica| replica.node == node) {
+            return refused(Refusal::Replicas);
+        }
+        self.nodes.remove(&node.0).ok_or(Refusal::NoSuchNode)?;
+        self.configs.remove(&Some(node.0));
+        Ok(())
+    }
+
+    fn forget_replicas(&mut self, shard: ShardId, reached: &[ReplicaId], left: &[ReplicaId]) -> Result<(), Refusal> {
+        let (shard, _) = self.shards.get(&shard.0).ok_or(Refusal::Shard)?;
+        let has: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id).collect();
+        let leaving = self.leaving.entry(shard.id.0).or_default();
+        let gone = leaving.iter().filter(|replica| left.contains(&replica.id)).count();
+        let added = self.adding.remove(&shard.id.0).unwrap_or_default();
+        if has != reached.iter().copied().collect() {
+            self.adding.insert(shard.id.0, added);
+            return refused(Refusal::Replicas);
+        }
+        if gone == 0 && added.is_empty() {
+            return refused(Refusal::Replicas);
+        }
+        leaving.retain(|replica| !left.contains(&replica.id));
         Ok(())
     }
 

@@ -213,19 +213,12 @@ impl MetadataHandle {
         let bootstrap =
             BootstrapService::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
         let opened = match recovered {
-            Some(replica) => match open(host, &directory, replica, &config).await {
-                Err(StartError::Raft(RaftError::Damaged { replica, what })) if !alone => {
-                    tracing::error!(replica = replica.0, "metadata group: {what}; it is rebuilt under a new id");
-                    registration.lost.push(replica);
-                    None
-                }
-                Err(StartError::Raft(RaftError::Damaged { replica, what })) => {
-                    return Err(StartError::Lost { replica, what });
-                }
-                opened => Some(opened?),
-            },
+            Some(replica) => open_or_give_up(host, &directory, replica, &config, alone).await?,
             None => None,
         };
+        if let (Some(replica), None) = (recovered, &opened) {
+            registration.lost.push(replica.id);
+        }
         let (group, images, founders) = match opened {
             Some(opened) => opened,
             None => {
@@ -255,35 +248,12 @@ impl MetadataHandle {
         let owner = metadata.group().owner();
         rt::spawn_critical("peer-addresses", owner.clone(), seeds.peer_table.clone().follow(metadata.watch()));
         let alone = alone && metadata.leads_alone().await?;
-        let founded = metadata.image().cluster_id.to_string();
-        if let Some(expected) =
-            config.cluster_id.as_ref().filter(|expected| !founded.is_empty() && **expected != founded)
-        {
-            return Err(StartError::OtherCluster { found: founded, expected: expected.clone() });
-        }
-        let shared = || (metadata.downgrade(), metadata.group().clone(), metadata.watch());
-        let (weak, group, images) = shared();
-        rt::spawn_critical("metadata-members", owner.clone(), membership_reconciler::run(weak, group, images));
-        let (weak, group, images) = shared();
-        rt::spawn_critical("balancer", owner.clone(), balancer::run(weak, group, images));
-        let fenced_heartbeats = metadata.controller_client().fenced_heartbeats();
-        let (weak, group, images) = shared();
-        let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heartbeats);
-        rt::spawn_critical("node-sessions", owner.clone(), sessions);
+        metadata.check_cluster_id(&config)?;
+        metadata.spawn_leader_tasks();
         if alone {
             metadata.register(registration).await?;
         } else {
-            let joining = metadata.clone().keep_registering(registration);
-            let (weak, node, peer_table) = (host.downgrade(), config.node_id, seeds.peer_table);
-            let seed_nodes = seeds.seed_nodes.clone();
-            rt::spawn_critical("registration", owner.clone(), async move {
-                let Some(seed_nodes) = seed_nodes else { return joining.await };
-                tokio::select! {
-                    biased;
-                    () = joining => {}
-                    () = learn_members(weak, node, seed_nodes, peer_table) => {}
-                }
-            });
+            metadata.spawn_registration(host, registration, &seeds);
         }
         if let Some(seed_nodes) = seeds.seed_nodes {
             let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
@@ -291,6 +261,46 @@ impl MetadataHandle {
             rt::spawn_critical("removal-detector", owner, detector);
         }
         Ok(metadata)
+    }
+
+    /// A node that is configured for one cluster does not serve another.
+    fn check_cluster_id(&self, config: &Config) -> Result<(), StartError> {
+        let found = self.image().cluster_id.to_string();
+        match &config.cluster_id {
+            Some(expected) if !found.is_empty() && *expected != found => {
+                Err(StartError::OtherCluster { found, expected: expected.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The tasks that work while this replica leads.
+    fn spawn_leader_tasks(&self) {
+        let owner = self.group().owner();
+        let shared = || (self.downgrade(), self.group().clone(), self.watch());
+        let (weak, group, images) = shared();
+        rt::spawn_critical("metadata-members", owner.clone(), membership_reconciler::run(weak, group, images));
+        let (weak, group, images) = shared();
+        rt::spawn_critical("balancer", owner.clone(), balancer::run(weak, group, images));
+        let fenced_heartbeats = self.controller_client().fenced_heartbeats();
+        let (weak, group, images) = shared();
+        let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heartbeats);
+        rt::spawn_critical("node-sessions", owner, sessions);
+    }
+
+    /// Registers the node in the background, and learns meanwhile from the seeds where the members are.
+    fn spawn_registration(&self, host: &RaftHost, registration: NodeRegistration, seeds: &Seeds) {
+        let joining = self.clone().keep_registering(registration);
+        let (weak, node, peer_table) = (host.downgrade(), self.node_id(), seeds.peer_table.clone());
+        let seed_nodes = seeds.seed_nodes.clone();
+        rt::spawn_critical("registration", self.group().owner(), async move {
+            let Some(seed_nodes) = seed_nodes else { return joining.await };
+            tokio::select! {
+                biased;
+                () = joining => {}
+                () = learn_members(weak, node, seed_nodes, peer_table) => {}
+            }
+        });
     }
 
     /// Waits until this replica leads, as the only voter does. False if it is not the only voter: others may have
@@ -318,6 +328,24 @@ impl MetadataHandle {
 }
 
 type Opened = (GroupHandle, watch::Receiver<Arc<MetadataImage>>, Vec<ReplicaRecord>);
+
+/// Opens the recovered replica. `None`: its log is damaged, so it is given up, to be rebuilt from the other members.
+async fn open_or_give_up(
+    host: &RaftHost,
+    directory: &Arc<dyn Directory>,
+    replica: &RecoveredReplica,
+    config: &Arc<Config>,
+    alone: bool,
+) -> Result<Option<Opened>, StartError> {
+    match open(host, directory, replica, config).await {
+        Err(StartError::Raft(RaftError::Damaged { replica, what })) if alone => Err(StartError::Lost { replica, what }),
+        Err(StartError::Raft(RaftError::Damaged { replica, what })) => {
+            tracing::error!(replica = replica.0, "metadata group: {what}; it is rebuilt under a new id");
+            Ok(None)
+        }
+        opened => Ok(Some(opened?)),
+    }
+}
 
 async fn open(
     host: &RaftHost,

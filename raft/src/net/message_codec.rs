@@ -168,27 +168,15 @@ impl MessageEncoder {
                 self.u64(to.0);
                 self.maybe_log_id(*last_log_id);
             }
-            Message::TransferLeaderResponse { accepted } => {
-                self.u8(8);
-                self.flag(*accepted);
-            }
-            Message::Request(payload) => {
-                self.u8(9);
-                self.data(payload);
-            }
-            Message::Response(payload) => {
-                self.u8(10);
-                self.data(payload);
-            }
+            Message::TransferLeaderResponse { accepted } => self.tagged_flag(8, *accepted),
+            Message::Request(payload) => self.tagged_data(9, payload),
+            Message::Response(payload) => self.tagged_data(10, payload),
             Message::InstallSnapshot { vote, last_included } => {
                 self.u8(11);
                 self.vote(*vote);
                 self.log_id(*last_included);
             }
-            Message::InstallSnapshotResponse { done } => {
-                self.u8(12);
-                self.flag(*done);
-            }
+            Message::InstallSnapshotResponse { done } => self.tagged_flag(12, *done),
             Message::FetchState => self.u8(13),
             Message::FetchStateResponse(state) => {
                 self.u8(14);
@@ -206,13 +194,27 @@ impl MessageEncoder {
             }
             Message::FetchBatchesResponse(exported) => {
                 self.u8(16);
-                self.i64(exported.log_start.0);
-                self.count(exported.batches.len());
-                for batch in &exported.batches {
-                    self.i64(batch.max_timestamp_ms);
-                    self.data(&batch.data);
-                }
+                self.exported(exported);
             }
+        }
+    }
+
+    fn tagged_flag(&mut self, tag: u8, flag: bool) {
+        self.u8(tag);
+        self.flag(flag);
+    }
+
+    fn tagged_data(&mut self, tag: u8, data: &Bytes) {
+        self.u8(tag);
+        self.data(data);
+    }
+
+    fn exported(&mut self, exported: &Exported) {
+        self.i64(exported.log_start.0);
+        self.count(exported.batches.len());
+        for batch in &exported.batches {
+            self.i64(batch.max_timestamp_ms);
+            self.data(&batch.data);
         }
     }
 

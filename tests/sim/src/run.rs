@@ -114,11 +114,59 @@ fn switch_on(_: Option<&str>) {}
 async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     let profile = Profile::of(plan.seed, plan.nodes);
     let trims = profile.trims(plan.seed);
+    let world = start_world(plan, profile, trims);
+    *shared_world.lock() = Some(world.clone());
+    start_nodes(plan, &world);
+    let began = rt::timeout(SETTLE_MAX, topics::create_shared(&world)).await;
+    if began.is_err() {
+        world.judge::<()>(Err(stuck(&world)));
+    }
+    let events = nemesis::draw_schedule(profile, plan.nodes, plan.fault_time, damages_heads(plan.seed, plan.nodes));
+    let events = nemesis::with_task_panics(plan.seed, plan.nodes, plan.fault_time, events);
+    let events = chosen(events, plan.only.as_deref());
+    let faults = events.len();
+    start_clients(plan, &world, profile, trims);
+    let checker = rt::spawn(check_invariants(world.clone()));
+    let faults_end = async {
+        nemesis::run_faults(world.clone(), events).await;
+        if world.broken().is_none() {
+            nemesis::heal(&world).await;
+        }
+    };
+    // Every fault ends by itself; a node that neither starts nor fails to start must not block the seed for ever.
+    if rt::timeout(2 * plan.fault_time + SETTLE_MAX, faults_end).await.is_err() {
+        world.judge::<()>(Err(stuck(&world)));
+    }
+    if world.broken().is_none() {
+        judge_settled(&world).await;
+    }
+    panics::judge(&world);
+    checker.abort();
+    let (acknowledged, reads) = {
+        let oracle = world.oracle();
+        (oracle.acknowledged(), oracle.reads)
+    };
+    let broken = world.broken().map(|violation| {
+        let trace = world.trace_of(violation.partition);
+        (violation, trace)
+    });
+    for running in world.running_nodes() {
+        // After a broken law a replica may fail to shut down.
+        let _ = rt::timeout(SETTLE_MAX, running.host.shutdown()).await;
+    }
+    world.end();
+    Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
+}
+
+fn start_world(plan: &Plan, profile: Profile, trims: bool) -> World {
     // Disks differ: a slow one has not synced yet what the other nodes have committed.
     let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
     let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
-    let world = World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max);
-    *shared_world.lock() = Some(world.clone());
+    World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max)
+}
+
+/// Starts all nodes at the same time, each with a clock of its own.
+fn start_nodes(plan: &Plan, world: &World) {
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
         let offset_ns = i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
@@ -131,14 +179,9 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         sim::set_wall_clock(node, wrong_ms);
         world.trace_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
     }
-    let began = rt::timeout(SETTLE_MAX, topics::create_shared(&world)).await;
-    if began.is_err() {
-        world.judge::<()>(Err(progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world))));
-    }
-    let events = nemesis::draw_schedule(profile, plan.nodes, plan.fault_time, damages_heads(plan.seed, plan.nodes));
-    let events = nemesis::with_task_panics(plan.seed, plan.nodes, plan.fault_time, events);
-    let events = chosen(events, plan.only.as_deref());
-    let faults = events.len();
+}
+
+fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
     for index in 0..PARTITIONS {
         world.run_client(
             "producer",
@@ -166,54 +209,31 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     }
     world.run_client("watcher", None, topics::watcher(world.clone()));
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
-    extra_clients::start(&world, profile.extra_clients(plan.seed));
-    let checker = rt::spawn(check_invariants(world.clone()));
-    let faults_end = async {
-        nemesis::run_faults(world.clone(), events).await;
-        if world.broken().is_none() {
-            nemesis::heal(&world).await;
+    extra_clients::start(world, profile.extra_clients(plan.seed));
+}
+
+/// Waits until the cluster has settled after the last fault, and judges what it holds then.
+async fn judge_settled(world: &World) {
+    match rt::timeout(SETTLE_MAX, settle(world)).await {
+        Ok(()) => {
+            let verdict = audit(world).await.and_then(|()| {
+                let history = std::mem::take(&mut *world.history());
+                history::judge(history)
+            });
+            if world.judge(verdict).is_some() {
+                liveness_check::check(world).await;
+            }
         }
-    };
-    // Every fault ends by itself; a node that neither starts nor fails to start must not block the seed for ever.
-    if rt::timeout(2 * plan.fault_time + SETTLE_MAX, faults_end).await.is_err() {
-        world.judge::<()>(Err(progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world))));
+        Err(_) => {
+            let ended = world.image().is_some_and(|image| image.intents.is_empty());
+            let why = if ended { owned(world) } else { Ok(()) };
+            world.judge::<()>(why.and_then(|()| Err(stuck(world))));
+        }
     }
-    if world.broken().is_none() {
-        let settled = rt::timeout(SETTLE_MAX, settle(&world)).await;
-        match settled {
-            Ok(()) => {
-                let verdict = audit(&world).await.and_then(|()| {
-                    let history = std::mem::take(&mut *world.history());
-                    history::judge(history)
-                });
-                if world.judge(verdict).is_some() {
-                    liveness_check::check(&world).await;
-                }
-            }
-            Err(_) => {
-                let ended = world.image().is_some_and(|image| image.intents.is_empty());
-                let why = if ended { owned(&world) } else { Ok(()) };
-                let stuck = || progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world));
-                world.judge::<()>(why.and_then(|()| Err(stuck())));
-            }
-        };
-    }
-    panics::judge(&world);
-    checker.abort();
-    let (acknowledged, reads) = {
-        let oracle = world.oracle();
-        (oracle.acknowledged(), oracle.reads)
-    };
-    let broken = world.broken().map(|violation| {
-        let trace = world.trace_of(violation.partition);
-        (violation, trace)
-    });
-    for running in world.running_nodes() {
-        // After a broken law a replica may fail to shut down.
-        let _ = rt::timeout(SETTLE_MAX, running.host.shutdown()).await;
-    }
-    world.end();
-    Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
+}
+
+fn stuck(world: &World) -> Violation {
+    progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(world))
 }
 
 fn chosen(events: Vec<Event>, only: Option<&[usize]>) -> Vec<Event> {

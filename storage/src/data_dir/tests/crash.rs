@@ -200,6 +200,19 @@ pub(super) async fn check_life(
     (directory, toys)
 }
 
+fn random_entries(term: u64, step: u64, count: u64, first: u64) -> Vec<Entry> {
+    let below = sim::random_below;
+    let one = |index: u64| {
+        let payload = if below(6) == 0 { format!("trim {}", below(3)) } else { String::new() };
+        let batches = (0..below(4)).map(|b| {
+            let size = usize::try_from(below(2000)).unwrap();
+            (i32::try_from(below(3)).unwrap(), batch(step * 100 + index * 7 + b, 1 + below(3), size))
+        });
+        entry(term, index, batches.collect(), &payload)
+    };
+    (first..first + count).map(one).collect()
+}
+
 /// A random history; every moment of it is kept.
 async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
@@ -219,18 +232,6 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
         let toy = &toys[usize::try_from(below(toys.len() as u64)).unwrap()];
         let id = toy.log.id().0;
         let next = moments.lock().0.0[&id].0.len() as u64 + 1;
-        let random = |count: u64, first: u64| -> Vec<Entry> {
-            let one = |number: u64| {
-                let index = first + number;
-                let payload = if below(6) == 0 { format!("trim {}", below(3)) } else { String::new() };
-                let batches = (0..below(4)).map(|b| {
-                    let size = usize::try_from(below(2000)).unwrap();
-                    (i32::try_from(below(3)).unwrap(), batch(step * 100 + index * 7 + b, 1 + below(3), size))
-                });
-                entry(term, index, batches.collect(), &payload)
-            };
-            (0..count).map(one).collect()
-        };
         match below(20) {
             0 => directory.checkpoint_now().await.unwrap(),
             1 => directory.maintain_now().await.unwrap(),
@@ -246,7 +247,7 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
             }
             3 => {
                 // Entries that are never acknowledged give way to those of the next term.
-                let waiting = toy.append(random(1 + below(3), next));
+                let waiting = toy.append(random_entries(term, step, 1 + below(3), next));
                 if below(2) == 0 {
                     waiting.await.unwrap().unwrap();
                 }
@@ -254,7 +255,7 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
                 term += 1;
             }
             _ => {
-                let entries = random(1 + below(3), next);
+                let entries = random_entries(term, step, 1 + below(3), next);
                 toy.append(entries.clone()).await.unwrap().unwrap();
                 acknowledge(&|all| all.0.get_mut(&id).unwrap().0.extend(entries.clone()));
                 entries.iter().for_each(|entry| toy.apply(entry));

@@ -1,0 +1,207 @@
+//! Draws which faults happen when: from the seed and its profile alone, before the run.
+//!
+//! May not know: the world.
+
+use std::time::Duration;
+
+use ottla_storage::env::sim::disk::Crash;
+use ottla_storage::env::sim::{self, SimNode};
+
+use super::{Event, Fault};
+use crate::corruption::Corruption;
+use crate::durability_tracker::CrashPoint;
+use crate::profile::Profile;
+use crate::targeting::Target;
+
+/// Tasks panic in one of so many seeds.
+const PANICS_EVERY: u64 = 5;
+
+/// What the node with the corrupted disk loses for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loses {
+    /// Nothing: only files that can be rebuilt are corrupted.
+    Nothing,
+    /// Records of entries that others lack, while it leads.
+    Records,
+    /// Anything in its log.
+    Anything,
+}
+
+fn random_target(nodes: u32) -> Target {
+    match sim::random_below(3) {
+        0 => Target::Leader,
+        _ => Target::Node(any_node(nodes)),
+    }
+}
+
+fn any_node(nodes: u32) -> SimNode {
+    SimNode(1 + u32::try_from(sim::random_below(u64::from(nodes))).unwrap_or(0))
+}
+
+pub(super) fn random_crash() -> Crash {
+    if sim::random_below(2) == 0 { Crash::Power } else { Crash::Process }
+}
+
+/// A fault of the seed's profile, or any.
+fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
+    let target = random_target(nodes);
+    if sim::random_below(3) == 0 {
+        return any_fault(nodes);
+    }
+    let pick = sim::random_below(8);
+    match profile {
+        Profile::Mixed => any_fault(nodes),
+        Profile::Crashes | Profile::Churn => match pick {
+            0..2 => Fault::Crash(target, Crash::Power),
+            2..5 => Fault::CrashTwice(target, sim::random_below(40)),
+            5 => Fault::SyncError(target, sim::random_below(60)),
+            6 => Fault::CrashAt(CrashPoint::Vote, random_crash()),
+            _ => Fault::PowerLoss,
+        },
+        Profile::Generations => match pick {
+            0..2 => Fault::Crash(target, Crash::Power),
+            2..5 => Fault::Corrupt { node: any_node(nodes), kind: Corruption::Checkpoint, down: true },
+            5..7 => Fault::Corrupt { node: any_node(nodes), kind: Corruption::IndexesGone, down: true },
+            _ => Fault::Corrupt { node: any_node(nodes), kind: Corruption::Index, down: false },
+        },
+        Profile::Elections => match pick {
+            0..2 => Fault::Isolate(Target::Leader),
+            2 if sim::random_below(2) == 0 => Fault::Pause(Target::Leader),
+            2 => Fault::CrashAt(CrashPoint::Conflict, random_crash()),
+            3 => Fault::CrashDuringTruncation(Crash::Power),
+            4 => Fault::CrashAt(CrashPoint::Vote, random_crash()),
+            5 => Fault::PowerLossAtVote,
+            6 => Fault::Crash(Target::Leader, random_crash()),
+            _ if sim::random_below(2) == 0 => Fault::StaleMetadata(victim),
+            _ => clock(Target::Leader),
+        },
+        Profile::Members => match pick {
+            0..3 => Fault::Wipe(target),
+            3 => Fault::Join,
+            4 => Fault::CrashAt(CrashPoint::Answered, random_crash()),
+            5 => Fault::StaleMetadata(victim),
+            _ => Fault::Crash(target, random_crash()),
+        },
+        Profile::GracefulStops => match pick {
+            0..3 => Fault::Stop(target, None),
+            3..5 => Fault::Stop(target, Some(sim::random_below(60))),
+            5 => Fault::RollingRestart,
+            6 => Fault::Unregister(any_node(nodes)),
+            _ if sim::random_below(2) == 0 => Fault::Join,
+            _ => Fault::Crash(target, random_crash()),
+        },
+        Profile::Corruption if pick < 5 => corruption(victim, loses),
+        Profile::Corruption => Fault::Crash(target, random_crash()),
+    }
+}
+
+fn corruption(victim: SimNode, loses: Loses) -> Fault {
+    let down = sim::random_below(2) == 0;
+    let kind = match sim::random_below(5) {
+        0 => Corruption::Index,
+        _ if loses == Loses::Records => return Fault::LaggingFollower,
+        1 if down => Corruption::IndexGone,
+        1 => Corruption::Index,
+        _ if loses == Loses::Nothing => Corruption::Checkpoint,
+        2 => Corruption::Checkpoint,
+        _ => match sim::random_below(8) {
+            0..2 => Corruption::Log,
+            2 => Corruption::LogPage,
+            3 => Corruption::Run,
+            _ => Corruption::Head,
+        },
+    };
+    let down = down || matches!(kind, Corruption::Checkpoint | Corruption::Head);
+    Fault::Corrupt { node: victim, kind, down }
+}
+
+fn clock(target: Target) -> Fault {
+    let unit_ms = 31_536_000_000;
+    let units = i64::try_from(sim::random_below(20)).unwrap_or(0) - 8;
+    Fault::Clock(target, units * unit_ms)
+}
+
+fn any_fault(nodes: u32) -> Fault {
+    let target = random_target(nodes);
+    match sim::random_below(23) {
+        0..5 => Fault::Crash(target, random_crash()),
+        5 => Fault::PowerLoss,
+        6..8 => Fault::Isolate(target),
+        8 => Fault::DropOutgoing(target),
+        9 => Fault::DropIncoming(target),
+        10..12 => Fault::HangSyncs(target),
+        12 => Fault::SyncError(target, sim::random_below(200)),
+        13 => Fault::WriteError(target, sim::random_below(200)),
+        14 => Fault::DiskFull(target),
+        15..17 => Fault::Pause(target),
+        17 => clock(target),
+        18 => Fault::CrashTwice(target, sim::random_below(40)),
+        19 => Fault::CrashAt(CrashPoint::Vote, random_crash()),
+        20 => Fault::FalseSuspicion(target),
+        _ => Fault::BadNetwork {
+            loss_per_mille: sim::random_below(200),
+            repeat_per_mille: sim::random_below(100),
+            delay_max_ms: 1 + sim::random_below(300),
+        },
+    }
+}
+
+/// Half of the clusters start with one clock that is wrong by days or years, more often ahead; [`super::heal`] sets it right
+/// with all others, if no fault does before. Drawn from the seed alone: the draws of the world stay as they were.
+pub(crate) fn wrong_clock_at_start(seed: u64, nodes: u32) -> Option<(SimNode, i64)> {
+    let mut draws = seed ^ 0xc10c_c10c_c10c_c10c;
+    let mut draw = |bound: u64| {
+        draws = draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (draws >> 33) % bound
+    };
+    // A cluster of one node has no other clock to compare its own with.
+    if nodes < 3 || draw(2) == 0 {
+        return None;
+    }
+    let node = SimNode(1 + u32::try_from(draw(u64::from(nodes))).unwrap_or(0));
+    let wrong_ms = 86_400_000 * i64::try_from(8 + draw(3_000)).unwrap_or(0);
+    Some((node, if draw(4) == 0 { -wrong_ms } else { wrong_ms }))
+}
+
+/// The faults of a run, in order of their times. `heads`: crashes damage the head of a frame.
+pub(crate) fn draw_schedule(profile: Profile, nodes: u32, lasts: Duration, heads: bool) -> Vec<Event> {
+    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+    // Seeds differ in how often faults come.
+    let gaps_ms = if profile == Profile::Mixed { [300, 700, 1_500, 4_000] } else { [200, 300, 500, 900] };
+    let gap_ms = gaps_ms[usize::try_from(sim::random_below(4)).unwrap_or(0)];
+    let victim = any_node(nodes);
+    let loses = match sim::random_below(5) {
+        0 => Loses::Nothing,
+        1..3 => Loses::Records,
+        _ => Loses::Anything,
+    };
+    let mut events = Vec::new();
+    let mut at_ms = 300;
+    while at_ms < end_ms {
+        let lasts_ms = if sim::random_below(4) == 0 { sim::random_below(6_000) } else { sim::random_below(900) };
+        let fault = match fault(profile, nodes, victim, loses) {
+            Fault::Crash(..) if heads => Fault::Corrupt { node: victim, kind: Corruption::Head, down: true },
+            fault => fault,
+        };
+        // Long enough for the other nodes to elect a leader, while the old one does not know it yet.
+        let isolates = profile == Profile::Elections && matches!(fault, Fault::Isolate(_));
+        let lasts_ms = if isolates { 1_500 + sim::random_below(2_500) } else { lasts_ms };
+        events.push(Event { at_ms, lasts_ms: lasts_ms.min(end_ms - at_ms), fault });
+        at_ms += 1 + sim::random_below(2 * gap_ms);
+    }
+    events
+}
+
+/// Adds panics of tasks to a schedule, in some seeds: drawn last, so that the other faults stay what they were.
+pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+    if seed % PANICS_EVERY == 3 && end_ms > 0 {
+        for _ in 0..2 {
+            let at_ms = 300 + sim::random_below(end_ms);
+            let fault = Fault::Panic(random_target(nodes));
+            events.push(Event { at_ms, lasts_ms: sim::random_below(2_000), fault });
+        }
+        events.sort_by_key(|event| event.at_ms);
+    }
+    events
+}
