@@ -11,14 +11,34 @@ use ottla_tests::modules::Modules;
 
 const FILE_LINES_MAX: usize = 600;
 
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Assertions in the code of a crate, tests left out: the least number. It only rises.
+const ASSERTIONS_MIN: &[(&str, usize)] = &[("protocol", 2), ("storage", 28), ("raft", 4), ("broker", 41)];
+
 /// Words that say a thing is not finished; the code has none of them.
 const BANNED: &[&str] = &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX", "simplified for now"];
 
-/// The floors of the broker, lowest first. A floor may call those below it, and the two that everybody reads. The command line
-/// and its client lie below all: they know the broker only over the wire. The socket server lies below the handlers: it
-/// calls them only through its trait `Dispatch`, and they use its plain types.
-const FLOORS: &[&str] =
-    &["client", "commands", "server", "shard", "partition", "coordinator", "handlers", "admin", "node"];
+/// The folders and files of the broker's `src`, lowest first. The command line and its client lie below all: they know
+/// the broker only over the wire. The socket server lies below the handlers: it calls them only through its trait
+/// `Dispatch`, and they use its plain types.
+const BROKER_FLOORS: &[&str] = &[
+    "client",
+    "commands",
+    "codec",
+    "config",
+    "limits",
+    "metrics",
+    "metadata",
+    "replicated",
+    "shard",
+    "partition",
+    "coordinator",
+    "server",
+    "handlers",
+    "admin",
+    "node",
+];
 
 /// The folders and files of storage's `src`, lowest first.
 const STORAGE_FLOORS: &[&str] = &[
@@ -34,6 +54,40 @@ const STORAGE_FLOORS: &[&str] = &[
     "rewrite",
     "checkpoint",
     "data_dir",
+];
+
+/// The folders and files of raft's `src`, lowest first.
+const RAFT_FLOORS: &[&str] = &[
+    "options",
+    "error",
+    "damage",
+    "failure_detector",
+    "in_sync",
+    "membership",
+    "state_machine",
+    "proposal",
+    "role",
+    "runtime",
+    "net",
+    "openraft_types",
+    "directory",
+    "applier",
+    "log_store",
+    "snapshot_download",
+    "openraft_adapter",
+    "transport",
+    "group",
+    "check_quorum",
+    "handle",
+    "leader_liveness",
+    "snapshot_install",
+    "host",
+    "membership_change",
+    "quorum",
+    "repair",
+    "failover",
+    "unsafe_recovery",
+    "leadership_transfer",
 ];
 
 fn root() -> PathBuf {
@@ -84,6 +138,56 @@ fn every_file_fits_in_the_head() {
             Vec::new()
         }
     });
+}
+
+/// Functions of a formatted file that are too long, by their first lines. A function ends at the brace that stands as
+/// far to the right as its first line.
+fn long_functions(text: &str) -> Vec<(usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let before_name = code.split("fn ").next().unwrap();
+        let words = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern"];
+        let is_function = code.contains("fn ") && before_name.split_whitespace().all(|word| words.contains(&word));
+        if !is_function || line.ends_with('}') || line.ends_with(';') {
+            continue;
+        }
+        let brace = format!("{}}}", &line[..line.len() - code.len()]);
+        let length = lines[at..].iter().position(|line| *line == brace).map_or(0, |end| end + 1);
+        if length > FUNCTION_LINES_MAX {
+            found.push((at + 1, length));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_function_fits_on_a_screen() {
+    let of = |body: usize| format!("    pub(super) async fn f() {{\n{}    }}\n", "        g();\n".repeat(body));
+    assert_eq!((long_functions(&of(68)), long_functions(&of(69))), (vec![], vec![(1, 71)]));
+    every_file(|path, text| {
+        let complain = |(line, length): (usize, usize)| {
+            format!("{path}:{line}: a function of {length} lines, at most {FUNCTION_LINES_MAX}")
+        };
+        long_functions(text).into_iter().map(complain).collect()
+    });
+}
+
+#[test]
+fn the_number_of_assertions_never_falls() {
+    let is_product =
+        |inside: &str| !["tests", "fuzzing", "samples", "/sim"].iter().any(|beside| inside.contains(beside));
+    for (name, least) in ASSERTIONS_MIN {
+        let of_file = |(path, text): (String, String)| {
+            let inside = path.strip_prefix(&format!("{name}/src/")).filter(|inside| is_product(inside))?;
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(inside);
+            let asserts = ["assert!(", "assert_eq!(", "assert_ne!("].map(|word| code.matches(word).count());
+            Some(asserts.iter().sum::<usize>())
+        };
+        let found: usize = sources().into_iter().filter_map(of_file).sum();
+        assert!(found >= *least, "{name}: {found} assertions, there were {least}");
+    }
 }
 
 #[test]
@@ -242,7 +346,7 @@ fn names_at_root(inside: &str, code: &str) -> Vec<String> {
 fn floors_call_downwards(name: &str, floors: &[&str]) {
     every_file(|path, text| {
         let Some(inside) = path.strip_prefix(&format!("{name}/src/")) else { return Vec::new() };
-        if inside == "lib.rs" || inside.contains("tests") || inside.contains("fuzzing") {
+        if ["lib.rs", "main.rs"].contains(&inside) || inside.contains("tests") || inside.contains("fuzzing") {
             return Vec::new();
         }
         let own = inside.split('/').next().unwrap().trim_end_matches(".rs");
@@ -270,20 +374,13 @@ fn the_floors_of_storage_call_downwards_only() {
 }
 
 #[test]
+fn the_floors_of_raft_call_downwards_only() {
+    floors_call_downwards("raft", RAFT_FLOORS);
+}
+
+#[test]
 fn the_floors_of_the_broker_call_downwards_only() {
-    every_file(|path, text| {
-        let Some(inside) = path.strip_prefix("broker/src/") else { return Vec::new() };
-        if inside.ends_with("tests.rs") {
-            // A test may look at a floor from outside.
-            return Vec::new();
-        }
-        let Some(level) = FLOORS.iter().position(|floor| inside.starts_with(&format!("{floor}/"))) else {
-            return Vec::new();
-        };
-        let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-        let above = FLOORS[level + 1..].iter().filter(|floor| uses(&code, floor) && !allowed(inside, floor));
-        above.map(|floor| format!("{path}: calls up to `{floor}`")).collect()
-    });
+    floors_call_downwards("broker", BROKER_FLOORS);
 }
 
 #[test]
@@ -332,13 +429,4 @@ fn the_command_line_and_the_broker_know_each_other_only_over_the_wire() {
 
 fn uses(code: &str, floor: &str) -> bool {
     code.contains(&format!("crate::{floor}::"))
-}
-
-/// The exceptions, each with its reason.
-fn allowed(inside: &str, floor: &str) -> bool {
-    match floor {
-        // A shard's apply keeps the words of a partition and the store of a group, both pure.
-        "partition" | "coordinator" => inside.starts_with("shard/"),
-        _ => false,
-    }
 }
