@@ -7,12 +7,11 @@
 //! - `metadata`: the cluster's metadata; every layer reads its immutable image.
 //! - `admin`: the admin HTTP API.
 //! - `node`: builds, starts and stops all of it.
-//! - `commands`: the administrator's command line, over `client`; both reach the broker only over the wire.
+//!
+//! The administrator's command line is the crate `broker/cli`, which reaches the broker over the wire only.
 
 pub mod admin;
-pub mod client;
 mod codec;
-pub mod commands;
 pub mod config;
 pub mod coordinator;
 #[cfg(any(test, feature = "fuzzing"))]

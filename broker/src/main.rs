@@ -2,18 +2,18 @@
 //!
 //! `ottla start`: exit code 0 after a clean stop, 1 when the node cannot start, 2 when the command line cannot be
 //! parsed. `ottla healthcheck`: 0 if the node is healthy, 1 if not. `ottla unsafe-recover`: 1 if nothing could be done.
-//! Other verbs are requests to a cluster, as its clients send them ([`ottla_broker::commands`]).
+//! Other verbs are requests to a cluster, as its clients send them ([`ottla_cli::commands`]).
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use ottla_broker::admin::Readiness;
 use ottla_broker::admin::check::{Probe, check};
-use ottla_broker::commands;
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
 use ottla_broker::config::{Config, ConfigError};
 use ottla_broker::node::{self, Losses, Node, StartError, World};
+use ottla_cli::commands;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::AcceptLoss;
@@ -216,7 +216,7 @@ fn start_logging(config: &Config) {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(|| "?".to_owned(), ToString::to_string);
         let thread = std::thread::current().name().unwrap_or("?").to_owned();
-        let message = ottla_storage::env::rt::panic_message(info.payload());
+        let message = ottla_env::rt::panic_message(info.payload());
         tracing::error!(thread, "panicked at {place}: {message}; please report this line");
         // With RUST_BACKTRACE=1.
         let backtrace = std::backtrace::Backtrace::capture();

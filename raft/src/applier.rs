@@ -13,12 +13,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::critical::count_panic;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::{rt, watch};
 use ottla_storage::checkpoint::{CheckpointSource, StateDelta};
 use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::{Entry, EntryKind};
-use ottla_storage::env::critical::count_panic;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 

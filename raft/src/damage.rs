@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use ottla_storage::ids::RaftIndex;
 use parking_lot::Mutex;
 

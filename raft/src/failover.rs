@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use openraft::raft::TransferLeaderRequest;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::rt;
+use ottla_env::critical::Owner;
+use ottla_env::rt;
 use ottla_storage::ids::{ReplicaId, Term};
 
 use crate::group::Group;

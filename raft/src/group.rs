@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt;
+use ottla_env::critical::Owner;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;

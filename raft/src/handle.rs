@@ -10,9 +10,9 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as RaftCallError,
 };
 use openraft::raft::ClientWriteResult;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::{rt, watch};
+use ottla_env::critical::Owner;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::{rt, watch};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::ENTRY_BYTES_MAX;
 use tokio::sync::oneshot;

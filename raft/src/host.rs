@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::watch;
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::EntryKind;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation};
 use parking_lot::Mutex;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 
@@ -130,7 +130,7 @@ pub(crate) struct VoterSets {
 
 #[cfg(test)]
 mod tests {
-    use ottla_storage::env::sim;
+    use ottla_env::sim;
 
     use super::*;
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, ready};
+use ottla_env::rt;
 use ottla_storage::entry::Vote;
-use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::group::Group;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use ottla_storage::ids::ReplicaId;
 
 use crate::error::RaftError;

@@ -16,7 +16,7 @@ use openraft::storage::{
 };
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::{LogState, errors::LeaderChanged};
-use ottla_storage::env::mutants::{self, Bug};
+use ottla_env::mutants::{self, Bug};
 use ottla_storage::ids::{LogId, RaftIndex};
 use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;

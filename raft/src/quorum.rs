@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
 
 use crate::group::Group;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::{rt, watch};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::{rt, watch};
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 

@@ -1,4 +1,4 @@
-//! openraft's `AsyncRuntime` over the facade `ottla_storage::env::rt`: one implementation for tokio and for the
+//! openraft's `AsyncRuntime` over the facade `ottla_env::rt`: one implementation for tokio and for the
 //! simulation.
 //!
 //! Channels other than watch are tokio's, which need no executor and wake in order. May not know: Raft.
@@ -15,7 +15,7 @@ use openraft_rt::{
     AsyncRuntime, Mpsc, MpscReceiver, MpscSender, MpscWeakSender, Mutex, Oneshot, OneshotSender, OptionalSend,
     OptionalSync, TryRecvError, Watch,
 };
-use ottla_storage::env::{rt, sim, watch};
+use ottla_env::{rt, sim, watch};
 
 /// The facade as openraft's runtime. A value of it is a simulation of its own (`new` and `block_on` are for tests).
 pub(crate) struct Runtime {

@@ -13,10 +13,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::rt;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::Vote;
-use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::applier::Applier;

@@ -14,9 +14,9 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 use ottla_storage::entry::Vote;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::damage::Damage;

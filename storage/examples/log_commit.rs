@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::real::RealDisk;
+use ottla_env::rt;
 use ottla_protocol::batch::{CRC_FROM, crc32c};
 use ottla_storage::entry::{Entry, EntryBatch, EntryKind};
-use ottla_storage::env::real::RealDisk;
-use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use ottla_storage::log::{GroupCreation, Log, LogOptions, NoSink, ReplicaLog};
 

@@ -5,7 +5,7 @@
 //!
 //! Its folders, lowest first; each may call those below it, and `tests/tests/tidy.rs` tests that:
 //!
-//! - `env`, `ids`, `entry`: the world behind traits, and the words that all others use
+//! - `ids`, `entry`: the words that all others use
 //! - `page_cache`: mappings, and which of their pages are in memory
 //! - `log`: the one log, its writer and its recovery
 //! - `space`: what each file holds that is still needed
@@ -19,7 +19,6 @@
 pub mod checkpoint;
 pub mod data_dir;
 pub mod entry;
-pub mod env;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ottla_storage::env::disk::{Disk, File, OpenMode};
-use ottla_storage::env::real::RealDisk;
-use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
+use ottla_env::disk::{Disk, File, OpenMode};
+use ottla_env::real::RealDisk;
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::Log;
 use support::history::{RecoveryPoints, run, small_options};

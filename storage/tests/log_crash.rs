@@ -8,10 +8,10 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
+use ottla_env::disk::Disk;
+use ottla_env::sim;
+use ottla_env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
 use ottla_model::lives_from;
-use ottla_storage::env::disk::Disk;
-use ottla_storage::env::sim;
-use ottla_storage::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
 use ottla_storage::log::{Log, RecoveredReplica, RecoveryPoint};
 use parking_lot::Mutex;
 use support::history::{RecoveryPoints, create, drive, run, small_options};

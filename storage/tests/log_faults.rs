@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ottla_env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
+use ottla_env::{rt, sim};
 use ottla_storage::entry::Vote;
-use ottla_storage::env::disk::{Disk, OpenMode, read_exact_at};
-use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
-use ottla_storage::env::{rt, sim};
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
 use ottla_storage::log::{EntryRange, Log, LogError, LogOptions, NoSink, RecoveredReplica, ReplicaLog, segment_path};
 use support::history::{RecoveryPoints, create, run, small_options};

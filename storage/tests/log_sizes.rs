@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_env::disk::Disk;
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
+use ottla_env::{rt, sim};
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::entry::{Entry, EntryBatch, EntryKind};
-use ottla_storage::env::disk::Disk;
-use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
-use ottla_storage::env::{rt, sim};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation, Log, LogOptions, NoSink, ReplicaLog};
 use support::history::small_options;

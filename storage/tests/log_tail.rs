@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::disk::{Disk, OpenMode, PAGE_BYTES};
-use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
-use ottla_storage::env::{rt, sim};
+use ottla_env::disk::{Disk, OpenMode, PAGE_BYTES};
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
+use ottla_env::{rt, sim};
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::{Log, LogOptions, NoSink, RecoveredReplica, RecoveryPoint, ReplicaLog, segment_path};
 use support::history::{create, small_options};

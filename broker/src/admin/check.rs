@@ -8,13 +8,13 @@
 use std::io;
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::http::{self, HttpError};
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint};
+use ottla_cli::client::http::{self, HttpError};
 
 /// Time limit of a response; container engines time out a little later.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);

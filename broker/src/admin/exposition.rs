@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use ottla_storage::env::critical::panic_counts;
-use ottla_storage::env::rt;
+use ottla_env::critical::panic_counts;
+use ottla_env::rt;
 use prometheus::TextEncoder;
 
 use super::families::{Family, label};

@@ -10,7 +10,7 @@
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

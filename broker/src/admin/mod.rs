@@ -31,8 +31,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::rt::{self, JoinHandle};
+use ottla_env::critical::Owner;
+use ottla_env::rt::{self, JoinHandle};
 use tokio::net::TcpListener;
 
 use crate::config::Endpoint;

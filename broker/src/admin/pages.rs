@@ -9,7 +9,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use serde::Deserialize;
 
 use super::groups::Scope;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla_storage::env::rt::{self, Instant};
+use ottla_env::rt::{self, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 

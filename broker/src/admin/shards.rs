@@ -7,9 +7,9 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Membership, Role};
-use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 use serde_json::{Value, json};
 

@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use kafka_protocol::messages::delete_records_request::DeleteRecordsPartition;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use ottla_env::rt;
 use ottla_protocol::ids::Offset;
-use ottla_storage::env::rt;
 
 use crate::handlers::context::Context;
 use crate::partition::{PartitionError, TopicRef};

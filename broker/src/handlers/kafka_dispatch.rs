@@ -8,13 +8,13 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::rt;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::{FetchChunk, FetchResponse};
 use ottla_protocol::header::RequestHeader;
 use ottla_protocol::request::{self, Request, RequestError};
 use ottla_protocol::response::{self, Response};
 use ottla_protocol::versions::ApiKey;
-use ottla_storage::env::rt;
 
 use super::Replied;
 use super::authorization::{Principal, authorize_request};

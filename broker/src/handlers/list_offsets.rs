@@ -10,9 +10,9 @@ use futures_util::future::join_all;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::LeaderEpoch;
-use ottla_storage::env::mutants::{self, Bug};
 
 use crate::handlers::context::Context;
 use crate::partition::{Isolation, ListedOffset, OffsetQuery, PartitionError, TopicRef};

@@ -14,8 +14,8 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::error::ErrorCode;
-use ottla_storage::env::mutants::{self, Bug};
 use uuid::Uuid;
 
 use super::support::text;

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ottla_env::{rt, watch};
 use ottla_raft::GroupHandle;
-use ottla_storage::env::{rt, watch};
 
 use super::handle::{Inner, MetadataHandle};
 use super::image::MetadataImage;

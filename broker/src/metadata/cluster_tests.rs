@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Directory, Faults, RaftHost, RaftOptions, SimNetwork};
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 

@@ -11,10 +11,10 @@
 
 use std::sync::Arc;
 
+use ottla_env::mutants::{self, Bug};
+use ottla_env::{rt, watch};
 use ottla_raft::{GroupHandle, Proposal, ProposeError};
 use ottla_storage::entry::Batches;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use tokio::sync::{mpsc, oneshot};
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use ottla_env::{rt, watch};
 use ottla_raft::{GroupHandle, Priority, RaftHost, Role};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Priority, RaftHost, WeakHost};
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 

@@ -8,10 +8,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_env::{rt, watch};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, ProducerId};
 use ottla_raft::{GroupHandle, RaftHost};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 use tokio::sync::mpsc;
 use uuid::Uuid;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_env::{rt, watch};
 use ottla_raft::{GroupHandle, Role};
-use ottla_storage::env::{rt, watch};
 
 use super::decide::ControllerRequest;
 use super::fencing;

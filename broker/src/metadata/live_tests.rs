@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
+use ottla_env::sim;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
 use ottla_raft::{Directory, EntryLog, NoPeers, RaftHost, RaftOptions, SnapshotImport};
 use ottla_storage::checkpoint::CheckpointSource;
 use ottla_storage::data_dir::{Exported, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
-use ottla_storage::env::sim;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced};
 use parking_lot::Mutex;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_env::rt::{self, Instant};
+use ottla_env::sim;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Faults, RaftHost};
-use ottla_storage::env::rt::{self, Instant};
-use ottla_storage::env::sim;
 use ottla_storage::ids::RaftIndex;
 
 use super::cluster_tests::{Cluster, NODES, PATIENCE, machine_of, shut_down};

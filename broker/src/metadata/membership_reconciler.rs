@@ -10,8 +10,8 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ottla_env::{rt, watch};
 use ottla_raft::{GroupHandle, Membership, MembershipStep, RaftError};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 
 use super::handle::{Inner, MetadataHandle};

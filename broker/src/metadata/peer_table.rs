@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ottla_env::watch;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{PeerDirectory, ReplicaLocation};
-use ottla_storage::env::watch;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::RwLock;
 

@@ -5,9 +5,9 @@
 //!
 //! May not know: which client sent the request.
 
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{MemberProgress, Quorum};
-use ottla_storage::env::rt;
 use ottla_storage::ids::RaftIndex;
 
 use super::image::{ReplicaRecord, ShardRecord};

@@ -7,8 +7,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ottla_env::rt;
 use ottla_raft::WeakHost;
-use ottla_storage::env::rt;
 
 use super::discovery::{SeedNodes, is_removed};
 use super::handle::{Inner, MetadataHandle};

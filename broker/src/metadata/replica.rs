@@ -6,10 +6,10 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::watch;
 use ottla_raft::{Applied, Extent, Reply, StateMachine};
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::Entry;
-use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex};
 
 use super::image::{MetadataImage, ShardRecord};

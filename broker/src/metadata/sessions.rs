@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt::Instant;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt::Instant;
 use ottla_storage::ids::RaftIndex;
 
 use super::fencing;

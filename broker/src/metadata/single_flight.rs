@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::oneshot;

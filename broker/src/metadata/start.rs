@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, Directory, EntryLog, GroupHandle, Membership, RaftError, RaftHost};
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::EntryKind;
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use ottla_storage::log::EntryRange;
 use thiserror::Error;

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 

@@ -8,10 +8,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_env::critical::Owner;
+use ottla_env::disk::Disk;
+use ottla_env::{rt, watch};
 use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, OnFailure, RecoveredReplica};
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::disk::Disk;
-use ottla_storage::env::{rt, watch};
 use ottla_storage::log::LogOptions;
 use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 

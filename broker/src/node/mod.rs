@@ -21,10 +21,10 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::critical::{Owner, process_failed};
+use ottla_env::rt;
 use ottla_raft::{Identity, RaftHost};
 use ottla_storage::data_dir::DataDirError;
-use ottla_storage::env::critical::{Owner, process_failed};
-use ottla_storage::env::rt;
 use parking_lot::Mutex;
 
 pub use error::StartError;

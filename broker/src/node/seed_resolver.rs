@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
+use ottla_env::critical::Owner;
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::TcpNetwork;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::rt;
 use parking_lot::RwLock;
 
 use crate::config::Endpoint;

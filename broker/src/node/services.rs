@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::rt;
 use ottla_raft::{GroupHandle, RaftHost, RaftOptions};
 use ottla_storage::data_dir::DataDir;
-use ottla_storage::env::rt;
 use uuid::Uuid;
 
 use super::directories::{self, Opened};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::{rt, watch};
+use ottla_env::{rt, watch};
 
 use super::addresses::{self, Bound};
 use crate::admin::Admin;

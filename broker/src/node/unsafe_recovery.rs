@@ -12,11 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ottla_env::disk::Disk;
+use ottla_env::real::RealDisk;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, Directory, RaftError, ReplicaSummary, StateMachine, accept_loss};
 use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, RecoveredReplica};
-use ottla_storage::env::disk::Disk;
-use ottla_storage::env::real::RealDisk;
 use ottla_storage::ids::{LogId, ReplicaId};
 use ottla_storage::log::{AcceptLoss, LogOptions, Missing};
 use thiserror::Error;

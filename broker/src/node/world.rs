@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use ottla_env::disk::Disk;
+use ottla_env::real::RealDisk;
 use ottla_raft::RaftOptions;
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
-use ottla_storage::env::disk::Disk;
-use ottla_storage::env::real::RealDisk;
 
 use super::error::StartError;
 use super::peer_listener::TcpTransport;

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt::{self, Instant};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::ProducerId;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::log::BATCH_BYTES_MAX;
 
 use super::handle::Partition;

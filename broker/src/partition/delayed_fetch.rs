@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use ottla_env::rt;
 use ottla_protocol::ids::Offset;
-use ottla_storage::env::rt;
 
 use super::handle::Partition;
 use super::types::{Access, Isolation};

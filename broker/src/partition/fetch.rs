@@ -5,8 +5,8 @@
 //! that it is not available there (KIP-392).
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::Offset;
-use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::read::{ReadError, ReadRequest};
 
 use super::handle::{Partition, end_for, watermarks};

@@ -4,10 +4,10 @@
 //! below log start or above what the reader may see. The latest offset is answered only after a read index.
 
 use bytes::Bytes;
+use ottla_env::rt;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 use ottla_protocol::records;
-use ottla_storage::env::rt;
 use ottla_storage::index::IndexedBatch;
 
 use super::handle::{Partition, end_for};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::{NodeId, Offset};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_env::{rt, sim};
 use ottla_protocol::batch::{BatchBuilder, BatchHeader, NewRecord};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
-use ottla_storage::env::{rt, sim};
 
 use super::*;
 use crate::config::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};

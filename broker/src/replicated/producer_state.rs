@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{Offset, ProducerId};
-use ottla_storage::env::mutants::{self, Bug};
 
 /// How many batches per producer are remembered; clients keep at most five in flight.
 pub const BATCHES_REMEMBERED_MAX: usize = 5;

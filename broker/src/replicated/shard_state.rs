@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 use ottla_protocol::batch::{BatchHeader, check_crc};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::entry::{Entry, Verdict};
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, RaftIndex};
 use parking_lot::Mutex;
 

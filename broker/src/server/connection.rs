@@ -18,10 +18,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::net::{self, Stream};
+use ottla_env::rt::{self, Instant};
 use ottla_protocol::frame::FrameError;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::net::{self, Stream};
-use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::read::ReadError;
 use tokio::sync::oneshot;
 

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ottla_storage::env::net;
+use ottla_env::net;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 

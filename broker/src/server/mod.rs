@@ -28,9 +28,9 @@ use crate::server::connection::{Connection, Disconnect};
 use crate::server::dispatch::{Dispatch, Peer};
 use crate::server::listener::BoundListener;
 use futures_util::FutureExt;
-use ottla_storage::env::critical::{Owner, count_panic};
-use ottla_storage::env::net::{self, Listener, Stream};
-use ottla_storage::env::rt::{self, JoinHandle};
+use ottla_env::critical::{Owner, count_panic};
+use ottla_env::net::{self, Listener, Stream};
+use ottla_env::rt::{self, JoinHandle};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 

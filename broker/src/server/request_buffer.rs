@@ -4,8 +4,8 @@
 //! Bytes above a small free share are reserved from the node's budget. May not know: sockets, what a request means.
 
 use bytes::{Bytes, BytesMut};
+use ottla_env::rt::Instant;
 use ottla_protocol::frame::{self, FrameError, FrameLimits};
-use ottla_storage::env::rt::Instant;
 
 use crate::limits::{
     CONNECTION_FREE_BYTES, ConnectionLimits, FRAME_GROWTH_BYTES, FRAME_TRUSTED_BYTES, READ_AHEAD_BYTES,

@@ -8,10 +8,10 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt::Instant;
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::entry::{Batches, EntryBatch};
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt::Instant;
 use tokio::sync::oneshot;
 
 use super::answer::{AnswerSender, BatchAnswer};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use ottla_env::rt;
 use ottla_raft::{Proposal, ProposeError, Proposed};
 use ottla_storage::entry::Batches;
-use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, Term};
 
 use super::append_queue::{PackedEntry, QueuedCommand};

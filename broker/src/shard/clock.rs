@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::rt::Instant;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt::Instant;
 
 /// Clocks no further apart than this agree; a wall clock further ahead of the shard clock than this has jumped.
 pub const JUMP_MS_MIN: i64 = 10 * 60 * 1000;

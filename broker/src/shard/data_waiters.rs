@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::sync::{AtomicI64, Mutex};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::sync::{AtomicI64, Mutex};
 use tokio::sync::oneshot;
 
 /// More new bytes than any request waits for: a partition came as a whole.

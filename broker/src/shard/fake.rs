@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use ottla_env::critical::Owner;
+use ottla_env::watch;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
 use ottla_raft::{
     Membership, MembershipStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role, StateMachine,
 };
 use ottla_storage::entry::{Entry, EntryKind};
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -49,11 +49,11 @@ impl LocalStorage for NoStorage {
 struct Agreeing;
 
 impl ClockWitness for Agreeing {
-    fn judge(&self, _: i64, _: ottla_storage::env::rt::Instant, _: i64) -> Agreement {
+    fn judge(&self, _: i64, _: ottla_env::rt::Instant, _: i64) -> Agreement {
         Agreement::Agrees
     }
 
-    fn believe(&self, _: i64, _: ottla_storage::env::rt::Instant) {}
+    fn believe(&self, _: i64, _: ottla_env::rt::Instant) {}
 }
 
 struct Applying {
@@ -103,7 +103,7 @@ impl FakeGroup {
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
         let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, clocks);
-        ottla_storage::env::rt::spawn(shard.clone().run());
+        ottla_env::rt::spawn(shard.clone().run());
         (group, shard)
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use ottla_env::critical::Owner;
+use ottla_env::watch;
 use ottla_raft::{
     GroupHandle, Membership, MembershipStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role,
 };
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::watch;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 /// One replica of a Raft group.

@@ -8,10 +8,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{Membership, Role};
 use ottla_storage::data_dir::DataDir;
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{LogId, ReplicaId, Term};
 use ottla_storage::index::ExtentKey;
 use ottla_storage::log::BATCH_BYTES_MAX;

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
+use ottla_env::rt::Instant;
 use ottla_protocol::ids::{Offset, ProducerId};
-use ottla_storage::env::rt::Instant;
 
 use super::*;
 use crate::config::TopicConfig;

@@ -14,8 +14,8 @@
 
 use std::collections::BTreeMap;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{PartitionId, ProducerId};
-use ottla_storage::env::mutants::{self, Bug};
 use uuid::Uuid;
 
 use crate::replicated::error::AppendError;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use ottla_storage::ids::Term;
 use parking_lot::Mutex;
 

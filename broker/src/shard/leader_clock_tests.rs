@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_raft::ProposeError;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::RaftIndex;
 use parking_lot::Mutex;
 

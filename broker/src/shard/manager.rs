@@ -8,12 +8,12 @@ use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use ottla_env::critical::Owner;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, GroupHandle, Membership, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 use parking_lot::RwLock;
 use thiserror::Error;

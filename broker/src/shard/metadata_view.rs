@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use ottla_storage::env::watch;
+use ottla_env::watch;
 use ottla_storage::ids::ReplicaId;
 
 use crate::metadata::{IntentEnd, IntentKey, InternalTopic, MetadataHandle, MetadataImage, ShardId};

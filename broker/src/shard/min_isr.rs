@@ -3,7 +3,7 @@
 //!
 //! May not know: topics, and where the number comes from.
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use ottla_storage::ids::RaftIndex;
 
 use super::append_queue::QueuedBatch;

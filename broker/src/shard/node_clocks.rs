@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use parking_lot::Mutex;
 
 use super::clock::{Agreement, JUMP_MS_MIN, LoneClock};

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use ottla_env::sync::{Mutex, RwLock};
+use ottla_env::watch;
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::env::sync::{Mutex, RwLock};
-use ottla_storage::env::watch;
 
 use super::data_waiters::{ChangeFeed, DataWaiter};
 use crate::replicated::epochs::EpochHistory;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Priority, Service};
-use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 
 use super::leadership::transfer;

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
+use ottla_env::rt;
 use ottla_raft::Priority;
-use ottla_storage::env::rt;
 
 use super::clock::{Agreement, JUMP_MS_MIN};
 use super::manager::Shards;

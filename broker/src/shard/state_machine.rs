@@ -8,11 +8,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_raft::{Applied, Extent, Reply, StateMachine};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Entry;
-use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;

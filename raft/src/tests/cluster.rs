@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_env::sim::{self, NodeClock, SimNode};
+use ottla_env::{rt, watch};
 use ottla_storage::data_dir::RecoveredReplica;
-use ottla_storage::env::sim::{self, NodeClock, SimNode};
-use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 

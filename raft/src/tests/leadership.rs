@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::ready;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 
 use super::cluster::{Cluster, MemoryStorage, Storage};

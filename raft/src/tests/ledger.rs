@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ottla_env::sim;
 use ottla_storage::entry::Entry;
-use ottla_storage::env::sim;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 
 use super::cluster::Cluster;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_env::{rt, sim};
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::checkpoint::{CheckpointSource, StateDelta};
 use ottla_storage::data_dir::{Exported, ExportedBatch, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
-use ottla_storage::env::{rt, sim};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced};
 use parking_lot::Mutex;

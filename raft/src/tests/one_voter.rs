@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::{Entry, EntryKind};
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};

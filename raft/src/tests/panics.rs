@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_storage::env::{rt, sim};
+use ottla_env::{rt, sim};
 use ottla_storage::ids::ReplicaId;
 
 use super::cluster::Cluster;

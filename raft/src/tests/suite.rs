@@ -8,7 +8,7 @@ use futures_util::Stream;
 use openraft::StorageError;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
-use ottla_storage::env::sim;
+use ottla_env::sim;
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::GroupCreation;
 

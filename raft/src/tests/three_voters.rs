@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
@@ -342,7 +342,7 @@ fn a_disk_that_lies_about_its_syncs_is_caught() {
 #[cfg(feature = "mutants")]
 #[test]
 fn a_leader_restored_from_its_vote_is_caught() {
-    use ottla_storage::env::mutants::{Bug, switch_on};
+    use ottla_env::mutants::{Bug, switch_on};
     let restored = || {
         switch_on(Some(Bug::LeaderRestoredFromVote));
         Cluster::in_memory(VOTERS, Duration::from_millis(4))

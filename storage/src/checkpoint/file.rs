@@ -19,11 +19,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::state::{Operation, Operations, State};
-use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES, read_exact_at};
-use crate::env::mutants::{self, Bug};
-use crate::env::rt;
 use crate::ids::RunId;
 use crate::runs::Listing;
+use ottla_env::disk::{Disk, File, OpenMode, PAGE_BYTES, read_exact_at};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 
 const FILE_MAGIC: &[u8; 8] = b"OTTLACKP";
 const FILE_HEADER_BYTES: usize = 32;

@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::env::disk::Disk;
 use crate::ids::{LogId, ReplicaId, RunId};
 use crate::runs::Listing;
 use file::{Generation, LoadError, off_thread};
+use ottla_env::disk::Disk;
 use state::{Operation, ReplicaHead, State};
 
 /// What changed in the state of one replica since its previous delta. It lies exactly between two entries.
@@ -319,7 +319,7 @@ async fn sync_files(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in work_disk.list(&work_dir)? {
             if file::number_of(&entry.name).is_some() {
-                files.push(work_disk.open(&work_dir.join(&entry.name), crate::env::disk::OpenMode::Write)?);
+                files.push(work_disk.open(&work_dir.join(&entry.name), ottla_env::disk::OpenMode::Write)?);
             }
         }
         Ok(files)

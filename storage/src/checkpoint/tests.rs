@@ -15,14 +15,14 @@ use super::Checkpoint;
 use super::file::file_name;
 use super::state::{Operation, ReplicaHead, State};
 use crate::entry::Vote;
-use crate::env::disk::Disk;
-use crate::env::sim;
-use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
 use crate::log::RecoveryPoint;
 use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
+use ottla_env::disk::Disk;
+use ottla_env::sim;
+use ottla_env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
 
 const DIR: &str = "/data/state";
 

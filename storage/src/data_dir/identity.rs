@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::DataDirError;
 use crate::checkpoint::file::{off_thread, sync};
-use crate::env::disk::{Disk, OpenMode, read_exact_at};
-use crate::env::rt;
+use ottla_env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_env::rt;
 
 /// The newest format of data directories this release reads.
 const FORMAT_VERSION: u32 = RELOCATION_FORMAT_VERSION;

@@ -21,7 +21,6 @@ use super::run_files::unlink_runs;
 use super::{DataDir, maintain};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::{Operation, ReplicaHead};
-use crate::env::rt;
 use crate::ids::{LogPosition, ReplicaId, RunId};
 use crate::index::partition::Gap;
 use crate::index::{ExtentKey, IndexedBatch};
@@ -29,6 +28,7 @@ use crate::rewrite::RetentionClass;
 use crate::rewrite::throttle::import_pause;
 use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter};
 use crate::runs::{Listing, RUNS_DIR, Run};
+use ottla_env::rt;
 
 /// Space that a run is created with, as the size of the snapshot is not known.
 const ROOM_BYTES: u64 = 1 << 20;

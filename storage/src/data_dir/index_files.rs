@@ -12,11 +12,11 @@ use futures_util::FutureExt;
 
 use super::DataDirError;
 use crate::checkpoint::file::{off_thread, sync};
-use crate::env::disk::{Disk, OpenMode};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::file;
 use crate::index::rebuild::{Rebuild, SegmentContents};
 use crate::log::Log;
+use ottla_env::disk::{Disk, OpenMode};
 
 /// Directory of the log's segments, each with its `.idx`.
 pub(super) const LOG_DIR: &str = "log";

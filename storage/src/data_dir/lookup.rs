@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 use ottla_protocol::ids::Offset;
 
 use super::DataDir;
-use crate::env::rt;
 use crate::ids::RunId;
 use crate::index::{Access, BatchIndex, Bounds, ExtentKey, IndexError, IndexedBatch, Planned};
 use crate::read::{Noting, ReadError, ReadPlan, ReadRequest};
+use ottla_env::rt;
 
 /// Attempts to plan a read when a file is unlinked in between: each time its batches have moved to a run.
 const MOVES_MAX: usize = 4;

@@ -16,12 +16,12 @@ use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
 use crate::checkpoint::{Checkpoint, StateDelta};
-use crate::env::mutants::{self, Bug};
-use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
 use crate::index::{file, in_memory_file};
 use crate::log::{ReplicaLog, SegmentInfo};
 use crate::rewrite::choose::{gain_min, is_mostly_dead};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 
 /// Verdicts of so many entries are passed in one call of the log.
 const VERDICT_ENTRIES_MAX: usize = 4096;

@@ -43,9 +43,6 @@ pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 use crate::checkpoint::state::Operation;
 use crate::checkpoint::{Checkpoint, CheckpointSource};
 use crate::entry::{Entry, Verdict};
-use crate::env::critical::Owner;
-use crate::env::disk::{DirLock, Disk};
-use crate::env::rt;
 use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
@@ -57,6 +54,9 @@ use crate::runs::Runs;
 use crate::space::reserve::Reserve;
 use failure::Failure;
 use identity::Identity;
+use ottla_env::critical::Owner;
+use ottla_env::disk::{DirLock, Disk};
+use ottla_env::rt;
 use rewriter_state::Rewriter;
 
 /// The source of a replica's state deltas, and since when the replica is dirty.

@@ -16,7 +16,6 @@ use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, m
 use crate::checkpoint::file::{LoadError, off_thread};
 use crate::checkpoint::state::State;
 use crate::checkpoint::{Checkpoint, Found};
-use crate::env::disk::{DirLock, Disk};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::BatchIndex;
 use crate::index::file::Opened;
@@ -24,6 +23,7 @@ use crate::log::{self, Log, NoSink};
 use crate::page_cache::mapped::OpenSegments;
 use crate::read::VerifyBelow;
 use crate::space::reserve::Reserve;
+use ottla_env::disk::{DirLock, Disk};
 
 const LOCK: &str = "lock";
 const STATE: &str = "state";

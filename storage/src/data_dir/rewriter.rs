@@ -16,9 +16,6 @@ use super::run_files::unlink_runs;
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::Operation;
-use crate::env::disk::{Disk, OpenMode};
-use crate::env::mutants::{self, Bug};
-use crate::env::rt;
 use crate::ids::RunId;
 use crate::index::{ExtentKey, IndexError};
 use crate::rewrite::choose::{FileUse, Situation, choose, pressure};
@@ -28,6 +25,9 @@ use crate::rewrite::{Classes, RetentionClass};
 use crate::runs::files::open_run_index;
 use crate::runs::writer::{BATCHES_MAX, PushError, RUN_BYTES_MAX, RunWriter, Written, room_for};
 use crate::runs::{Listing, RUNS_DIR, Run, run_index_path, run_path};
+use ottla_env::disk::{Disk, OpenMode};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 
 /// A run is synced after so many bytes: a single sync of all of it would delay those of the log.
 const SYNC_BYTES: u64 = 8 << 20;

@@ -10,10 +10,10 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use super::peers::Peers;
-use crate::env::watch;
 use crate::ids::ReplicaId;
 use crate::read::damage::Damage;
 use crate::rewrite::{Classes, RewriteOptions};
+use ottla_env::watch;
 
 /// The rewriter's state.
 pub(super) struct Rewriter {

@@ -14,14 +14,14 @@ use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::Operation;
 use crate::checkpoint::{Checkpoint, Found};
-use crate::env::disk::Disk;
-use crate::env::mutants::{self, Bug};
 use crate::ids::RunId;
 use crate::index::BatchIndex;
 use crate::index::file::Opened;
 use crate::index::in_memory_file;
 use crate::runs::files::{self, RunError};
 use crate::runs::{Listing, RUNS_DIR, Runs, run_index_path, run_path};
+use ottla_env::disk::Disk;
+use ottla_env::mutants::{self, Bug};
 
 fn run_error(path: &Path, error: RunError) -> DataDirError {
     let runs = path.join(RUNS_DIR);

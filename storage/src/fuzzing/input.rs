@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::env::disk::{Disk, OpenMode};
-use crate::env::sim::disk::{SimDisk, SimDiskOptions};
+use ottla_env::disk::{Disk, OpenMode};
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 
 /// Bytes of an input that is longer than anything its target needs are left out.
 pub(crate) const INPUT_BYTES_MAX: usize = 64 << 10;

@@ -22,9 +22,6 @@ use uuid::Uuid;
 
 use crate::checkpoint::file::{Generation, file_name};
 use crate::checkpoint::state::{Operation, Operations, ReplicaHead, State};
-use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES};
-use crate::env::sim;
-use crate::env::sim::disk::{SimDisk, SimDiskOptions};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::file::{encode, open};
 use crate::index::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
@@ -38,6 +35,9 @@ use crate::runs::format::{
 use crate::runs::rebuild::index_image;
 use crate::space::table::SegmentRanges;
 use input::{disk_with, long, put_word, split, with_selector, word};
+use ottla_env::disk::{Disk, File, OpenMode, PAGE_BYTES};
+use ottla_env::sim;
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 
 /// The name of a target, what it does with an input, and inputs to begin with.
 pub type Case = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -272,7 +272,7 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
             }
             let mut image = vec![0; usize::try_from(generation.end()).unwrap()];
             let file = sim.open(generation.path(), OpenMode::Read).unwrap();
-            crate::env::disk::read_exact_at(&*file, &mut image, 0).unwrap();
+            ottla_env::disk::read_exact_at(&*file, &mut image, 0).unwrap();
             image
         });
         report.output

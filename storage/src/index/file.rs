@@ -23,10 +23,10 @@ use super::ExtentKey;
 use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::open_file::IndexFile;
 use super::segment_slice::{FileEntries, IndexEntries, SegmentSlice};
-use crate::env::disk::{File, read_exact_at};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::page_cache::mapped::Mapped;
 use crate::space::table::{IndexRange, SegmentRanges};
+use ottla_env::disk::{File, read_exact_at};
 
 const MAGIC: &[u8; 8] = b"OTTLAIDX";
 const VERSION: u32 = 1;

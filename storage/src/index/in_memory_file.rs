@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::file::{self, Opened};
-use crate::env::disk::{File, Mapping};
+use ottla_env::disk::{File, Mapping};
 
 /// The bytes of an index file that is never written.
 struct InMemoryFile(Bytes);

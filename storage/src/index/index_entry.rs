@@ -12,8 +12,8 @@
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 
 use super::IndexedBatch;
-use crate::env::mutants::{self, Bug};
 use crate::ids::LogPosition;
+use ottla_env::mutants::{self, Bug};
 
 /// Bytes of an entry on disk.
 pub(crate) const INDEX_ENTRY_BYTES: usize = 40;

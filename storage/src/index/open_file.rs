@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::{Access, IndexError};
-use crate::env::disk::{File, read_exact_at};
 use crate::page_cache::mapped::Mapped;
 use crate::page_cache::residency;
+use ottla_env::disk::{File, read_exact_at};
 
 /// Entries whose residency is queried with one system call: 4 MiB of them.
 const RESIDENT_ENTRIES_MAX: usize = 100_000;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::index_entry::IndexEntry;
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, IndexError, IndexedBatch};
-use crate::env::mutants::{self, Bug};
 use crate::ids::{RaftIndex, RunId};
+use ottla_env::mutants::{self, Bug};
 
 /// Log start of a partition that was dropped: everything lies below it.
 pub(crate) const GONE: i64 = i64::MAX;

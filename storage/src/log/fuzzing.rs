@@ -18,11 +18,11 @@ use super::segment_header::{HeaderFound, ReplicaRow, SegmentHeader};
 use super::types::{EntryRange, FrameBody, GroupCreation, LogError, LogOptions, NoSink};
 use super::{Log, segment_path};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict, Vote};
-use crate::env::disk::{Disk, OpenMode, read_exact_at};
-use crate::env::sim;
-use crate::env::sim::disk::{SimDisk, SimDiskOptions};
 use crate::fuzzing::input::{disk_with, long, put_word, split, with_selector, word};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use ottla_env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_env::sim;
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 
 const STAMP: Stamp = Stamp { incarnation: 11, replica: ReplicaId(3), sequence: 5, durable_upto: 0 };
 

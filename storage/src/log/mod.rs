@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::env::critical::Owner;
-use crate::env::disk::Disk;
-use crate::env::rt;
 use crate::ids::{LogId, LogPosition, ReplicaId};
+use ottla_env::critical::Owner;
+use ottla_env::disk::Disk;
+use ottla_env::rt;
 
 mod cache;
 mod commit;

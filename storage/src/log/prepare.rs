@@ -18,9 +18,9 @@ use std::time::Duration;
 use super::prepared_mark::PreparedMark;
 use super::segments::segment_path;
 use super::types::LogOptions;
-use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES};
-use crate::env::rt;
-use crate::env::sync::Mutex;
+use ottla_env::disk::{Disk, File, OpenMode, PAGE_BYTES};
+use ottla_env::rt;
+use ottla_env::sync::Mutex;
 
 /// Zeroes are synced in chunks so small that a concurrent commit's sync hardly waits: 4 MiB delayed it by 3 ms.
 const ZERO_CHUNK_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@
 use shuttle::{check_pct, check_random, future, thread};
 
 use super::*;
-use crate::env::sim::disk::{SimDisk, SimDiskOptions};
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 
 const ITERATIONS: usize = 1_000;
 const DIR: &str = "/data/log";

@@ -11,7 +11,7 @@
 //! May not know: what follows it in the file.
 
 use super::frame::{u32_le, u64_le};
-use crate::env::disk::PAGE_BYTES;
+use ottla_env::disk::PAGE_BYTES;
 
 const MAGIC: [u8; 8] = *b"OTTLAPRE";
 const VERSION: u32 = 1;

@@ -12,9 +12,9 @@ use super::correct::{Correction, correction_of};
 use super::frame::{self, Decoded, padded};
 use super::prepared_mark::PreparedMark;
 use super::segment_header::{HEADER_BYTES_MAX, HeaderFound, SegmentHeader};
-use crate::env::disk::{File, PAGE_BYTES};
-use crate::env::mutants::{self, Bug};
 use crate::ids::LogPosition;
+use ottla_env::disk::{File, PAGE_BYTES};
+use ottla_env::mutants::{self, Bug};
 
 const WINDOW_BYTES: usize = 1 << 20;
 /// Samples of a segment beyond what is read of it.

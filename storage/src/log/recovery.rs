@@ -18,10 +18,10 @@ use super::segments::{Segment, parse_name, segment_path};
 use super::shared::Shared;
 use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, RecoveryPoint};
 use super::writer::{Tail, Writer};
-use crate::env::disk::{Disk, OpenMode, PAGE_BYTES};
-use crate::env::mutants::{self, Bug};
-use crate::env::rt;
 use crate::ids::{LogPosition, ReplicaId};
+use ottla_env::disk::{Disk, OpenMode, PAGE_BYTES};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 
 /// A log that is ready to be written.
 pub(crate) struct Opened {
@@ -251,7 +251,7 @@ fn tail_of(shared: &Shared, last: &ScannedSegment, walk: &Walk) -> Result<Tail, 
     let byte = last.used_bytes.next_multiple_of(8);
     let page_start = byte - byte % PAGE_BYTES as u32;
     let mut page = vec![0; (byte - page_start) as usize];
-    crate::env::disk::read_exact_at(&*last.file.file, &mut page, u64::from(page_start))
+    ottla_env::disk::read_exact_at(&*last.file.file, &mut page, u64::from(page_start))
         .map_err(io_error(&last.file.path))?;
     Ok(Tail {
         segment,

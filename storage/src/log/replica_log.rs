@@ -23,9 +23,9 @@ use super::shared::Shared;
 use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, RecoveryPoint};
 use super::{Inner, blocking};
 use crate::entry::{Entry, EntryVerdicts, Vote};
-use crate::env::disk::read_exact_at;
-use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+use ottla_env::disk::read_exact_at;
+use ottla_env::mutants::{self, Bug};
 
 /// Batches whose verdicts share a frame, about.
 const VERDICTS_PER_FRAME: usize = 50_000;

@@ -15,8 +15,8 @@ use super::reader::{Corrected, FoundCommit, SegmentReader};
 use super::replay::{Damage, Found};
 use super::segment_header::{FORMAT_VERSION, HeaderFound, SegmentHeader};
 use super::types::{BatchPlace, EntryPlace, FrameSink, LogError, RecoveryPoint, ScannedFrame};
-use crate::env::disk::{File, PAGE_BYTES};
 use crate::ids::LogPosition;
+use ottla_env::disk::{File, PAGE_BYTES};
 
 /// A segment file to be read.
 #[derive(Clone)]

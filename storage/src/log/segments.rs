@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use super::types::SegmentInfo;
-use crate::env::disk::File;
+use ottla_env::disk::File;
 
 /// A segment file, open for reading. Holding it pins it: an unlinked segment stays readable until it is dropped.
 pub struct Segment {

@@ -18,8 +18,8 @@ use super::queue::{Queue, Queued, closed};
 use super::replica::Replica;
 use super::segments::Segments;
 use super::types::{LogFailure, LogOptions};
-use crate::env::disk::Disk;
 use crate::ids::{LogPosition, ReplicaId};
+use ottla_env::disk::Disk;
 
 /// Counters of the writer, read by the metrics.
 pub(crate) struct Counters {

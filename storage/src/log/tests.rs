@@ -10,9 +10,9 @@ use super::frame::{Kind, RawFrame, Stamp, encode};
 use super::replica::{ReplicaState, Slot};
 use super::*;
 use crate::entry::{Batches, EntryBatch};
-use crate::env::sim;
-use crate::env::sim::disk::{SimDisk, SimDiskOptions};
 use crate::ids::{RaftIndex, Term};
+use ottla_env::sim;
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 
 const R: ReplicaId = ReplicaId(7);
 

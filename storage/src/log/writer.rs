@@ -23,10 +23,10 @@ use super::segments::Segment;
 use super::shared::Shared;
 use super::types::{EntryPlace, FrameBody, LogFailure};
 use crate::entry::Vote;
-use crate::env::disk::PAGE_BYTES;
-use crate::env::mutants::{self, Bug};
-use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use ottla_env::disk::PAGE_BYTES;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 
 /// The tail: where the log is continued.
 pub(crate) struct Tail {

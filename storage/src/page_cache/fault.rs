@@ -9,7 +9,7 @@
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::env::disk::PAGE_BYTES;
+use ottla_env::disk::PAGE_BYTES;
 
 /// Mappings that can be watched at a time, over all directories of the process.
 const SLOTS: usize = 4096;

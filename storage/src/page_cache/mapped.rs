@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::fault::{self, Guard};
-use crate::env::disk::{File, Mapping};
+use ottla_env::disk::{File, Mapping};
 
 /// A mapping that is registered with the SIGBUS handler.
 pub(crate) struct Mapped {

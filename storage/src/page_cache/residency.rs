@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::env::disk::PAGE_BYTES;
+use ottla_env::disk::PAGE_BYTES;
 
 /// Pages queried with one call: 4 MiB.
 const PAGES_PER_CALL: usize = 1024;

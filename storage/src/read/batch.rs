@@ -5,8 +5,8 @@
 use ottla_protocol::batch::{self, MAGIC, RawHeader};
 use ottla_protocol::ids::LeaderEpoch;
 
-use crate::env::mutants::{self, Bug};
 use crate::index::IndexedBatch;
+use ottla_env::mutants::{self, Bug};
 
 /// True if the bytes are one whole batch of format 2; its CRC-32C is summed only if `verify`.
 pub(crate) fn is_sound(batch: &[u8], verify: bool) -> bool {

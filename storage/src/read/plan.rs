@@ -12,10 +12,10 @@ use super::batch::{is_sound, patch};
 use super::damage::{Damage, Spot};
 use super::readahead::{self, DiskReads, SPAN_BYTES_MAX, SPAN_GAP_MAX};
 use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged};
-use crate::env::rt;
 use crate::index::{ExtentKey, IndexedBatch, Planned};
 use crate::page_cache::mapped::{Mapped, OpenSegment};
 use crate::page_cache::residency;
+use ottla_env::rt;
 
 /// The residency of batches this near is queried with one system call; what lies between them is as hot as they are.
 const RESIDENT_GAP_MAX: usize = 256 * 1024;

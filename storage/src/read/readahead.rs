@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::env::disk::{File, read_exact_at};
+use ottla_env::disk::{File, read_exact_at};
 
 /// Reads of a directory that may wait for its disk at the same time; further ones queue, first come first served.
 const CONCURRENT_MAX: usize = 4;

@@ -11,8 +11,8 @@ use bytes::BytesMut;
 use super::batch::patch_part;
 use super::plan::{ReadPlan, Source};
 use super::{ReadError, damaged};
-use crate::env::disk::read_exact_at;
 use crate::index::IndexedBatch;
+use ottla_env::disk::read_exact_at;
 
 /// Whole batches with patched headers, from the first byte not sent yet.
 #[derive(Debug)]

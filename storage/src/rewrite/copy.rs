@@ -8,12 +8,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::RetentionClass;
-use crate::env::disk::{File, read_exact_at};
 use crate::ids::ReplicaId;
 use crate::index::index_entry::IndexEntry;
 use crate::index::segment_slice::SegmentSlice;
 use crate::index::{Access, BatchIndex, ExtentKey, IndexedBatch};
 use crate::runs::writer::{PushError, RunWriter};
+use ottla_env::disk::{File, read_exact_at};
 
 /// Bytes that one step copies, about.
 pub(crate) const STEP_BYTES: usize = 1 << 20;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::format::{HeaderFound, decode_header};
 use super::rebuild::index_image;
 use super::{Listing, RUNS_DIR, Run, Runs, run_index_path, run_of_name, run_path};
-use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES, read_exact_at};
 use crate::ids::RunId;
 use crate::index::file::{self, Opened};
+use ottla_env::disk::{Disk, File, OpenMode, PAGE_BYTES, read_exact_at};
 
 /// Why the runs of a directory cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -19,8 +19,8 @@ use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
 use super::Listing;
-use crate::env::disk::PAGE_BYTES;
 use crate::ids::{ReplicaId, RunId};
+use ottla_env::disk::PAGE_BYTES;
 
 const MAGIC: &[u8; 8] = b"OTTLARUN";
 const TAIL_MAGIC: &[u8; 8] = b"OTTLAEND";

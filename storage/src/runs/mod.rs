@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::env::disk::File;
 use crate::ids::{ReplicaId, RunId};
+use ottla_env::disk::File;
 use retention_class::RetentionClass;
 
 /// Directory of the runs.

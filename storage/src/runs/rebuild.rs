@@ -11,12 +11,12 @@ use ottla_protocol::batch::{HEADER_BYTES, MAGIC, RawHeader};
 
 use super::Listing;
 use super::format::{Extent, TAIL_BYTES, Tables, decode_tables, tables_at};
-use crate::env::disk::{File, read_exact_at};
 use crate::ids::LogPosition;
 use crate::index::file::encode;
 use crate::index::index_entry::IndexEntry;
 use crate::index::{ExtentKey, IndexedBatch};
 use crate::space::table::SegmentRanges;
+use ottla_env::disk::{File, read_exact_at};
 
 /// Entries by partition, each a series of consecutive offsets.
 #[derive(Debug, Default)]

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::format::{DATA_FROM, Extent, StandIn, Tables, encode_header, encode_tables, tables_bytes};
 use super::rebuild::RunEntries;
 use super::{Listing, run_path};
-use crate::env::disk::{Disk, File, OpenMode};
 use crate::ids::LogPosition;
 use crate::index::{ExtentKey, IndexedBatch};
 use crate::read::is_sound;
+use ottla_env::disk::{Disk, File, OpenMode};
 
 /// A run gets no more batches than this, so that the index entries held while it is written stay small.
 pub(crate) const BATCHES_MAX: u32 = 1 << 19;

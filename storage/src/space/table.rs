@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use crate::env::mutants::{self, Bug};
-use crate::env::rt;
 use crate::ids::{RaftIndex, ReplicaId};
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 
 /// First and last Raft index.
 pub(crate) type IndexRange = (RaftIndex, RaftIndex);

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::rt;
 use ottla_storage::entry::Vote;
-use ottla_storage::env::rt;
 use ottla_storage::ids::{ReplicaId, Term};
 use ottla_storage::log::{GroupCreation, Log, LogOptions, RecoveryPoint, ReplicaLog};
 use parking_lot::Mutex;

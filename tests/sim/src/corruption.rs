@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ottla_storage::env::disk::{Disk, OpenMode, PAGE_BYTES};
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::disk::{Disk, OpenMode, PAGE_BYTES};
+use ottla_env::sim::{self, SimNode};
 
 use crate::world::World;
 

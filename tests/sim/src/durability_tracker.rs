@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
+use ottla_env::sim::SimNode;
+use ottla_env::sim::disk::Crash;
 use ottla_raft::Message;
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
-use ottla_storage::env::sim::SimNode;
-use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::ids::{LogPosition, ReplicaId};
 
 use crate::laws::Violation;

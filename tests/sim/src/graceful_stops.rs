@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use ottla_broker::metadata::{NodeState, Nodes};
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::disk::Crash;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::disk::Crash;
+use ottla_env::sim::{self, SimNode};
 
 use crate::registry::broker;
 use crate::world::World;

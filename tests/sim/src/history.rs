@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ottla_checker::event::{Action, Event, FullRead, GroupOffset, Phase, Polled, Record, Sent};
 use ottla_checker::{BadEvent, Recorder, Verdict, check};
-use ottla_storage::env::sim;
+use ottla_env::sim;
 
 use crate::laws::Violation;
 use crate::registry::PARTITIONS;

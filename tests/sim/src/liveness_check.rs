@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kafka_protocol::messages::MetadataRequest;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::SimNode;
-use ottla_storage::env::sim::disk::Crash;
+use ottla_env::rt;
+use ottla_env::sim::SimNode;
+use ottla_env::sim::disk::Crash;
 
 use crate::laws::liveness::{Shown, leaders_are_listed, untrue};
 use crate::registry::broker;

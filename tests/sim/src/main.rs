@@ -43,7 +43,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use ottla_storage::env::{rt, sim};
+use ottla_env::{rt, sim};
 use parking_lot::Mutex;
 
 use tracing_subscriber::filter::LevelFilter;

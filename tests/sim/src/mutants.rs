@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ottla_storage::env::mutants::Bug;
+use ottla_env::mutants::Bug;
 
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};

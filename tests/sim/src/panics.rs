@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::disk::Crash;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::disk::Crash;
+use ottla_env::sim::{self, SimNode};
 
 use crate::laws::Violation;
 use crate::sim_node::RunningNode;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ottla_storage::env::sim;
+use ottla_env::sim;
 
 /// The kind of faults that a seed concentrates on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Names and numbers that are fixed for every simulated cluster. Everything else about the cluster is in its metadata.
 
+use ottla_env::sim::SimNode;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::sim::SimNode;
 
 /// The topic that most clients use.
 pub(crate) const TOPIC: &str = "t";

@@ -10,9 +10,9 @@ use std::time::Duration;
 use ottla_broker::metadata::{ShardId, Topic};
 use ottla_broker::shard::Shard;
 use ottla_broker::shard::read_view::LogOffsetSnapshot;
+use ottla_env::rt;
+use ottla_env::sim::{self, NodeClock};
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, NodeClock};
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
@@ -104,7 +104,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
 
 #[cfg(feature = "mutants")]
 fn switch_on(mutant: Option<&str>) {
-    use ottla_storage::env::mutants::{Bug, switch_on};
+    use ottla_env::mutants::{Bug, switch_on};
     switch_on(mutant.and_then(Bug::named));
 }
 

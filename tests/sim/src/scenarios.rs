@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_broker::metadata::{Intent, IntentKey, IntentKind, NewTopic, TopicName};
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::disk::Crash;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::disk::Crash;
+use ottla_env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::LogSummary;
 use parking_lot::Mutex;

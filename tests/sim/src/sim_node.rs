@@ -16,12 +16,12 @@ use ottla_broker::node::{Node, NodeOptions, PeerConnections, PeerTransport, Peer
 use ottla_broker::partition::Partitions;
 use ottla_broker::server::listener::BoundListener;
 use ottla_broker::shard::{LeaderTaskSettings, Shards};
+use ottla_env::sim::SimNode;
+use ottla_env::sim::disk::SimDisk;
+use ottla_env::sim::net::SimListener;
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{Identity, RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
-use ottla_storage::env::sim::SimNode;
-use ottla_storage::env::sim::disk::SimDisk;
-use ottla_storage::env::sim::net::SimListener;
 use ottla_storage::log::LogOptions;
 use ottla_storage::rewrite::RewriteOptions;
 use parking_lot::Mutex;

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 
 use crate::world::World;
 

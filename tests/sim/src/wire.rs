@@ -13,10 +13,10 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
-use ottla_storage::env::net::{self, Stream};
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::net::SimStream;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::net::{self, Stream};
+use ottla_env::rt;
+use ottla_env::sim::net::SimStream;
+use ottla_env::sim::{self, SimNode};
 
 use crate::laws::Violation;
 use crate::world::World;

@@ -9,12 +9,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
+use ottla_env::rt;
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
+use ottla_env::sim::{self, SimNode};
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{GroupHandle, SimNetwork};
 use ottla_storage::data_dir::DataDir;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
-use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use uuid::Uuid;

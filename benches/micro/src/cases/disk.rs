@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use ottla_storage::env::disk::{DirEntry, DirLock, Disk, File, Mapping, OpenMode, Space};
-use ottla_storage::env::rt;
+use ottla_env::disk::{DirEntry, DirLock, Disk, File, Mapping, OpenMode, Space};
+use ottla_env::rt;
 use parking_lot::Mutex;
 
 const SYNC: Duration = Duration::from_micros(200);

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::disk::Disk;
+use ottla_env::sim;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 use ottla_storage::data_dir::{DataDir, DataDirOptions};
 use ottla_storage::entry::{Entry, EntryBatch, EntryKind, Verdict};
-use ottla_storage::env::disk::Disk;
-use ottla_storage::env::sim;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use ottla_storage::index::ExtentKey;
 use ottla_storage::log::{GroupCreation, LogOptions, ReplicaLog};

@@ -18,11 +18,11 @@ use ottla_broker::config::{Inputs, load};
 use ottla_broker::node::{Node, NodeOptions, World};
 use ottla_broker::partition::TopicRef;
 use ottla_broker::server::listener::BoundListener;
+use ottla_env::sim::net::SimListener;
+use ottla_env::{rt, sim};
 use ottla_protocol::StrBytes;
 use ottla_protocol::versions::ApiKey;
 use ottla_storage::data_dir::DataDirOptions;
-use ottla_storage::env::sim::net::SimListener;
-use ottla_storage::env::{rt, sim};
 use ottla_storage::log::LogOptions;
 
 use super::Case;

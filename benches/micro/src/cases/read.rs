@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_env::real::RealDisk;
 use ottla_protocol::ids::Offset;
-use ottla_storage::env::real::RealDisk;
 use ottla_storage::read::{PIECE_BYTES, ReadRequest};
 
 use super::Case;

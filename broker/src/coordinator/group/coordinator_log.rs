@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_env::watch;
 use ottla_protocol::ids::LeaderEpoch;
-use ottla_storage::env::watch;
 use parking_lot::Mutex;
 use uuid::Uuid;
 

@@ -19,7 +19,7 @@ pub mod runtime;
 #[cfg(test)]
 mod tests;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 
 pub use crate::replicated::group::OFFSETS_TOPIC;
 pub use coordinator_log::{CoordinatorLog, PartitionClock};

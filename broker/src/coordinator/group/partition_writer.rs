@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_env::critical::Owner;
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::LeaderEpoch;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 use uuid::Uuid;
 

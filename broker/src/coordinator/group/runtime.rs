@@ -9,9 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_env::critical::Owner;
+use ottla_env::rt;
 use ottla_protocol::ids::LeaderEpoch;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::rt;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 

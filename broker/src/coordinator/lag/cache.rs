@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ottla_env::rt;
 use ottla_protocol::ids::Offset;
-use ottla_storage::env::rt;
 use parking_lot::Mutex;
 use uuid::Uuid;
 

@@ -24,8 +24,8 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::rt;
 use parking_lot::{Mutex, RwLock};
 
 use self::cache::{CachedGroup, CachedPartition, CachedStore};

@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::rt;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 

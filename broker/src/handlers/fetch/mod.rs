@@ -13,13 +13,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kafka_protocol::protocol::StrBytes;
+use ottla_env::rt::{self, Instant};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::{
     AbortedTransaction, CurrentLeader, DivergingEpoch, FetchPartitionResponse, FetchRequest, FetchResponse,
     FetchTopicResponse,
 };
 use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
-use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::read::{PIECE_BYTES, ReadStream};
 
 use self::session::{Key, Plan, Wanted};

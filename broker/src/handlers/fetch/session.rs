@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::protocol::StrBytes;
+use ottla_env::rt::{self, Instant};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest};
 use ottla_protocol::ids::Offset;
-use ottla_storage::env::rt::{self, Instant};
 use parking_lot::Mutex;
 use uuid::Uuid;
 

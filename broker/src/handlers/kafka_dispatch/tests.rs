@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use bytes::{Buf, BytesMut};
+use ottla_env::sim;
+use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_protocol::fetch::{FetchPartitionResponse, FetchTopicResponse};
-use ottla_storage::env::sim;
-use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_storage::read::ReadError;
 
 use super::*;

@@ -116,7 +116,7 @@ impl PartitionCache {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use ottla_storage::env::rt;
+    use ottla_env::rt;
 
     use super::*;
     use crate::config::{Config, TopicConfig};

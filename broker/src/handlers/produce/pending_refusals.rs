@@ -77,9 +77,9 @@ mod tests {
 
     use bytes::Bytes;
     use kafka_protocol::protocol::StrBytes;
+    use ottla_env::rt;
     use ottla_protocol::batch::{BatchBuilder, NewRecord};
     use ottla_protocol::compression::Codec;
-    use ottla_storage::env::rt;
 
     use super::*;
     use crate::config::TopicConfig;

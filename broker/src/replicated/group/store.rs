@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_storage::env::mutants::{self, Bug};
+use ottla_env::mutants::{self, Bug};
 use uuid::Uuid;
 
 use super::batch;

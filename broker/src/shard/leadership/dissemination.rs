@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_env::critical::Owner;
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Priority, RaftHost};
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 
 use crate::metadata::{ShardId, node_rpc_address};
@@ -141,7 +141,7 @@ impl LeadershipPublisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_storage::env::sim;
+    use ottla_env::sim;
     use ottla_storage::ids::ReplicaId;
 
     fn in_term(term: u64) -> LedShard {

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::critical::Owner;
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::rt;
 
 use super::transfer;
 use crate::metadata::{MetadataImage, ShardId, ShardKind};
@@ -134,7 +134,7 @@ impl PreferredLeaderBalancer {
 
 #[cfg(test)]
 mod tests {
-    use ottla_storage::env::sim;
+    use ottla_env::sim;
     use ottla_storage::ids::{RaftIndex, ReplicaId};
     use uuid::Uuid;
 

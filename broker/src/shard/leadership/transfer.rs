@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use ottla_storage::ids::ReplicaId;
 
 use crate::shard::Shard;
@@ -58,8 +58,8 @@ pub(in crate::shard) async fn transfer_leadership(shard: &Shard, target: Replica
 mod tests {
     use std::sync::Arc;
 
+    use ottla_env::sim;
     use ottla_protocol::ids::NodeId;
-    use ottla_storage::env::sim;
     use uuid::Uuid;
 
     use super::*;

@@ -8,8 +8,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::PartitionId;
-use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 
 use crate::metadata::{IntentKey, IntentKind, MetadataImage};

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 
 use crate::metadata::membership_reconciler;
 use crate::shard::{MetadataView, Shard};

@@ -12,7 +12,7 @@ mod retention;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 
 use super::handle::Shard;
 use super::metadata_view::MetadataView;

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::env::mutants::{self, Bug};
 
 use crate::metadata::MetadataImage;
 use crate::replicated::command::{Command, LogStartChange, LogStartReason, PARTITIONS_PER_ENTRY_MAX};

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::rt;
+use ottla_env::critical::Owner;
+use ottla_env::rt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ottla_env::critical::Owner;
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::env::critical::Owner;
-use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;

@@ -7,10 +7,10 @@ use super::crash::{check, check_partitions};
 use super::rewrite::{Life, disk};
 use super::toy::{DIR, Toy, open, options};
 use crate::data_dir::DataDir;
-use crate::env::disk::{Disk, OpenMode, PAGE_BYTES, read_exact_at};
-use crate::env::sim::disk::{Crash, SimDisk, Tear};
-use crate::env::{rt, sim};
 use crate::runs::RUNS_DIR;
+use ottla_env::disk::{Disk, OpenMode, PAGE_BYTES, read_exact_at};
+use ottla_env::sim::disk::{Crash, SimDisk, Tear};
+use ottla_env::{rt, sim};
 
 /// Some segments with batches that live and some that died, some runs, and log starts in the middle of both.
 async fn lived(disk: &Arc<dyn Disk>) -> Life {

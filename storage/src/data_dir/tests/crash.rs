@@ -15,14 +15,14 @@ use crate::checkpoint::CheckpointSource;
 use crate::data_dir::index_files::index_path;
 use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, Verdict, Vote};
-use crate::env::disk::{Disk, OpenMode, read_exact_at};
-use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
-use crate::env::{rt, sim};
 use crate::ids::{RaftIndex, ReplicaId, Term};
 use crate::log::EntryRange;
 use crate::read::ReadRequest;
 use crate::runs::files::rebuilt_index;
 use crate::runs::{RUNS_DIR, run_index_path, run_path};
+use ottla_env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
+use ottla_env::{rt, sim};
 
 /// What is acknowledged, by replica: the entries from the first on, and the vote.
 #[derive(Debug, Clone, Default)]

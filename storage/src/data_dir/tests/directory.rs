@@ -11,12 +11,12 @@ use super::crash::check_index_files;
 use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::checkpoint::{CheckpointSource, StateDelta};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
-use crate::env::disk::{Disk, OpenMode};
-use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
-use crate::env::{rt, sim};
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 use crate::log::{EntryRange, LogOptions};
 use crate::read::{ReadError, ReadRequest};
+use ottla_env::disk::{Disk, OpenMode};
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
+use ottla_env::{rt, sim};
 
 fn disk(seed: u64) -> (SimDisk, Arc<dyn Disk>) {
     let sim = SimDisk::new(seed, SimDiskOptions::default());

@@ -8,11 +8,11 @@ use ottla_protocol::ids::Offset;
 
 use super::toy::{DIR, Toy, batch, entry, open, options, partition};
 use crate::data_dir::{DataDir, ReplicaSnapshot};
-use crate::env::disk::{Disk, OpenMode};
-use crate::env::sim;
-use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use crate::ids::ReplicaId;
 use crate::read::{ReadError, ReadRequest};
+use ottla_env::disk::{Disk, OpenMode};
+use ottla_env::sim;
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 
 /// No other replica reads its entries, so that they are purged as soon as the checkpoint contains them.
 const ALONE: u64 = 1;

@@ -11,13 +11,13 @@ use super::crash::{check_partitions, check_runs};
 use super::toy::{DIR, Model, Toy, batch, entry, open, options, partition};
 use crate::data_dir::{DataDir, DataDirOptions, Import, ReplicaSnapshot};
 use crate::entry::Entry;
-use crate::env::disk::Disk;
-use crate::env::sim;
-use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::log::EntryRange;
 use crate::read::ReadRequest;
 use crate::rewrite::RewriteOptions;
+use ottla_env::disk::Disk;
+use ottla_env::sim;
+use ottla_env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions};
 
 const SOURCE: u64 = 2;
 const TARGET: u64 = 4;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::toy::{Model, Toy, batch, entry, open, options};
-use crate::env::disk::Disk;
-use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
-use crate::env::sim::{self, SimNode};
-use crate::env::{critical, rt};
 use crate::ids::RaftIndex;
 use crate::log::EntryRange;
+use ottla_env::disk::Disk;
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
+use ottla_env::sim::{self, SimNode};
+use ottla_env::{critical, rt};
 
 fn task(name: &str) -> u64 {
     let tasks = sim::critical_tasks(SimNode::default());

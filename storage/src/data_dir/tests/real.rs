@@ -8,10 +8,10 @@ use ottla_protocol::ids::Offset;
 
 use super::toy::{Model, Toy, batch, entry, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
-use crate::env::disk::{Disk, OpenMode, read_exact_at};
-use crate::env::real::RealDisk;
 use crate::log::LogOptions;
 use crate::read::{ReadError, ReadPlan, ReadRequest, ReadStream};
+use ottla_env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_env::real::RealDisk;
 
 /// A directory that is removed when the test ends.
 struct Temporary(PathBuf);

@@ -13,11 +13,11 @@ use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::DataDir;
 use crate::data_dir::identity::Identity;
 use crate::entry::{Entry, Vote};
-use crate::env::disk::Disk;
-use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
-use crate::env::{rt, sim};
 use crate::ids::{RaftIndex, ReplicaId, Term};
 use crate::log::EntryRange;
+use ottla_env::disk::Disk;
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
+use ottla_env::{rt, sim};
 
 /// Replicas that apply at once, and those that wait.
 const BUSY: [u64; 2] = [1, 4];

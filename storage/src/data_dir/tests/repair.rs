@@ -14,13 +14,13 @@ use super::crash::check_runs;
 use super::rewrite::{Life, NEVER};
 use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, Exported, Peers};
-use crate::env::disk::Disk;
-use crate::env::sim;
-use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use crate::ids::{ReplicaId, RunId};
 use crate::index::ExtentKey;
 use crate::read::{ReadError, ReadRequest};
 use crate::runs::run_path;
+use ottla_env::disk::Disk;
+use ottla_env::sim;
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 
 const ENTRIES: u64 = 60;
 

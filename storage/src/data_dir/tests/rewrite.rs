@@ -9,9 +9,9 @@ use super::crash::{Moments, check, check_partitions, check_runs};
 use super::toy::{Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirOptions};
 use crate::entry::Entry;
-use crate::env::disk::Disk;
-use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
-use crate::env::{rt, sim};
+use ottla_env::disk::Disk;
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
+use ottla_env::{rt, sim};
 
 /// The partition that never expires.
 pub(super) const NEVER: i32 = 2;

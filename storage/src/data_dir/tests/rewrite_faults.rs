@@ -11,14 +11,14 @@ use super::crash::{check, check_runs};
 use super::rewrite::{Life, NEVER, disk};
 use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
-use crate::env::disk::{Disk, OpenMode, read_exact_at};
-use crate::env::sim::disk::{Crash, SimDisk, Tear};
-use crate::env::{rt, sim};
 use crate::index::{Access, Bounds, ExtentKey};
 use crate::log::LogOptions;
 use crate::read::{ReadError, ReadPlan, ReadRequest};
 use crate::rewrite::RetentionClass;
 use crate::runs::{RUNS_DIR, run_index_path, run_path};
+use ottla_env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_env::sim::disk::{Crash, SimDisk, Tear};
+use ottla_env::{rt, sim};
 
 fn request(key: ExtentKey, from: i64) -> ReadRequest {
     ReadRequest { key, from: Offset(from), up_to: Offset(i64::MAX), bytes_max: 1 << 20, at_least_one: true }

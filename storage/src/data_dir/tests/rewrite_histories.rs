@@ -10,9 +10,9 @@ use super::crash::{Acknowledged, check_life};
 use super::rewrite::disk;
 use super::toy::{DIR, Toy, batch, entry, options};
 use crate::entry::Entry;
-use crate::env::disk::Disk;
-use crate::env::sim::disk::{Crash, Tear};
-use crate::env::{rt, sim};
+use ottla_env::disk::Disk;
+use ottla_env::sim::disk::{Crash, Tear};
+use ottla_env::{rt, sim};
 
 /// One random step of a life.
 async fn step(toy: &Arc<Toy>, entries: &mut Vec<Entry>, seed: u64) {

@@ -16,11 +16,11 @@ use uuid::Uuid;
 use crate::checkpoint::{CheckpointSource, StateDelta};
 use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, EntryBatch, EntryKind, Verdict};
-use crate::env::disk::Disk;
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 use crate::index::ExtentKey;
 use crate::log::{GroupCreation, LogOptions, ReplicaLog};
 use crate::rewrite::{RetentionClass, RewriteOptions};
+use ottla_env::disk::Disk;
 
 pub(super) const DIR: &str = "/data";
 

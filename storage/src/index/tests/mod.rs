@@ -17,9 +17,9 @@ use uuid::Uuid;
 use super::rebuild::Rebuild;
 use super::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch, file};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict};
-use crate::env::disk::{File, Mapping};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
 use crate::log::{BatchPlace, FrameBody, FrameSink, ScannedFrame};
+use ottla_env::disk::{File, Mapping};
 
 const REPLICA: ReplicaId = ReplicaId(3);
 const SEGMENT_BYTES: u32 = 4096;

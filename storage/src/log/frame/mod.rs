@@ -26,8 +26,8 @@ use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
 use crate::entry::{Batches, EntryBatch};
-use crate::env::mutants::{self, Bug};
 use crate::ids::ReplicaId;
+use ottla_env::mutants::{self, Bug};
 
 /// Upper bound of sequence numbers, which no log reaches: a greater number is damage, and counting on cannot overflow.
 pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;

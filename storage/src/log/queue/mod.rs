@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use super::frame::{RawFrame, padded};
 use super::replica::Replica;
 use super::types::{LogFailure, OnSynced};
-use crate::env::critical::count_panic;
-use crate::env::sync::Mutex;
 use crate::ids::{LogPosition, ReplicaId};
+use ottla_env::critical::count_panic;
+use ottla_env::sync::Mutex;
 
 /// Quantum: bytes that a lane may take per round before the next one is served.
 const QUANTUM_BYTES: usize = 64 << 10;

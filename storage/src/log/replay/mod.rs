@@ -11,8 +11,8 @@ use super::replica::{ReplicaState, Slot};
 use super::segment_header::{ReplicaRow, SegmentHeader};
 use super::types::{AcceptLoss, EntryPlace, FrameBody, GroupCreation, Missing, RecoveryPoint};
 use crate::entry::{Entry, EntryKind, Vote};
-use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+use ottla_env::mutants::{self, Bug};
 
 /// A range of the log that was durable and is not sound.
 #[derive(Debug, Clone, Copy)]

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::rt;
+use ottla_env::sim::disk::Crash;
+use ottla_env::sim::{self, SimNode};
 use ottla_raft::Faults;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::disk::Crash;
-use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
 use super::schedule::random_crash;

@@ -8,8 +8,8 @@
 mod injection;
 mod schedule;
 
-use ottla_storage::env::sim::SimNode;
-use ottla_storage::env::sim::disk::Crash;
+use ottla_env::sim::SimNode;
+use ottla_env::sim::disk::Crash;
 
 use crate::corruption::Corruption;
 use crate::durability_tracker::CrashPoint;

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use ottla_storage::env::sim::disk::Crash;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::sim::disk::Crash;
+use ottla_env::sim::{self, SimNode};
 
 use super::{Event, Fault};
 use crate::corruption::Corruption;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use ottla_broker::partition::{Acks, AppendError, AppendOptions, Appended, ConnectionId, Origin, PartitionError};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
 
 use super::{NAME, pause, target, value_of};
 use crate::laws::{fencing, i5_once};

@@ -6,7 +6,7 @@ use ottla_broker::coordinator::group::classic::MemberRef;
 use ottla_broker::coordinator::group::{Commit, NewOffset, partition_for};
 use ottla_broker::metadata::CONSUMER_OFFSETS;
 use ottla_broker::partition::TopicRef;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::sim::{self, SimNode};
 use uuid::Uuid;
 
 use super::pause;

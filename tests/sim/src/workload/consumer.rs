@@ -1,9 +1,9 @@
 //! Consumers: read every partition from its start to its end, over and over, and list the end offset.
 
 use ottla_broker::partition::{Access, FetchSpec, FetchedRecords, Isolation, OffsetQuery, PartitionError};
+use ottla_env::sim;
 use ottla_protocol::batch::{check_crc, split_batches};
 use ottla_protocol::ids::Offset;
-use ottla_storage::env::sim;
 
 use super::{NAME, pause, target};
 use crate::laws::{Violation, i12_range, reads};

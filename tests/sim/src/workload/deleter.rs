@@ -1,6 +1,6 @@
 //! Sends DeleteRecords for two partitions, now and then.
 
-use ottla_storage::env::sim;
+use ottla_env::sim;
 
 use super::{NAME, pause, target};
 use crate::registry::PARTITIONS;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
-use ottla_storage::env::sim;
+use ottla_env::sim;
 
 use super::committer::coordinator;
 use super::pause;

@@ -18,7 +18,7 @@ use ottla_broker::coordinator::group::partition_for;
 use ottla_broker::metadata::CONSUMER_OFFSETS;
 use ottla_broker::partition::TopicRef;
 use ottla_checker::event::Phase;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::sim::{self, SimNode};
 
 use super::committer::coordinator;
 use super::pause;

@@ -21,8 +21,8 @@ pub(crate) mod trimmer;
 use std::time::Duration;
 
 use ottla_broker::partition::TopicRef;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 
 use crate::world::World;
 

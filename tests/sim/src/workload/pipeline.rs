@@ -9,11 +9,11 @@ use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
 
 use super::{PIPELINE_FROM, pause, target, value_of};
 use crate::laws::i5_once;

@@ -5,9 +5,9 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::{BrokerId, GroupId, ListOffsetsRequest, OffsetFetchRequest, TopicName};
 use ottla_broker::partition::{Access, FetchSpec, FetchedRecords, Isolation, PartitionError};
+use ottla_env::sim;
 use ottla_protocol::batch::split_batches;
 use ottla_protocol::ids::{LeaderEpoch, Offset};
-use ottla_storage::env::sim;
 
 use super::{NAME, committer, consumer, pause};
 use crate::laws::{Violation, i12_range, reads};

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_broker::partition::{Acks, AppendError, AppendOptions, Appended, ConnectionId, Origin};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
 
 use super::{NAME, pause, target, value_of};
 use crate::laws::i5_once;

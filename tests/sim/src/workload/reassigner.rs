@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ottla_broker::metadata::{Nodes, ShardId};
-use ottla_storage::env::sim;
+use ottla_env::sim;
 
 use super::pause;
 use crate::registry::broker;

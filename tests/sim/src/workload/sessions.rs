@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::sim::{self, SimNode};
 
 use super::{NAME, consumer, pause};
 use crate::laws::{Violation, i12_range, reads};

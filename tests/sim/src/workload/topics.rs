@@ -14,10 +14,10 @@ use kafka_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
     IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest, TopicName,
 };
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
 use uuid::Uuid;
 
 use super::consumer::values_in;

@@ -1,7 +1,7 @@
 //! Sends DeleteRecords close behind the end of most partitions: records become garbage soon, and only little of a
 //! segment is live.
 
-use ottla_storage::env::sim;
+use ottla_env::sim;
 
 use super::{NAME, pause, target};
 use crate::registry::PARTITIONS;

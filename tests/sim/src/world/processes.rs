@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ottla_env::rt;
+use ottla_env::sim::disk::Crash;
+use ottla_env::sim::{self, SimNode};
 use ottla_raft::PeerDirectory;
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::disk::Crash;
-use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use ottla_storage::log::EntryRange;
 

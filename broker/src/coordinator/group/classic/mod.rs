@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_storage::env::mutants::{self, Bug};
+use ottla_env::mutants::{self, Bug};
 
 pub use types::{
     Answer, Assigned, Generation, Input, Join, JoinAnswer, JoinedMember, Leaving, Left, MemberRef, Now, Output,

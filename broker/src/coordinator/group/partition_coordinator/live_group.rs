@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use ottla_storage::env::mutants::{self, Bug};
+use ottla_env::mutants::{self, Bug};
 
 use crate::coordinator::group::classic::{Answer, Group, RequestId};
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ottla_storage::env::mutants::{self, Bug};
+use ottla_env::mutants::{self, Bug};
 
 use super::PartitionCoordinator;
 use super::command::{Commit, DeletedTopic, PendingAppends};

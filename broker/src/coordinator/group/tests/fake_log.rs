@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::LeaderEpoch;
-use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ottla_storage::env::{rt, sim};
+use ottla_env::{rt, sim};
 
 use super::fake_log::{commit, join, settled, start, sync, who};
 use crate::coordinator::group::classic::{Leaving, State};

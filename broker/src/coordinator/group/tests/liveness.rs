@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::{rt, sim};
+use ottla_env::{rt, sim};
 
 use super::fake_log::{FakeLog, LogState, commit, fetched, join, start, sync, who};
 use crate::coordinator::group::classic::State;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::rt;
-use ottla_storage::env::sim::{self, SimNode};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
 
 use super::fake_log::{commit, fetched, join, settled, start, who};
 use crate::coordinator::group::error::GroupError;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_storage::env::{rt, sim};
+use ottla_env::{rt, sim};
 
 use super::fake_log::{LogState, commit, fetched, join, settled, start, sync, who};
 use crate::coordinator::group::classic::State;

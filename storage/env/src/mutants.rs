@@ -323,7 +323,7 @@ mod tests {
     #[cfg(feature = "mutants")]
     #[test]
     fn one_bug_is_on_in_the_thread_that_asked_and_in_its_worlds() {
-        use crate::env::sim;
+        use crate::sim;
         let on = || Bug::ALL.iter().copied().filter(|bug| is_on(*bug)).collect::<Vec<_>>();
         switch_on(Some(Bug::VoteNotSynced));
         assert_eq!(on(), [Bug::VoteNotSynced]);

@@ -1,6 +1,6 @@
 //! The environment behind a facade: disk, network, clock, tasks and randomness, real or simulated.
 //!
-//! All other code calls this facade; clippy bans the originals elsewhere.
+//! All other code calls this facade; clippy bans the originals elsewhere. May not know: any other crate of Ottla.
 
 pub mod critical;
 pub mod disk;

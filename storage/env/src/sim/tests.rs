@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk::{Crash, SimDisk, SimDiskOptions};
 use super::*;
-use crate::env::critical::{Owner, process_failed};
-use crate::env::disk::{Disk, OpenMode};
-use crate::env::{rt, watch};
+use crate::critical::{Owner, process_failed};
+use crate::disk::{Disk, OpenMode};
+use crate::{rt, watch};
 
 /// The order in which eight ready tasks run.
 fn order(seed: u64) -> Vec<u32> {
@@ -253,8 +253,8 @@ fn a_file_that_was_made_and_removed_may_be_there_again_after_a_loss_of_power() {
 /// The process ends when a critical task of it does; the panic of one caller's task is counted, and nothing else happens.
 #[test]
 fn a_critical_task_of_the_process_ends_it_and_a_contained_one_does_not() {
-    use crate::env::critical::panic_counts;
-    use crate::env::sim;
+    use crate::critical::panic_counts;
+    use crate::sim;
     use std::time::Duration;
     sim::run(1, || async {
         let node = SimNode(3);
@@ -283,7 +283,7 @@ fn a_critical_task_of_the_process_ends_it_and_a_contained_one_does_not() {
 /// What a library starts within a critical task belongs to that task's owner.
 #[test]
 fn what_a_critical_task_starts_belongs_to_its_owner() {
-    use crate::env::sim;
+    use crate::sim;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
     sim::run(2, || async {

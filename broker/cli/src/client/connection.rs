@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use ottla_env::rt;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::frame::DATA_FRAME_BYTES_MAX;
 use ottla_protocol::versions::ApiKey;
-use ottla_storage::env::rt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use tokio::sync::mpsc;
 
 /// The longest line.

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::env::disk::Mapping;
+use crate::disk::Mapping;
 
 pub(super) struct RealMapping(memmap2::Mmap);
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::rng::SimRng;
-use crate::env::disk::PAGE_BYTES;
+use crate::disk::PAGE_BYTES;
 
 /// Bytes that devices with 512-byte sectors write atomically.
 pub const SECTOR_BYTES: usize = 512;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use serde_json::{Value, json};
 
 use super::common::{Admin, Bootstrap, Format, Output};

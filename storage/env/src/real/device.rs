@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::env::disk::PAGE_BYTES;
+use crate::disk::PAGE_BYTES;
 
 /// True if the block device under `dir` writes 4 KiB atomically: its sectors are that large, or it reports so.
 pub(super) fn writes_pages_whole(dir: &Path) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use serde_json::{Value, json};
 
 use crate::client::TopicPartition;

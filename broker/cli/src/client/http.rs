@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

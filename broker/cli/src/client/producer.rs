@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest};
+use ottla_env::rt;
 use ottla_protocol::batch::{self, BatchBuilder};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
-use ottla_storage::env::rt;
 
 use super::cluster::{Cluster, TopicView, topic_name};
 use super::connection::REQUEST_TIMEOUT_MS;

@@ -23,8 +23,8 @@ use rng::SimRng;
 pub use world::{Crash, DiskOp};
 use world::{Faults, NameOp, World, eio, split};
 
-use crate::env::disk::{DirEntry, DirLock, Disk, File, Mapping, OpenMode, PAGE_BYTES, Space};
-use crate::env::{rt, sim};
+use crate::disk::{DirEntry, DirLock, Disk, File, Mapping, OpenMode, PAGE_BYTES, Space};
+use crate::{rt, sim};
 
 type Observer = Box<dyn FnMut(DiskOp, DiskImage) + Send>;
 

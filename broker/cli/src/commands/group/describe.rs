@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
+use ottla_env::rt;
 use ottla_protocol::error::ErrorCode;
-use ottla_storage::env::rt;
 use serde_json::{Value, json};
 
 use super::lag::{LAG_COLUMNS, lag_cells, of_group, partitions_of};

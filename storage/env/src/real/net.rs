@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::env::net::{Listener, Stream};
+use crate::net::{Listener, Stream};
 
 impl Stream for TcpStream {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -16,8 +16,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::{elapsed, random_below};
-use crate::env::net::{Listener, Stream};
-use crate::env::rt::{self, Sleep};
+use crate::net::{Listener, Stream};
+use crate::rt::{self, Sleep};
 
 /// Bytes on their way in one direction; a write that would exceed them waits, as for a socket's buffers.
 const PIPE_BYTES_MAX: usize = 64 << 10;

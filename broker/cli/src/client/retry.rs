@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ottla_storage::env::rt;
+use ottla_env::rt;
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_storage::env::sim;
+    use ottla_env::sim;
 
     #[test]
     fn attempts_become_rarer_and_end() {
