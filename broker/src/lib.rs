@@ -11,6 +11,7 @@
 //! The administrator's command line is the crate `broker/cli`, which reaches the broker over the wire only.
 
 pub mod admin;
+mod checksum;
 mod codec;
 pub mod config;
 pub mod coordinator;

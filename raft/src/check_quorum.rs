@@ -11,14 +11,19 @@ use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 
 use crate::group::Group;
+use crate::options::{ELECTION_MAX, HEARTBEAT};
 
 /// A leader that no majority has acknowledged for so long stops serving.
 const QUORUM_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Such a leader sends nothing for so long, which is enough to be suspected and replaced; then it tries whether it is
 /// acknowledged.
-const SUSPEND_TIME: Duration = Duration::from_secs(2);
+pub(crate) const SUSPEND_TIME: Duration = Duration::from_secs(2);
 /// How long it tries.
 const TRIAL_TIME: Duration = Duration::from_secs(1);
+
+// Followers elect another leader before one that is only slow gives up; a trial sends more than one heartbeat.
+const _: () = assert!(QUORUM_SILENCE_MAX.as_millis() > ELECTION_MAX.as_millis());
+const _: () = assert!(TRIAL_TIME.as_millis() >= 2 * HEARTBEAT.as_millis());
 
 /// True if a leader that has been unacknowledged for so long sends no heartbeats.
 fn suspends_heartbeats(silent: Duration) -> bool {

@@ -14,8 +14,10 @@ use ottla_env::rt;
 use ottla_storage::entry::Vote;
 use ottla_storage::ids::{LogId, ReplicaId};
 
+use crate::check_quorum::SUSPEND_TIME;
 use crate::group::Group;
 use crate::net::{Message, Priority};
+use crate::options::{ELECTION_MAX, HEARTBEAT};
 
 /// A leader that has sent nothing for so long, four heartbeats, is suspected.
 const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -25,6 +27,11 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 const PRE_VOTE_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often a leader checks its quorum, and a replica without a leader whether it has one.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+// A silent leader is replaced before its lease ends, and a leader that suspends its heartbeats long enough to be.
+const _: () = assert!(LEADER_SILENCE_MAX.as_millis() == 4 * HEARTBEAT.as_millis());
+const _: () = assert!(LEADER_SILENCE_MAX.as_millis() + PRE_VOTE_TIMEOUT.as_millis() < ELECTION_MAX.as_millis());
+const _: () = assert!(SUSPEND_TIME.as_millis() > LEADER_SILENCE_MAX.as_millis() + PRE_VOTE_TIMEOUT.as_millis());
 
 impl Group {
     /// The leader that this replica follows, if this replica is a voter.

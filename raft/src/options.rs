@@ -4,6 +4,16 @@
 
 use std::time::Duration;
 
+/// The leader's heartbeat interval.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(250);
+/// The election timeouts, where nothing else is set.
+pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(750);
+pub(crate) const ELECTION_MAX: Duration = Duration::from_millis(1500);
+
+// A lost heartbeat, or two, is no reason to campaign; and the timeouts of two replicas must be able to differ.
+const _: () = assert!(ELECTION_MIN.as_millis() >= 3 * HEARTBEAT.as_millis());
+const _: () = assert!(ELECTION_MAX.as_millis() >= 2 * ELECTION_MIN.as_millis());
+
 /// Settings of all groups of a node.
 #[derive(Debug, Clone)]
 pub struct RaftOptions {
@@ -29,9 +39,9 @@ pub struct RaftOptions {
 impl Default for RaftOptions {
     fn default() -> Self {
         RaftOptions {
-            heartbeat: Duration::from_millis(250),
-            election_min: Duration::from_millis(750),
-            election_max: Duration::from_millis(1500),
+            heartbeat: HEARTBEAT,
+            election_min: ELECTION_MIN,
+            election_max: ELECTION_MAX,
             in_flight_bytes_max: 32 << 20,
             read_bytes_max: 4 << 20,
             purge_horizon_bytes: 4 << 30,

@@ -15,7 +15,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Assertions in the code of a crate, tests left out: the least number. It only rises.
 const ASSERTIONS_MIN: &[(&str, usize)] =
-    &[("protocol", 2), ("storage/env", 3), ("storage", 28), ("raft", 4), ("broker", 41)];
+    &[("protocol", 2), ("storage/env", 3), ("storage", 28), ("raft", 13), ("broker/cli", 1), ("broker", 44)];
 
 /// Words that say a thing is not finished; the code has none of them.
 const BANNED: &[&str] = &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX", "simplified for now"];
@@ -26,6 +26,7 @@ const CRATES: &[&str] = &["protocol", "storage/env", "broker/cli", "storage", "r
 /// The folders and files of the broker's `src`, lowest first. The socket server lies below the handlers: it calls them
 /// only through its trait `Dispatch`, and they use its plain types.
 const BROKER_FLOORS: &[&str] = &[
+    "checksum",
     "codec",
     "config",
     "limits",

@@ -37,6 +37,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 /// The most attempts of a read index.
 const READ_ATTEMPTS_MAX: u32 = 3;
+
+// All attempts of a read index fit in the time that a change waits for a leader.
+const _: () = assert!(ATTEMPT_TIMEOUT.as_millis() * READ_ATTEMPTS_MAX as u128 <= LEADER_WAIT.as_millis());
 /// How long a forwarded request waits for its entry on the leader.
 const FORWARDED_WAIT: Duration = Duration::from_secs(30);
 /// The most sessions (starts of nodes) whose requests a leader remembers.

@@ -21,6 +21,7 @@ use super::image::{Intent, IntentKey, IntentKind, MetadataImage, NodeState, Part
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::Liveness;
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
+use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
 
@@ -88,11 +89,10 @@ fn values_of(
     configs.get(&node).cloned().unwrap_or_default()
 }
 
-/// One step of the rolling checksum: FNV-1a over 64 bits, in the order of the changes.
+/// One step of the rolling checksum, in the order of the changes. The checksum before takes part in where the sum
+/// begins.
 fn mix(checksum: u64, bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(checksum ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a(checksum ^ OFFSET_BASIS, bytes.iter().copied())
 }
 
 impl MetadataStateMachine {

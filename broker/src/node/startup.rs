@@ -22,6 +22,8 @@ const LEADERS_WAIT: Duration = Duration::from_secs(5);
 /// How long a node that is otherwise ready waits until its shards have leaders, and then until it is unfenced.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
+const _: () = assert!(LEADERS_WAIT.as_millis() < READY_WAIT.as_millis());
+
 /// A node is ready when:
 /// - it is registered with the feature levels that this build understands, and so are all founders of a new cluster:
 ///   before, no topic could be placed on them, and a feature level that is new to this build could not be raised;

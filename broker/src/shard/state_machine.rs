@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::cut_points::{CutPoint, CutPoints};
 use super::data_waiters::ANY_BYTES;
 use super::read_view::{LogOffsetSnapshot, ReadView};
+use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
 use crate::replicated::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
 use crate::replicated::command::AdoptedPartition;
@@ -276,12 +277,8 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
 
 /// A digest of the whole state except the groups, from its form in a checkpoint. Equal states have equal digests.
 pub(crate) fn digest(state: &ShardState) -> u64 {
-    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes {
-            sum = (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+    let mut sum = OFFSET_BASIS;
+    let mut add = |bytes: &[u8]| sum = fnv1a(sum, bytes.iter().copied());
     add(&shard_value(state).encode());
     for (id, partition) in &state.partitions {
         add(&Key::Partition(*id).encode());

@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 /// The timeout that requests carry for the broker's work.
 pub(super) const REQUEST_TIMEOUT_MS: i32 = 30_000;
+
+// The broker's answer that its work took too long arrives.
+const _: () = assert!(RESPONSE_TIMEOUT.as_millis() > REQUEST_TIMEOUT_MS as u128);
 /// The largest response: records come in pieces of a few MiB, or in a single batch.
 const RESPONSE_BYTES_MAX: usize = DATA_FRAME_BYTES_MAX + (1 << 20);
 /// Buffer space for each read from the socket.

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::batch;
 use super::guard::Guard;
 use super::records::{self, CommittedOffset, GroupValue, Record};
+use crate::checksum::{OFFSET_BASIS, fnv1a};
 
 /// Kafka's codes for refusals at apply.
 pub mod refusal {
@@ -320,8 +321,5 @@ impl GroupStore {
 fn record_hash(key: &Bytes, value: &Bytes) -> u64 {
     let lengths = [key.len() as u64, value.len() as u64];
     let prefix = lengths.iter().flat_map(|n| n.to_le_bytes());
-    prefix
-        .chain(key.iter().copied())
-        .chain(value.iter().copied())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a(OFFSET_BASIS, prefix.chain(key.iter().copied()).chain(value.iter().copied()))
 }

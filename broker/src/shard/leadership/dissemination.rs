@@ -28,6 +28,9 @@ const LINGER: Duration = Duration::from_millis(5);
 /// A node that has sent no update for so long counts as leading nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(7);
 
+// Two lost updates do not make a leader unknown.
+const _: () = assert!(SILENCE_MAX.as_millis() >= 3 * INTERVAL.as_millis() + ACK_TIMEOUT.as_millis());
+
 /// The last update of a node.
 struct Received {
     update: LeadershipUpdate,

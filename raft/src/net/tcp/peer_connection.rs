@@ -47,6 +47,10 @@ const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+// A connection is given up only after several pings without an answer.
+const _: () = assert!(PEER_SILENCE_MAX.as_millis() >= 3 * PING_INTERVAL.as_millis());
+const _: () = assert!(IDLE_MAX.as_millis() >= 3 * IDLE_PING_INTERVAL.as_millis());
+
 /// Units of the budget for so many bytes; never more than there are.
 pub(super) fn units(bytes: usize) -> u32 {
     u32::try_from((bytes / UNIT_BYTES + 1).min(BUDGET_UNITS)).unwrap_or(u32::MAX)
