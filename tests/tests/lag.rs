@@ -126,8 +126,11 @@ fn a_group_is_whole_at_its_coordinator_and_from_any_node_and_with_one_dead() {
         assert_eq!(status, 400);
     }
 
-    until("the coordinator's followers know it too", || {
-        cluster.brokers.iter().all(|broker| whole(&page(broker, "/metrics/groups?scope=replica")).1)
+    until("all replicas of all groups have measured them", || {
+        cluster.brokers.iter().all(|broker| {
+            let page = page(broker, "/metrics/groups?scope=replica");
+            whole(&page).1 && page.contains("ottla_consumergroup_missing_offsets_partitions 0\n")
+        })
     });
     let dead = coordinator(&addresses, GROUP).unwrap();
     let dead = addresses.iter().position(|address| *address == dead).unwrap();

@@ -79,12 +79,18 @@ impl Lags {
         self.0.partitions.serve_groups(service);
     }
 
-    /// The groups that this node coordinates, or with `any_replica` all of which it has a replica.
+    /// The groups that this node coordinates, or with `any_replica` all of which it has a replica; then what it has not
+    /// measured yet is missing.
     pub(crate) async fn here(&self, filter: &Filter, any_replica: bool) -> Report {
         let request = Request { filter: filter.clone(), any_replica, partitions: self.0.kept(filter) };
+        let mut missing = if any_replica { self.0.replicated_here(&request.partitions) } else { BTreeSet::new() };
         let inner = self.0.clone();
         let answered = rt::spawn_blocking(move || inner.answer(&request, usize::MAX)).await.unwrap_or_default();
-        Report { groups: sorted(answered.into_iter().flat_map(|(_, groups)| groups)), missing: Vec::new() }
+        for (partition, _) in &answered {
+            missing.remove(partition);
+        }
+        let groups = sorted(answered.into_iter().flat_map(|(_, groups)| groups));
+        Report { groups, missing: missing.into_iter().collect() }
     }
 
     /// The groups of the whole cluster, from their coordinators; where none answers, from a replica of the partition
@@ -152,6 +158,15 @@ impl Inner {
             Some(group) => vec![self.groups.coordinator_partition(group)],
             None => (0..topic.partition_count()).collect(),
         }
+    }
+
+    /// Those of these partitions of `__consumer_offsets` that have a replica on this node.
+    fn replicated_here(&self, partitions: &[i32]) -> BTreeSet<i32> {
+        let image = self.partitions.image();
+        let (own, mut leaders) = (self.partitions.node(), self.partitions.leaders());
+        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return BTreeSet::new() };
+        let is_here = |partition: &i32| leaders.of(topic, *partition).replicas.contains(&own);
+        partitions.iter().copied().filter(is_here).collect()
     }
 
     /// The node to query for each of these partitions: its leader, or with `any_replica` one of its replicas, this node
