@@ -172,10 +172,12 @@ class Cluster:
         return self
 
     def is_whole(self):
-        """Every node knows all nodes, and every shard has a leader."""
+        """Every node shows all nodes to clients, and every shard has a leader."""
         seen = [json.load(broker.get("/v1/cluster")) for broker in self.brokers]
         led = sum(broker.metric('ottla_raft_replicas{role="leader"}') for broker in self.brokers)
-        return all(len(one["nodes"]) == len(self.brokers) and 1 < one["shards"] == led for one in seen)
+        # A client drops its connection to a node that the next Metadata answer lacks.
+        shown = {broker.metric("kafka_brokers") for broker in self.brokers}
+        return shown == {len(self.brokers)} and all(len(one["nodes"]) == len(self.brokers) and 1 < one["shards"] == led for one in seen)
 
     def kill(self):
         for broker in self.brokers:
