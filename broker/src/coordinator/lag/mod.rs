@@ -83,7 +83,13 @@ impl Lags {
     /// measured yet is missing.
     pub(crate) async fn here(&self, filter: &Filter, any_replica: bool) -> Report {
         let request = Request { filter: filter.clone(), any_replica, partitions: self.0.kept(filter) };
-        let mut missing = if any_replica { self.0.replicated_here(&request.partitions) } else { BTreeSet::new() };
+        let mut missing = BTreeSet::new();
+        if any_replica {
+            // A node that has a replica is the first to be asked.
+            let kept = request.partitions.iter().copied().collect();
+            let own = self.0.targets(&kept, true, &BTreeSet::new()).remove(&self.0.partitions.node());
+            missing.extend(own.unwrap_or_default());
+        }
         let inner = self.0.clone();
         let answered = rt::spawn_blocking(move || inner.answer(&request, usize::MAX)).await.unwrap_or_default();
         for (partition, _) in &answered {
@@ -158,15 +164,6 @@ impl Inner {
             Some(group) => vec![self.groups.coordinator_partition(group)],
             None => (0..topic.partition_count()).collect(),
         }
-    }
-
-    /// Those of these partitions of `__consumer_offsets` that have a replica on this node.
-    fn replicated_here(&self, partitions: &[i32]) -> BTreeSet<i32> {
-        let image = self.partitions.image();
-        let (own, mut leaders) = (self.partitions.node(), self.partitions.leaders());
-        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return BTreeSet::new() };
-        let is_here = |partition: &i32| leaders.of(topic, *partition).replicas.contains(&own);
-        partitions.iter().copied().filter(is_here).collect()
     }
 
     /// The node to query for each of these partitions: its leader, or with `any_replica` one of its replicas, this node
