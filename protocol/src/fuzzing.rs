@@ -54,7 +54,7 @@ pub fn targets() -> Vec<Target> {
 }
 
 /// `OffsetCommit` as `offset_commit`.
-fn snake(name: &str) -> String {
+pub(crate) fn snake(name: &str) -> String {
     let mut out = String::new();
     for letter in name.chars() {
         if letter.is_uppercase() && !out.is_empty() {

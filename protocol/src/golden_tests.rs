@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::batch::{self, BatchLimits};
+use crate::fuzzing::snake;
 use crate::header::RequestHeader;
 use crate::records::{self, RecordRules};
 use crate::request::{Request, decode};
@@ -20,18 +21,6 @@ const BY_ENCODER: &str = "written by the encoder of the kafka-protocol crate";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
-}
-
-/// `OffsetCommit` as `offset_commit`.
-fn snake(name: &str) -> String {
-    let mut out = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && !out.is_empty() {
-            out.push('_');
-        }
-        out.extend(letter.to_lowercase());
-    }
-    out
 }
 
 fn path_of(api_key: ApiKey, version: i16) -> PathBuf {
