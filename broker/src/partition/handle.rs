@@ -14,6 +14,7 @@ use crate::metadata::Topic;
 use crate::replicated::command::{Command, LogStartChange, LogStartReason};
 use crate::replicated::error::PartitionError;
 use crate::replicated::group::GroupStore;
+use crate::replicated::producer_state::ProducerHistory;
 use crate::replicated::shard_state::{ApplyReply, epoch_of};
 use crate::shard::data_waiters::ChangeFeed;
 use crate::shard::read_view::{LogOffsetSnapshot, PartitionReadView, Subscription};
@@ -185,15 +186,13 @@ impl Partition {
         let _ = self.led()?;
         let state = self.shard.state().lock();
         let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
-        let shown = |(producer_id, history): (ProducerId, &crate::replicated::producer_state::ProducerHistory)| {
-            ActiveProducer {
-                producer_id,
-                producer_epoch: history.epoch,
-                last_sequence: history.last_sequence(),
-                last_timestamp_ms: history.timestamp_ms,
-                coordinator_epoch: history.coordinator_epoch,
-                current_txn_start_offset: history.transaction_start.map_or(-1, |offset| offset.0),
-            }
+        let shown = |(producer_id, history): (ProducerId, &ProducerHistory)| ActiveProducer {
+            producer_id,
+            producer_epoch: history.epoch,
+            last_sequence: history.last_sequence(),
+            last_timestamp_ms: history.timestamp_ms,
+            coordinator_epoch: history.coordinator_epoch,
+            current_txn_start_offset: history.transaction_start.map_or(-1, |offset| offset.0),
         };
         Ok(partition.producers.iter().map(shown).collect())
     }

@@ -120,11 +120,11 @@ impl Reader {
 }
 
 /// Appends `text` with a 16-bit length. Callers hold texts that came off the wire under that very limit.
-pub(crate) fn put_string(out: &mut BytesMut, text: &str) {
+pub(super) fn put_string(out: &mut BytesMut, text: &str) {
     put_nullable_string(out, Some(text));
 }
 
-pub(crate) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
+pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
     match text {
         None => out.put_i16(-1),
         Some(text) => {
@@ -142,7 +142,7 @@ pub(crate) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
 }
 
 /// Appends a nullable text, with a 16-bit or, in flexible versions, a compact length.
-pub(crate) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
+pub(super) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
     match text {
         Some(text) if compact => {
             put_length(out, true, text.len());
@@ -154,12 +154,12 @@ pub(crate) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
 }
 
 /// Appends the length of an array or of bytes; far below 2 GiB, since all came in one frame.
-pub(crate) fn put_length(out: &mut BytesMut, compact: bool, length: usize) {
+pub(super) fn put_length(out: &mut BytesMut, compact: bool, length: usize) {
     let length = i32::try_from(length).unwrap_or(i32::MAX);
     if compact { put_uvarint(out, length as u32 + 1) } else { out.put_i32(length) }
 }
 
-pub(crate) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
+pub(super) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
     while value >= 0x80 {
         out.put_u8((value as u8 & 0x7f) | 0x80);
         value >>= 7;
