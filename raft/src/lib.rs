@@ -47,9 +47,11 @@ pub use handle::{GroupHandle, Pending, Proposed};
 pub use host::{RaftHost, Service, WeakHost};
 pub use membership::{Creation, Membership};
 pub use membership_change::MembershipStep;
-pub use net::sim::{Faults, Observer, SimNetwork};
-pub use net::tcp::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, TcpNetwork};
-pub use net::{Message, MessageHandler, Network, NoPeers, NoResponse, PeerDirectory, Priority, ReplicaLocation};
+pub use net::sim::{Faults, Observer, SimNetwork, peer_address};
+pub use net::{
+    DeathConfirmation, HandshakeRejection, Identity, Interceptor, Listening, Message, MessageHandler, Network, NoPeers,
+    NoResponse, OnPeerClosed, PeerDirectory, PeerNetwork, Priority, ReplicaLocation,
+};
 pub use options::RaftOptions;
 pub use proposal::Proposal;
 pub use quorum::{MemberProgress, Quorum};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ottla_env::rt;
+use ottla_env::sim::net::Conditions;
 use ottla_env::sim::{self, SimNode};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Directory, Faults, RaftHost, RaftOptions, SimNetwork};
@@ -200,8 +201,8 @@ fn lost_and_duplicate_requests_do_no_harm() {
             let mut cluster = Cluster::default();
             let all = cluster.start_all().await;
             let mut ids = BTreeSet::new();
-            let delay_max = Duration::from_millis(60);
-            let faults = Faults { delay_max, loss_per_mille: 40, repeat_per_mille: 500, ..Faults::default() };
+            let links = Conditions { delay_max: Duration::from_millis(60), ..Conditions::default() };
+            let faults = Faults { links, loss_per_mille: 40, repeat_per_mille: 500 };
             cluster.network.set_faults(faults);
             let (mut made_again, mut names) = (0, 0);
             for turn in 0..30 {
@@ -219,7 +220,7 @@ fn lost_and_duplicate_requests_do_no_harm() {
                     names += 1;
                 } else {
                     // A repeated creation or deletion that comes late is not handled again.
-                    rt::sleep(delay_max * 4).await;
+                    rt::sleep(links.delay_max * 4).await;
                     for (metadata, _) in &all {
                         if metadata.read_index().await.is_ok() {
                             assert!(metadata.image().topic_by_id(&made.id).is_none());

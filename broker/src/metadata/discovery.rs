@@ -39,8 +39,10 @@ pub trait SeedNodes: Send + Sync + 'static {
 }
 
 /// Seed nodes that are given by id.
+#[cfg(test)]
 struct FixedSeedNodes(BTreeSet<NodeId>);
 
+#[cfg(test)]
 impl SeedNodes for FixedSeedNodes {
     fn resolve(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)> {
         Box::pin(std::future::ready((self.0.clone(), true)))
@@ -67,8 +69,8 @@ impl Seeds {
 
     /// These nodes and their addresses, as seen by `node`; a node that is none of them joins the cluster that they
     /// found.
-    #[must_use]
-    pub fn of(node: NodeId, nodes: &[(NodeId, String)], peer_table: Arc<PeerTable>) -> Self {
+    #[cfg(test)]
+    pub(super) fn of(node: NodeId, nodes: &[(NodeId, String)], peer_table: Arc<PeerTable>) -> Self {
         nodes.iter().for_each(|(node, address)| peer_table.set_address(*node, address.clone()));
         let these: BTreeSet<_> = nodes.iter().map(|(node, _)| *node).collect();
         let is_single_node = these == BTreeSet::from([node]);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::NodeId;
 
 use super::command::{Command, NewShard};
@@ -54,7 +55,8 @@ pub(super) fn add_shards(
     nodes: &BTreeMap<NodeId, NodeRecord>,
     new: Vec<NewShard>,
 ) -> impl Iterator<Item = Command> + use<> {
-    let begins = !new.is_empty() && !is_founded(image);
+    let is_late = mutants::is_on(Bug::LevelNeedsAllFounders) && nodes.len() < image.expected_nodes();
+    let begins = !new.is_empty() && !is_founded(image) && !is_late;
     let newest = common(nodes.values()).filter(|_| begins).map(|levels| levels.newest);
     let level = newest.filter(|newest| *newest != image.level);
     level.map(|level| Command::SetFeatureLevel { level }).into_iter().chain(new.into_iter().map(Command::AddShard))

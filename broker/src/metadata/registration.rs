@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_storage::ids::ReplicaId;
 
 use super::command::{Command, NewShard};
@@ -36,7 +37,7 @@ pub(super) struct NodeRegistration {
 pub(super) fn register(image: &MetadataImage, registration: &NodeRegistration) -> Result<Vec<Command>, MetadataError> {
     features::check_node(image, &registration.node)?;
     // A replica that it gets now would be removed again, and that would repeat with each of its requests.
-    if image.is_decommissioned(registration.node.id) {
+    if image.is_decommissioned(registration.node.id) && !mutants::is_on(Bug::RegisteredWhileLeaving) {
         return Err(MetadataError::InvalidRequest(format!("Broker {} is being forgotten.", registration.node.id.0)));
     }
     let mut commands = Vec::new();

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_raft::WeakHost;
 
@@ -29,6 +30,9 @@ pub(super) async fn run(metadata: Weak<Inner>, host: WeakHost, own: ReplicaRecor
             continue;
         }
         let Some(host) = host.upgrade() else { return };
+        if mutants::is_on(Bug::RemovalNotDetected) {
+            continue;
+        }
         if is_removed(&host, &own, &*seed_nodes).await {
             tracing::error!(
                 replica = own.id.0,

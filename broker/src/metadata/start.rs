@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, Directory, EntryLog, GroupHandle, Membership, RaftError, RaftHost};
@@ -310,7 +311,8 @@ impl MetadataHandle {
         let settled = async {
             loop {
                 let now = *role.borrow_and_update();
-                if self.group().membership().voters.iter().flatten().any(|voter| *voter != own) {
+                let has_others = self.group().membership().voters.iter().flatten().any(|voter| *voter != own);
+                if has_others && !mutants::is_on(Bug::LoneFounderWaitsToLead) {
                     return Ok(false);
                 }
                 if now.ready {

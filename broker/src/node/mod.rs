@@ -11,7 +11,7 @@ mod directories;
 mod error;
 mod file_limit;
 mod peer_listener;
-mod peer_transport;
+mod peers;
 mod seed_resolver;
 mod services;
 mod startup;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_env::critical::{Owner, process_failed};
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_raft::{Identity, RaftHost};
 use ottla_storage::data_dir::DataDirError;
@@ -29,7 +30,7 @@ use parking_lot::Mutex;
 
 pub use error::StartError;
 pub use file_limit::raise_file_limit;
-pub use peer_transport::{PeerConnections, PeerTransport, Peers};
+pub use peers::PeerEndpoint;
 pub use unsafe_recovery::{Losses, RecoveryError, RecoveryOutcome, ReplicaRecovery, unsafe_recover};
 pub use world::{NodeOptions, OnOpen, World};
 
@@ -47,6 +48,7 @@ use crate::server::listener::BoundListener;
 use crate::shard::Shards;
 use addresses::Bound;
 use directories::Failures;
+use peers::Peers;
 use services::{Services, metadata_stopped};
 
 /// How long a node that stops waits for other nodes to take over its leaderships.
@@ -82,7 +84,8 @@ impl Node {
         };
         let bound: Vec<Bound> = listeners.iter().map(|l| Bound { name: l.name.clone(), address: l.address }).collect();
         let advertised = addresses::advertised_endpoints(&config.listeners, &config.advertised_listeners, &bound);
-        let recorded: Vec<_> = advertised.iter().cloned().chain(peers.advertised()).collect();
+        let recorded: Vec<_> =
+            advertised.iter().cloned().chain(peers.as_ref().map(|peers| peers.advertised.clone())).collect();
         let config = Arc::new(config);
 
         let failures = Failures::new(config.log_dirs.len());
@@ -92,7 +95,7 @@ impl Node {
         }
         let first = opened.first().map(|opened| &opened.directory).ok_or(StartError::NoDirectory)?;
         let identity = Identity { node: config.node_id, directory: first.id, cluster: first.data.cluster_id() };
-        let peers = peers.open(&config, identity, services::raft_options(&config, options.raft))?;
+        let peers = Peers::open(peers, &config, identity, services::raft_options(&config, options.raft))?;
         let services = Services::build(&config, &peers, opened, recorded, options.leader_tasks, &readiness).await?;
 
         let shards = services.shards.clone();
@@ -183,7 +186,10 @@ impl Node {
         self.peers.host.shutdown().await;
         // A node that was unregistered stops while its last replica is being removed. If the replica were still there
         // at the next start, the node would stop again.
-        let _removals = self.shards.end_removals().await;
+        let _removals = match mutants::is_on(Bug::RemovalsNotAwaited) {
+            true => None,
+            false => Some(self.shards.end_removals().await),
+        };
         let mut unclosed = Vec::new();
         for directory in self.directories() {
             if let Err(error) = directory.data.close().await {

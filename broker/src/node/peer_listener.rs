@@ -1,4 +1,4 @@
-//! The listener for other nodes, and the connections to them.
+//! The listener for other nodes on this machine, and who may reach it.
 //!
 //! Until nodes authenticate each other, any host that reaches this port can read and change everything. So it is bound
 //! to loopback and private networks only, unless `ottla.insecure` states that the network is closed off otherwise. May
@@ -9,34 +9,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ottla_raft::{Identity, Listening, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
-use tokio::net::TcpListener;
+use ottla_env::real::TcpConnector;
 
 use super::error::StartError;
-use super::peer_transport::{NoTransport, PeerConnections, PeerTransport, Peers};
-use super::seed_resolver::SeedResolver;
-
+use super::peers::PeerEndpoint;
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint, Listener, SecurityProtocol};
-use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, PeerTable, Seeds};
+use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint};
 use crate::server::listener::{BoundListener, SocketOptions};
-
-/// The listener for other nodes: bound, but not open yet.
-struct PeerListener {
-    bound: BoundListener<TcpListener>,
-    /// The address that is advertised to other nodes.
-    advertised: ListenerEndpoint,
-}
-
-/// The transport over TCP; of a cluster of one node, none.
-pub(super) struct TcpTransport(Option<PeerListener>);
-
-/// The open transport of a cluster of several nodes.
-struct TcpConnections {
-    network: TcpNetwork,
-    /// Connections are accepted until this is dropped.
-    _listening: Listening,
-}
 
 fn is_private(address: IpAddr) -> bool {
     match address {
@@ -74,9 +54,12 @@ async fn is_closed_off(bound: IpAddr, advertised: &ListenerEndpoint) -> bool {
     reached.into_iter().all(is_private) && is_host_private(&advertised.host, advertised.port).await
 }
 
-impl PeerListener {
-    /// Binds the port, if one is configured.
-    async fn bind(config: &Config) -> Result<Option<Self>, StartError> {
+impl PeerEndpoint {
+    /// Binds the port of this machine for other nodes; `None` if none is configured.
+    ///
+    /// # Errors
+    /// When the port cannot be bound, or is open to strangers.
+    pub(super) async fn of_machine(config: &Config) -> Result<Option<Self>, StartError> {
         let Some(endpoint) = config.cluster_listener.clone() else { return Ok(None) };
         let listener = Listener { name: CLUSTER_LISTENER.to_owned(), endpoint, protocol: SecurityProtocol::Plaintext };
         let options = SocketOptions { backlog: config.network.backlog, ..SocketOptions::default() };
@@ -91,7 +74,8 @@ impl PeerListener {
                 bound.address
             );
         }
-        Ok(Some(Self { bound, advertised }))
+        let connector = Arc::new(TcpConnector);
+        Ok(Some(Self { listener: bound.boxed(), advertised, connector, interceptor: None }))
     }
 }
 
@@ -104,49 +88,6 @@ fn advertised(advertised: Option<&Endpoint>, configured: &Endpoint, port: u16) -
     };
     let port = if wanted.port == 0 { port } else { wanted.port };
     ListenerEndpoint { name: CLUSTER_LISTENER.to_owned(), host, port }
-}
-
-impl TcpTransport {
-    /// Binds the port for other nodes, if one is configured.
-    pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
-        Ok(Self(PeerListener::bind(config).await?))
-    }
-}
-
-impl PeerTransport for TcpTransport {
-    fn advertised(&self) -> Option<ListenerEndpoint> {
-        self.0.as_ref().map(|port| port.advertised.clone())
-    }
-
-    fn open(self: Box<Self>, config: &Config, identity: Identity, options: RaftOptions) -> Result<Peers, StartError> {
-        let Some(port) = self.0 else { return Box::new(NoTransport).open(config, identity, options) };
-        let peer_table = Arc::new(PeerTable::default());
-        let network = TcpNetwork::new(identity, peer_table.clone());
-        let host = RaftHost::new(Arc::new(network.clone()), options);
-        let (weak, locations) = (host.downgrade(), peer_table.clone());
-        network.on_peer_closed(Arc::new(move |node, confirmation| {
-            let locations = locations.clone();
-            if let Some(host) = weak.upgrade() {
-                let is_there = move |replica| locations.locate(replica).is_some_and(|found| found.node == node);
-                host.suspect(is_there, async { confirmation.await.unwrap_or(false) });
-            }
-        }));
-        let listening = network.listen(port.bound.open().map_err(StartError::Open)?, host.clone());
-        let seeds = match config.cluster_seeds.is_empty() {
-            true => Seeds::single_node(peer_table),
-            false => {
-                let resolver = SeedResolver::start(network.clone(), peer_table.clone(), &config.cluster_seeds);
-                Seeds::resolved_by(resolver, peer_table)
-            }
-        };
-        Ok(Peers { host, seeds, connections: Box::new(TcpConnections { network, _listening: listening }) })
-    }
-}
-
-impl PeerConnections for TcpConnections {
-    fn set_cluster_id(&self, cluster_id: &str) {
-        self.network.set_cluster(cluster_id);
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, join_all};
 use ottla_env::critical::Owner;
 use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::TcpNetwork;
+use ottla_raft::PeerNetwork;
 use parking_lot::RwLock;
 
 use crate::config::Endpoint;
@@ -21,7 +21,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The seed addresses and the nodes found at them.
 pub(super) struct SeedResolver {
-    network: TcpNetwork,
+    network: PeerNetwork,
     peer_table: Arc<PeerTable>,
     /// Each address and the node that was found there.
     seeds: RwLock<BTreeMap<String, Option<NodeId>>>,
@@ -29,7 +29,7 @@ pub(super) struct SeedResolver {
 
 impl SeedResolver {
     /// Resolves at once and retries until all have responded: hosts may have other addresses than the metadata records.
-    pub(super) fn start(network: TcpNetwork, peer_table: Arc<PeerTable>, seeds: &[Endpoint]) -> Arc<Self> {
+    pub(super) fn start(network: PeerNetwork, peer_table: Arc<PeerTable>, seeds: &[Endpoint]) -> Arc<Self> {
         let seeds = seeds.iter().map(|seed| (seed.to_string(), None)).collect();
         let resolver = Arc::new(Self { network, peer_table, seeds: RwLock::new(seeds) });
         let weak = Arc::downgrade(&resolver);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_raft::{GroupHandle, RaftHost, RaftOptions};
 use ottla_storage::data_dir::DataDir;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::directories::{self, Opened};
 use super::error::{CLUSTER_WAIT, StartError};
-use super::peer_transport::Peers;
+use super::peers::Peers;
 use super::startup;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
@@ -62,12 +63,12 @@ impl Services {
         let cluster_id = tokio::select! {
             biased;
             id = cluster_id(&metadata) => id?,
-            why = metadata_stopped(metadata.group(), &shards) => {
+            why = metadata_stopped(metadata.group(), &shards), if !mutants::is_on(Bug::UnregisteredStartWaits) => {
                 let _removals = shards.end_removals().await;
                 return Err(StartError::Stopped(why));
             }
         };
-        peers.connections.set_cluster_id(&cluster_id);
+        peers.set_cluster_id(&cluster_id);
         for directory in directories.iter() {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
@@ -118,7 +119,7 @@ async fn start_metadata(
     local.listeners = recorded;
     let (host, seeds) = (&peers.host, peers.seeds.clone());
     let has_left = opened.iter().any(|opened| opened.directory.data.has_left());
-    let seeds = if has_left { seeds.join_only() } else { seeds };
+    let seeds = if has_left && !mutants::is_on(Bug::LeftNodeFounds) { seeds.join_only() } else { seeds };
     let place = (directory.data.clone() as Arc<dyn ottla_raft::Directory>, directory.id);
     Ok(MetadataHandle::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
 }

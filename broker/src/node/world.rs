@@ -11,8 +11,7 @@ use ottla_raft::RaftOptions;
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 
 use super::error::StartError;
-use super::peer_listener::TcpTransport;
-use super::peer_transport::{NoTransport, PeerTransport};
+use super::peers::PeerEndpoint;
 use crate::config::Config;
 use crate::server::listener::{BoundListener, SocketOptions};
 use crate::shard::LeaderTaskSettings;
@@ -23,8 +22,8 @@ pub struct World {
     pub disk: Arc<dyn Disk>,
     /// Where clients connect: bound, and opened when the node can serve.
     pub listeners: Vec<BoundListener>,
-    /// How the node reaches other nodes.
-    pub peers: Box<dyn PeerTransport>,
+    /// How the node reaches other nodes, and is reached; `None`: it is a cluster of one node.
+    pub peers: Option<PeerEndpoint>,
     /// What no setting names.
     pub options: NodeOptions,
     /// Called with each data directory as recovery has found it, before anything uses it: a simulation judges recovery
@@ -50,8 +49,7 @@ impl World {
     /// A disk and nothing else: a cluster of one node that no client reaches.
     #[must_use]
     pub fn alone(disk: Arc<dyn Disk>) -> Self {
-        let peers = Box::new(NoTransport);
-        Self { disk, listeners: Vec::new(), peers, options: NodeOptions::default(), on_open: None }
+        Self { disk, listeners: Vec::new(), peers: None, options: NodeOptions::default(), on_open: None }
     }
 
     /// This machine: its file system and its network, with all listeners bound.
@@ -68,7 +66,7 @@ impl World {
         for listener in &config.listeners {
             listeners.push(BoundListener::bind(listener, &options).await?.boxed());
         }
-        let peers = Box::new(TcpTransport::bind(config).await?);
+        let peers = PeerEndpoint::of_machine(config).await?;
         Ok(Self { disk: Arc::new(RealDisk), listeners, peers, options: NodeOptions::default(), on_open: None })
     }
 }

@@ -84,7 +84,17 @@ impl BoundListener {
     /// A listener that is no socket; clients that connect before it is opened wait.
     #[must_use]
     pub fn of(name: &str, address: SocketAddr, listener: Box<dyn net::Listener>) -> Self {
-        Self { name: name.into(), address, open: Box::new(move || Ok(listener)) }
+        Self::opened_by(name, address, move || Ok(listener))
+    }
+
+    /// A listener that is no socket, and is not there before it is opened.
+    #[must_use]
+    pub fn opened_by(
+        name: &str,
+        address: SocketAddr,
+        open: impl FnOnce() -> io::Result<Box<dyn net::Listener>> + Send + 'static,
+    ) -> Self {
+        Self { name: name.into(), address, open: Box::new(open) }
     }
 }
 

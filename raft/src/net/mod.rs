@@ -3,10 +3,11 @@
 //! A message names replicas, never nodes; the transport looks up where they are located. May not know: sockets.
 
 pub(crate) mod message_codec;
+pub(crate) mod peer;
 mod peer_directory;
 pub(crate) mod sim;
-pub(crate) mod tcp;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::{Exported, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Vote};
 use ottla_storage::ids::{LogId, ReplicaId};
+pub use peer::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, PeerNetwork};
 pub use peer_directory::{PeerDirectory, ReplicaLocation};
 
 /// A request from one replica of a group to another, or the response to one. The names are those of the Raft paper.
@@ -103,6 +105,14 @@ pub trait MessageHandler: Send + Sync + 'static {
         to: ReplicaId,
         request: Message,
     ) -> BoxFuture<'static, Result<Message, NoResponse>>;
+}
+
+/// Stands between the groups of a node and its transport, in both directions: a simulation observes messages there.
+pub trait Interceptor: Send + Sync + 'static {
+    /// What groups send goes through the returned network.
+    fn network(&self, below: Arc<dyn Network>) -> Arc<dyn Network>;
+    /// What the transport receives goes through the returned handler.
+    fn handler(&self, above: Arc<dyn MessageHandler>) -> Arc<dyn MessageHandler>;
 }
 
 /// The network of a single-node cluster: every group has one member, so nothing is ever sent.

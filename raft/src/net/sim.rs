@@ -1,7 +1,11 @@
-//! The simulated network: loss, delay, duplication, reordering and partitions, all from the seed.
+//! The simulated network as replicas see it: the transport that ships ([`PeerNetwork`]) over simulated machines, with an
+//! observer of every message and the faults that a message alone can have.
 //!
-//! A message travels on a task outside all nodes and is handled on a task of the receiving node. A lost response takes
-//! the caller's whole timeout: no node learns of a crash at once.
+//! ```text
+//!  call -> observed, lost, repeated -> PeerNetwork -> frames -> simulated streams -> PeerNetwork -> observed -> handler
+//! ```
+//! A message that is lost here stands for all that the transport cannot tell a caller: the caller waits for its whole
+//! timeout. Delays, bandwidth, cut links and resets are those of [`SimNet`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,35 +13,27 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ottla_env::rt;
+use ottla_env::sim::net::{Conditions, SimNet};
 use ottla_env::sim::{self, SimNode};
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use uuid::Uuid;
 
-use crate::net::{Message, MessageHandler, Network, NoResponse, PeerDirectory, Priority, ReplicaLocation};
-
-/// The simulated node of tasks that belong to no node.
-const OUTSIDE: SimNode = SimNode(0);
+use crate::net::{
+    Identity, Interceptor, Listening, Message, MessageHandler, Network, NoResponse, PeerDirectory, PeerNetwork,
+    Priority, ReplicaLocation,
+};
 
 /// The faults of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
-    /// Shortest delay, one direction.
-    pub delay_min: Duration,
-    /// Longest delay; the difference causes reordering.
-    pub delay_max: Duration,
+    /// Of the links between machines.
+    pub links: Conditions,
     /// Messages lost, of a thousand.
     pub loss_per_mille: u64,
     /// Messages delivered twice, of a thousand.
     pub repeat_per_mille: u64,
-}
-
-impl Default for Faults {
-    fn default() -> Self {
-        let (delay_min, delay_max) = (Duration::from_micros(50), Duration::from_micros(500));
-        Faults { delay_min, delay_max, loss_per_mille: 0, repeat_per_mille: 0 }
-    }
 }
 
 /// Called with sender, receiver and message. Responses are observed as they are sent, except those to a pre-vote, which
@@ -47,29 +43,45 @@ pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 #[derive(Default)]
 struct SimState {
     observer: Option<Observer>,
-    handlers: BTreeMap<SimNode, Arc<dyn MessageHandler>>,
+    /// The nodes whose transport was built by [`SimNetwork::for_node`], while they are up.
+    nodes: BTreeMap<SimNode, (PeerNetwork, Option<Listening>)>,
     /// The true locations of replicas, which nodes may not know.
     locations: BTreeMap<ReplicaId, SimNode>,
-    /// Directions between two nodes that carry nothing.
-    cut: BTreeSet<(SimNode, SimNode)>,
     /// Replicas that neither send nor receive anything, whatever their nodes exchange.
     isolated: BTreeSet<ReplicaId>,
-    faults: Faults,
+    loss_per_mille: u64,
+    repeat_per_mille: u64,
 }
 
 /// A network between simulated nodes; cheap to clone.
 #[derive(Clone, Default)]
-pub struct SimNetwork(Arc<Mutex<SimState>>);
-
-/// The network of one node: it reaches the replicas that the node can locate. Node n of the cluster is the simulated
-/// node n.
-struct NodeNetwork {
-    network: SimNetwork,
-    own: SimNode,
-    peers: Arc<dyn PeerDirectory>,
+pub struct SimNetwork {
+    /// The machines and what is between them.
+    pub machines: SimNet,
+    state: Arc<Mutex<SimState>>,
 }
 
-/// For clusters in which every node can locate every replica.
+/// The address at which a node listens for others.
+#[must_use]
+pub fn peer_address(node: SimNode) -> String {
+    format!("node-{}:19092", node.0)
+}
+
+/// The addresses of simulated machines, for nodes that another directory knows.
+struct MachineAddresses(Arc<dyn PeerDirectory>);
+
+impl PeerDirectory for MachineAddresses {
+    fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
+        self.0.locate(replica)
+    }
+
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.0.address(node)?;
+        Some(peer_address(SimNode(node.0.unsigned_abs())))
+    }
+}
+
+/// For clusters in which every node can locate every replica. Node n of the cluster is the simulated node n.
 impl PeerDirectory for SimNetwork {
     fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
         let node = self.location_of(replica)?;
@@ -77,46 +89,69 @@ impl PeerDirectory for SimNetwork {
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
-        Some(node.0.to_string())
+        Some(peer_address(SimNode(node.0.unsigned_abs())))
     }
 }
 
 impl SimNetwork {
-    /// The network of `node`, which locates others by `peers`.
+    /// The network of `node`, which locates others by `peers`; for groups without a broker around them, whose nodes
+    /// have no node to build their transport.
+    ///
+    /// # Panics
+    /// When the id of the node is out of range.
     #[must_use]
     pub fn for_node(&self, node: SimNode, peers: Arc<dyn PeerDirectory>) -> Arc<dyn Network> {
-        Arc::new(NodeNetwork { network: self.clone(), own: node, peers })
+        let Ok(id) = i32::try_from(node.0) else { panic!("the id of node {} is out of range", node.0) };
+        let identity = Identity { node: NodeId(id), directory: Uuid::from_u128(node.0.into()), cluster: None };
+        let peers = Arc::new(MachineAddresses(peers));
+        let network = PeerNetwork::new(identity, self.machines.connector(node), peers);
+        self.state.lock().nodes.insert(node, (network.clone(), None));
+        self.interceptor(node).network(Arc::new(network))
     }
 
     /// A node is up: messages for its replicas are delivered to `handler`.
+    ///
+    /// # Panics
+    /// When [`Self::for_node`] was not called before.
     pub fn attach(&self, node: SimNode, handler: impl MessageHandler) {
-        self.0.lock().handlers.insert(node, Arc::new(handler));
+        self.machines.power_on(node);
+        let listener = self.machines.listen(node, &peer_address(node));
+        let handler = self.interceptor(node).handler(Arc::new(handler));
+        let mut state = self.state.lock();
+        let Some((network, listening)) = state.nodes.get_mut(&node) else { panic!("node {} has no network", node.0) };
+        *listening = Some(sim::on_node(node, || network.listen(listener, handler)));
     }
 
-    /// A node is down: messages for it are lost.
+    /// A node is down.
     pub fn detach(&self, node: SimNode) {
-        let handler = self.0.lock().handlers.remove(&node);
-        drop(handler);
+        let ended = self.state.lock().nodes.remove(&node);
+        drop(ended);
+    }
+
+    /// What observes and disturbs the messages of a node.
+    #[must_use]
+    pub fn interceptor(&self, node: SimNode) -> Arc<dyn Interceptor> {
+        Arc::new(OneNode { network: self.clone(), node })
     }
 
     /// Sets the true location of a replica that has sent nothing yet; nodes do not learn it from this.
     pub fn set_location(&self, replica: ReplicaId, node: SimNode) {
-        self.0.lock().locations.insert(replica, node);
+        self.state.lock().locations.insert(replica, node);
     }
 
     /// The true location of a replica, if it was set or the replica has sent anything.
     #[must_use]
     pub fn location_of(&self, replica: ReplicaId) -> Option<SimNode> {
-        self.0.lock().locations.get(&replica).copied()
+        self.state.lock().locations.get(&replica).copied()
     }
 
     /// Registers an observer of every message that a replica sends, whether it arrives or not.
     pub fn observe(&self, observer: Observer) {
-        self.0.lock().observer = Some(observer);
+        self.state.lock().observer = Some(observer);
     }
 
     fn observe_message(&self, from: ReplicaId, to: ReplicaId, message: &Message) {
-        let observer = self.0.lock().observer.clone();
+        let observer = self.state.lock().observer.clone();
         if let Some(observer) = observer {
             observer(from, to, message);
         }
@@ -124,127 +159,132 @@ impl SimNetwork {
 
     /// Sets the faults of the network.
     pub fn set_faults(&self, faults: Faults) {
-        self.0.lock().faults = faults;
+        self.machines.set_conditions(faults.links);
+        let mut state = self.state.lock();
+        (state.loss_per_mille, state.repeat_per_mille) = (faults.loss_per_mille, faults.repeat_per_mille);
     }
 
     /// Cuts one direction between two nodes.
     pub fn cut(&self, from: SimNode, to: SimNode) {
-        self.0.lock().cut.insert((from, to));
+        self.machines.cut(from, to);
     }
 
     /// Restores one direction between two nodes.
     pub fn restore(&self, from: SimNode, to: SimNode) {
-        self.0.lock().cut.remove(&(from, to));
+        self.machines.restore(from, to);
     }
 
     /// Isolates one replica: its group continues without it, its node stays connected.
     pub fn isolate(&self, replica: ReplicaId) {
-        self.0.lock().isolated.insert(replica);
+        self.state.lock().isolated.insert(replica);
     }
 
     /// Ends the isolation of a replica.
     pub fn rejoin(&self, replica: ReplicaId) {
-        self.0.lock().isolated.remove(&replica);
+        self.state.lock().isolated.remove(&replica);
     }
 
     /// Restores all directions and ends all isolations.
     pub fn heal(&self) {
-        let mut state = self.0.lock();
-        state.cut.clear();
-        state.isolated.clear();
+        self.machines.heal();
+        self.state.lock().isolated.clear();
     }
 
-    /// The delay of a message; `None` if it is lost.
-    fn delay(&self) -> Option<Duration> {
-        let faults = self.0.lock().faults;
-        if sim::random_below(1_000) < faults.loss_per_mille {
-            return None;
-        }
-        let spread = faults.delay_max.saturating_sub(faults.delay_min);
-        let spread_ns = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX);
-        Some(faults.delay_min + Duration::from_nanos(sim::random_below(spread_ns.max(1))))
-    }
-
-    fn repeats(&self) -> bool {
-        let per_mille = self.0.lock().faults.repeat_per_mille;
+    fn is_lost(&self) -> bool {
+        let per_mille = self.state.lock().loss_per_mille;
         sim::random_below(1_000) < per_mille
     }
 
-    async fn travel(&self, from: SimNode, to: SimNode) -> Option<()> {
-        rt::sleep(self.delay()?).await;
-        (!self.0.lock().cut.contains(&(from, to))).then_some(())
+    fn is_repeated(&self) -> bool {
+        let per_mille = self.state.lock().repeat_per_mille;
+        sim::random_below(1_000) < per_mille
     }
 
-    /// Delivers one request and returns the response.
-    async fn exchange(
-        &self,
-        (source, target): (SimNode, SimNode),
-        (from, to): (ReplicaId, ReplicaId),
-        request: Message,
-    ) -> Option<Result<Message, NoResponse>> {
-        if [from, to].iter().any(|replica| self.0.lock().isolated.contains(replica)) {
-            return None;
-        }
-        self.travel(source, target).await?;
-        let promises = !matches!(request, Message::RequestVote { pre_vote: true, .. });
-        let handler = self.0.lock().handlers.get(&target).cloned()?;
-        let handled = sim::spawn_on(target, async move { handler.deliver(from, to, request).await });
-        // The node may crash meanwhile.
-        let answer = handled.await.ok()?;
-        if answer.is_ok() {
-            self.set_location(to, target);
-        }
-        if let Ok(message) = &answer
-            && promises
-        {
-            self.observe_message(to, from, message);
-        }
-        self.travel(target, source).await?;
-        Some(answer)
+    fn is_isolated(&self, ends: [ReplicaId; 2]) -> bool {
+        let state = self.state.lock();
+        ends.iter().any(|replica| state.isolated.contains(replica))
     }
 }
 
-impl NodeNetwork {
-    /// The node of a replica, if this node can locate it.
-    fn target(&self, to: ReplicaId) -> Option<SimNode> {
-        let location = self.peers.locate(to)?;
-        self.peers.address(location.node)?;
-        Some(SimNode(location.node.0.unsigned_abs()))
+/// Observes and disturbs the messages of one node.
+#[derive(Clone)]
+struct OneNode {
+    network: SimNetwork,
+    node: SimNode,
+}
+
+impl Interceptor for OneNode {
+    fn network(&self, below: Arc<dyn Network>) -> Arc<dyn Network> {
+        Arc::new(Outgoing { at: self.clone(), below })
+    }
+
+    fn handler(&self, above: Arc<dyn MessageHandler>) -> Arc<dyn MessageHandler> {
+        Arc::new(Incoming { at: self.clone(), above })
     }
 }
 
-impl Network for NodeNetwork {
+struct Outgoing {
+    at: OneNode,
+    below: Arc<dyn Network>,
+}
+
+impl Network for Outgoing {
     fn call(
         &self,
         from: ReplicaId,
         to: ReplicaId,
         request: Message,
-        _priority: Priority,
+        priority: Priority,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, NoResponse>> {
-        let Some(target) = self.target(to) else { return NoResponse::unknown_location(to) };
-        let (network, path) = (self.network.clone(), (self.own, target));
-        network.set_location(from, self.own);
+        let OneNode { network, node } = self.at.clone();
+        network.set_location(from, node);
         network.observe_message(from, to, &request);
+        let below = self.below.clone();
         Box::pin(async move {
-            let (sender, answer) = oneshot::channel();
-            let repeated = network.repeats().then(|| request.clone());
-            let carrier = network.clone();
-            sim::spawn_on(OUTSIDE, async move {
-                if let Some(answer) = carrier.exchange(path, (from, to), request).await {
-                    let _ = sender.send(answer);
-                }
-            });
-            if let Some(request) = repeated {
-                sim::spawn_on(OUTSIDE, async move { network.exchange(path, (from, to), request).await });
+            let late = || Err(NoResponse("no answer in time".to_owned()));
+            if network.is_isolated([from, to]) || network.is_lost() {
+                rt::sleep(timeout).await;
+                return late();
             }
-            let answered = async {
-                match answer.await {
-                    Ok(answer) => answer,
-                    Err(_lost) => std::future::pending().await,
+            if network.is_repeated() {
+                rt::spawn(below.call(from, to, request.clone(), priority, timeout));
+            }
+            let began = rt::now();
+            let response = below.call(from, to, request, priority, timeout).await;
+            if network.is_lost() {
+                rt::sleep(timeout.saturating_sub(rt::now().since(began))).await;
+                return late();
+            }
+            response
+        })
+    }
+}
+
+struct Incoming {
+    at: OneNode,
+    above: Arc<dyn MessageHandler>,
+}
+
+impl MessageHandler for Incoming {
+    fn deliver(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        request: Message,
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        let OneNode { network, node } = self.at.clone();
+        let promises = !matches!(request, Message::RequestVote { pre_vote: true, .. });
+        let handled = self.above.deliver(from, to, request);
+        Box::pin(async move {
+            let response = handled.await;
+            if let Ok(message) = &response {
+                network.set_location(to, node);
+                if promises {
+                    network.observe_message(to, from, message);
                 }
-            };
-            rt::timeout(timeout, answered).await.unwrap_or_else(|_| Err(NoResponse("no answer in time".to_owned())))
+            }
+            response
         })
     }
 }

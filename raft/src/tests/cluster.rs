@@ -161,6 +161,7 @@ impl Cluster {
 
     /// Cuts a node's power.
     pub(crate) fn crash(&self, node: SimNode) {
+        self.network.machines.lose_power(node);
         sim::crash(node);
         self.network.detach(node);
         let up = self.up.lock().remove(&node);

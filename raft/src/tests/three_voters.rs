@@ -13,6 +13,8 @@ use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
+use ottla_env::sim::net::Conditions;
+
 use crate::net::sim::Faults;
 use crate::net::{Message, MessageHandler};
 
@@ -101,10 +103,9 @@ pub(crate) struct Tally {
 pub(crate) async fn begin(cluster: &Cluster) {
     cluster.skew_clocks();
     cluster.network.set_faults(Faults {
-        delay_max: millis(1, 8),
+        links: Conditions { delay_max: millis(1, 8), ..Conditions::default() },
         loss_per_mille: sim::random_below(40),
         repeat_per_mille: sim::random_below(20),
-        ..Faults::default()
     });
     for node in cluster.nodes() {
         cluster.start(node).await;

@@ -145,6 +145,12 @@ bugs! {
     PurgeBeyondCheckpoint "purge-beyond-checkpoint":
         "Entries are purged up to what is applied, not up to what the checkpoint contains (applier).",
 
+    // The transport between nodes.
+    ConnectionNotReopened "connection-not-reopened":
+        "A connection to another node that was lost is not opened again (peer connection).",
+    ResponsesMixedUp "responses-mixed-up":
+        "A response goes to the oldest call of its connection, whatever its number (peer connection).",
+
     // A shard: what is proposed, applied, published.
     ClockReadAtApply "clock-read-at-apply":
         "Apply goes by the node's own wall clock, not by the entry's (shard state).",
@@ -193,6 +199,22 @@ bugs! {
     // Connections.
     AnswersSwapped "answers-swapped":
         "The second answer of a connection leaves before the first (connection).",
+
+    // Starting, joining and leaving: bugs of releases before 0.5.0.
+    RemovalNotDetected "removal-not-detected":
+        "A node that was unregistered while it was down waits for a leader (removal detector).",
+    LoneFounderWaitsToLead "lone-founder-waits-to-lead":
+        "A node that founded its cluster alone starts only when it leads the metadata itself (start).",
+    LeftNodeFounds "left-node-founds":
+        "A node that was unregistered and started again founds a cluster of its own (services).",
+    RegisteredWhileLeaving "registered-while-leaving":
+        "A node that is being forgotten is registered again (registration).",
+    LevelNeedsAllFounders "level-needs-all-founders":
+        "A cluster whose first shards are made before its last founder has joined stays at level 1 (features).",
+    UnregisteredStartWaits "unregistered-start-waits":
+        "A node that was unregistered before it had kept anything waits for the cluster's id (services).",
+    RemovalsNotAwaited "removals-not-awaited":
+        "A stop does not wait until replicas that are being removed are gone (node).",
 
     // Readers, groups, metadata.
     FalseOutOfRange "false-out-of-range":

@@ -5,14 +5,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ottla_broker::admin::Readiness;
 use ottla_broker::config::{Config, Endpoint, Listener, LivenessConfig, SecurityProtocol, TopicConfig};
 use ottla_broker::coordinator::group::Groups;
-use ottla_broker::metadata::{CLUSTER_LISTENER, ListenerEndpoint, MetadataHandle, PeerTable, Seeds};
-use ottla_broker::node::{Node, NodeOptions, PeerConnections, PeerTransport, Peers, StartError, World};
+use ottla_broker::metadata::{CLUSTER_LISTENER, ListenerEndpoint, MetadataHandle};
+use ottla_broker::node::{Node, NodeOptions, PeerEndpoint, World};
 use ottla_broker::partition::Partitions;
 use ottla_broker::server::listener::BoundListener;
 use ottla_broker::shard::{LeaderTaskSettings, Shards};
@@ -20,7 +19,7 @@ use ottla_env::sim::SimNode;
 use ottla_env::sim::disk::SimDisk;
 use ottla_env::sim::net::SimListener;
 use ottla_protocol::ids::PartitionId;
-use ottla_raft::{Identity, RaftHost, RaftOptions, SimNetwork};
+use ottla_raft::{RaftHost, RaftOptions, SimNetwork, peer_address};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use ottla_storage::log::LogOptions;
 use ottla_storage::rewrite::RewriteOptions;
@@ -54,8 +53,6 @@ pub(crate) struct RunningNode {
     pub(crate) port: SimListener,
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
-    /// The nodes' addresses, as far as this one has them.
-    pub(crate) places: Arc<PeerTable>,
     pub(crate) metadata: MetadataHandle,
     pub(crate) shards: Shards,
     pub(crate) partitions: Partitions,
@@ -92,13 +89,14 @@ fn options(tuning: Tuning) -> NodeOptions {
 }
 
 /// A node's settings. Those that must not affect replicated state differ between the nodes on purpose.
-fn config(node: SimNode, tuning: Tuning) -> Config {
+fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     let mut config = Config::default();
     config.node_id = broker(node);
     config.log_dirs = vec![PathBuf::from(PATH)];
     let ListenerEndpoint { name, host, port } = listener(node, LISTENER, 9092);
     config.listeners =
         vec![Listener { name, endpoint: Endpoint { host, port }, protocol: SecurityProtocol::Plaintext }];
+    config.cluster_seeds = seeds;
     config.admin_listener = None;
     // Small, so that a run has many segments.
     config.log.segment_bytes = u64::from(tuning.segment_bytes);
@@ -128,45 +126,30 @@ fn listener(node: SimNode, name: &str, port: u16) -> ListenerEndpoint {
     ListenerEndpoint { name: name.into(), host: format!("node-{}", node.0), port }
 }
 
-/// The seed nodes in a node's configuration: the first `count` nodes.
-fn seeds(node: SimNode, count: u32, places: Arc<PeerTable>) -> Seeds {
-    let all: Vec<_> = (1..=count).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
-    Seeds::of(broker(node), &all, places)
-}
+/// The port at which a node listens for others.
+const PEER_PORT: u16 = 19_092;
 
-/// The simulated network as one node reaches it.
-struct SimTransport {
-    node: SimNode,
-    network: SimNetwork,
-    places: Arc<PeerTable>,
-    /// The founders of the cluster, and all nodes by now.
-    nodes: (u32, u32),
-    /// Set when the directory is open: the node has left a cluster.
-    has_left: Arc<AtomicBool>,
-}
-
-impl PeerTransport for SimTransport {
-    fn advertised(&self) -> Option<ListenerEndpoint> {
-        Some(listener(self.node, CLUSTER_LISTENER, 19092))
-    }
-
-    fn open(self: Box<Self>, _: &Config, _: Identity, options: RaftOptions) -> Result<Peers, StartError> {
-        let Self { node, network, places, nodes: (founders, nodes), has_left } = *self;
-        let host = RaftHost::new(network.for_node(node, places.clone()), options);
-        // A node that has left the cluster is given all nodes as seeds: one that founded its cluster alone could not
-        // rejoin otherwise.
-        let count = if has_left.load(Ordering::Relaxed) { nodes } else { founders };
-        let seeds = seeds(node, count, places);
-        network.attach(node, host.clone());
-        Ok(Peers { host, seeds, connections: Box::new(OneNetwork) })
+/// The seeds of a node: the founders, or all nodes if an operator has named them. A node that founds its cluster alone
+/// has none.
+pub(crate) fn seeds(node: SimNode, founders: u32, named: Option<u32>) -> Vec<Endpoint> {
+    let endpoint = |n: u32| Endpoint { host: format!("node-{n}"), port: PEER_PORT };
+    match named {
+        None if founders == 1 && node.0 == 1 => Vec::new(),
+        None => (1..=founders).map(endpoint).collect(),
+        Some(all) => (1..=all).filter(|n| *n != node.0).map(endpoint).collect(),
     }
 }
 
-/// Every node of the simulated network is of the same cluster.
-struct OneNetwork;
-
-impl PeerConnections for OneNetwork {
-    fn set_cluster_id(&self, _cluster_id: &str) {}
+/// How a node reaches the others over the simulated network, and is reached.
+fn peer_endpoint(node: SimNode, network: &SimNetwork) -> PeerEndpoint {
+    let machines = network.machines.clone();
+    let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, PEER_PORT));
+    PeerEndpoint {
+        listener: BoundListener::opened_by(CLUSTER_LISTENER, bound, move || Ok(machines.listen(node, &peer_address(node)))),
+        advertised: listener(node, CLUSTER_LISTENER, PEER_PORT),
+        connector: network.machines.connector(node),
+        interceptor: Some(network.interceptor(node)),
+    }
 }
 
 impl RunningNode {
@@ -181,14 +164,13 @@ impl RunningNode {
     pub(crate) async fn start(
         node: SimNode,
         incarnation: u64,
-        nodes: (u32, u32),
+        seeds: Vec<Endpoint>,
         disk: SimDisk,
         network: SimNetwork,
         tuning: Tuning,
         on_open: impl Fn(&Arc<DataDir>, &[RecoveredReplica]) + Send + Sync + 'static,
     ) -> Result<Self, String> {
-        let (places, has_left) = (Arc::new(PeerTable::default()), Arc::new(AtomicBool::new(false)));
-        let peers = SimTransport { node, network, places: places.clone(), nodes, has_left: has_left.clone() };
+        network.machines.power_on(node);
         let port = SimListener::default();
         let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
         let found = Arc::new(Mutex::new(None));
@@ -196,15 +178,14 @@ impl RunningNode {
         let world = World {
             disk: Arc::new(disk),
             listeners: vec![BoundListener::of(LISTENER, bound, Box::new(port.clone()))],
-            peers: Box::new(peers),
+            peers: Some(peer_endpoint(node, &network)),
             options: options(tuning),
             on_open: Some(Arc::new(move |directory, recovered| {
-                has_left.store(directory.has_left(), Ordering::Relaxed);
                 on_open(directory, recovered);
                 *finds.lock() = Some((directory.clone(), recovered.to_vec()));
             })),
         };
-        let process = Node::start(world, config(node, tuning), Readiness::default()).await;
+        let process = Node::start(world, config(node, seeds, tuning), Readiness::default()).await;
         let process = process.map_err(|error| error.to_string())?;
         let (directory, recovered) = found.lock().take().ok_or("a node without a directory has started")?;
         let domain = process.domain().clone();
@@ -213,7 +194,6 @@ impl RunningNode {
             incarnation,
             directory,
             host: process.host().clone(),
-            places,
             metadata: domain.metadata,
             shards: process.shards().clone(),
             partitions: domain.partitions,

@@ -46,6 +46,8 @@ struct Inner {
     sync_delay_max: Duration,
     running: Mutex<BTreeMap<SimNode, Arc<RunningNode>>>,
     starting: Mutex<BTreeSet<SimNode>>,
+    /// Nodes to which an operator has given all nodes as seeds: they have left, and had founded their cluster alone.
+    reseeded: Mutex<BTreeSet<SimNode>>,
     /// Nodes that were unregistered and have stopped in order since.
     left: Mutex<BTreeSet<SimNode>>,
     /// How often each node went down.
@@ -98,6 +100,7 @@ impl World {
             disks: Mutex::new(disks),
             running: Mutex::default(),
             starting: Mutex::default(),
+            reseeded: Mutex::default(),
             left: Mutex::default(),
             downs: Mutex::default(),
             starts: AtomicU64::new(0),
@@ -359,9 +362,8 @@ impl World {
         self.0.starting.lock().iter().map(|node| node.0).collect()
     }
 
-    /// Breaks the reference cycles between hosts and network: one process runs many worlds.
+    /// Ends all processes: one process of the simulation runs many worlds.
     pub(crate) fn end(&self) {
-        self.nodes().for_each(|node| self.0.network.detach(node));
         self.0.running.lock().clear();
     }
 

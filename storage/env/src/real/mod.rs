@@ -7,6 +7,7 @@
 mod device;
 mod mapping;
 mod net;
+pub use net::TcpConnector;
 
 use std::fs;
 use std::io;

@@ -99,6 +99,11 @@ where
     executor().on_node(node, || super::rt::spawn(future))
 }
 
+/// Does this on a node: tasks that it spawns run there.
+pub fn on_node<T>(node: SimNode, work: impl FnOnce() -> T) -> T {
+    executor().on_node(node, work)
+}
+
 /// The critical tasks that run on a node: a number and a name each.
 #[must_use]
 pub fn critical_tasks(node: SimNode) -> Vec<(u64, &'static str)> {

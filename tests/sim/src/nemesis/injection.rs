@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ottla_env::rt;
 use ottla_env::sim::disk::Crash;
+use ottla_env::sim::net::Conditions;
 use ottla_env::sim::{self, SimNode};
 use ottla_raft::Faults;
 use parking_lot::Mutex;
@@ -66,15 +67,24 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::WriteError(target, count) => write_error(world, target, count, lasts).await,
         Fault::DiskFull(target) => fill_disk(world, target, lasts).await,
         Fault::Pause(target) => pause(world, target, lasts).await,
-        Fault::FalseSuspicion(target) => world.suspect(resolve(world, target)),
+        Fault::ResetConnections(target) => world.network().machines.reset_connections(resolve(world, target)),
         Fault::Clock(target, wall_offset_ms) => jump_clock(world, target, wall_offset_ms),
         Fault::Wipe(target) => wipe(world, target, lasts).await,
         Fault::StaleMetadata(node) => scenarios::stale_metadata(world, node).await,
         Fault::Join => join(world).await,
         Fault::BadNetwork { loss_per_mille, repeat_per_mille, delay_max_ms } => {
-            let delay_max = Duration::from_millis(delay_max_ms);
-            let faults = Faults { delay_max, loss_per_mille, repeat_per_mille, ..Faults::default() };
-            bad_network(world, faults, lasts).await;
+            let links = Conditions {
+                delay_max: Duration::from_millis(delay_max_ms),
+                loss_per_mille: loss_per_mille / 4,
+                ..Conditions::default()
+            };
+            bad_network(world, Faults { links, loss_per_mille, repeat_per_mille }, lasts).await;
+        }
+        Fault::SlowLinks { delay_min_ms, bytes_per_second } => {
+            let delay_min = Duration::from_millis(delay_min_ms);
+            let bytes_per_second = Some(bytes_per_second);
+            let links = Conditions { delay_min, delay_max: delay_min * 5 / 4, bytes_per_second, loss_per_mille: 0 };
+            bad_network(world, Faults { links, ..Faults::default() }, lasts).await;
         }
     }
 }

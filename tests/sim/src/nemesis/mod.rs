@@ -62,8 +62,8 @@ pub(crate) enum Fault {
     DiskFull(Target),
     /// The process is paused and resumed (SIGSTOP, SIGCONT).
     Pause(Target),
-    /// All other nodes suspect the process wrongly.
-    FalseSuspicion(Target),
+    /// All connections between the node and the others are reset, though its process lives.
+    ResetConnections(Target),
     /// The wall clock jumps by so many milliseconds.
     Clock(Target, i64),
     /// A disk is lost for good, and the node comes back with an empty one; not before every shard has all its replicas.
@@ -76,6 +76,9 @@ pub(crate) enum Fault {
     StaleMetadata(SimNode),
     /// The network loses, repeats and delays messages.
     BadNetwork { loss_per_mille: u64, repeat_per_mille: u64, delay_max_ms: u64 },
+    /// The links between nodes are long and narrow: a round trip takes at least twice this, and a link carries so many
+    /// bytes a second.
+    SlowLinks { delay_min_ms: u64, bytes_per_second: u64 },
 }
 
 /// A fault, when it begins, and how long it lasts.

@@ -123,7 +123,7 @@ fn clock(target: Target) -> Fault {
 
 fn any_fault(nodes: u32) -> Fault {
     let target = random_target(nodes);
-    match sim::random_below(23) {
+    match sim::random_below(24) {
         0..5 => Fault::Crash(target, random_crash()),
         5 => Fault::PowerLoss,
         6..8 => Fault::Isolate(target),
@@ -137,7 +137,11 @@ fn any_fault(nodes: u32) -> Fault {
         17 => clock(target),
         18 => Fault::CrashTwice(target, sim::random_below(40)),
         19 => Fault::CrashAt(CrashPoint::Vote, random_crash()),
-        20 => Fault::FalseSuspicion(target),
+        20 => Fault::ResetConnections(target),
+        21 => Fault::SlowLinks {
+            delay_min_ms: 1 + sim::random_below(100),
+            bytes_per_second: 50_000 << sim::random_below(8),
+        },
         _ => Fault::BadNetwork {
             loss_per_mille: sim::random_below(200),
             repeat_per_mille: sim::random_below(100),

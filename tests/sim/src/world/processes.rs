@@ -1,4 +1,4 @@
-//! The processes of the simulated nodes: start, restart by a supervisor, graceful stop, crash, and suspicion by others.
+//! The processes of the simulated nodes: start, restart by a supervisor, graceful stop, crash.
 //!
 //! May not know: why a node is started or stopped.
 
@@ -10,7 +10,6 @@ use std::time::Duration;
 use ottla_env::rt;
 use ottla_env::sim::disk::Crash;
 use ottla_env::sim::{self, SimNode};
-use ottla_raft::PeerDirectory;
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use ottla_storage::log::EntryRange;
@@ -18,11 +17,13 @@ use ottla_storage::log::EntryRange;
 use super::World;
 use crate::laws::{Violation, i8_recovery};
 use crate::registry::broker;
-use crate::sim_node::RunningNode;
+use crate::sim_node::{RunningNode, seeds};
 
 const STARTS_ANEW: &str = "a node that was unregistered and has stopped starts as a new one";
 /// What a node that was unregistered says at its end.
 const UNREGISTERED: &str = "was unregistered";
+/// What a node that has left says if it has no seeds.
+const NEEDS_SEEDS: &str = "name nodes of the cluster in ottla.cluster.seeds";
 /// Between the end of a process and its restart by its supervisor.
 const RESTART_DELAY: Duration = Duration::from_millis(25);
 
@@ -33,7 +34,8 @@ impl World {
             return;
         }
         let incarnation = self.0.starts.fetch_add(1, Ordering::Relaxed) + 1;
-        let nodes = (self.0.founders, self.node_count());
+        let is_reseeded = self.0.reseeded.lock().contains(&node);
+        let seeds = seeds(node, self.0.founders, is_reseeded.then(|| self.node_count()));
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
         let on_open = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
@@ -57,12 +59,15 @@ impl World {
             let verdict = world.durability().node_started(node, directory, recovered, corrupted);
             world.judge(verdict);
         };
-        let start = async move { RunningNode::start(node, incarnation, nodes, disk, network, tuning, on_open).await };
+        let start = async move { RunningNode::start(node, incarnation, seeds, disk, network, tuning, on_open).await };
         let (downs, corruptions) = (self.downs(node), self.corruptions(node));
         let begun = sim::spawn_on(node, start).await;
-        self.0.starting.lock().remove(&node);
-        // The node may go down after it has started and before this task resumes: then the started node is dead.
+        // The node may go down after it has started and before this task resumes: then the started node is dead, and
+        // the next one may be starting.
         let crashed = self.downs(node) != downs;
+        if !crashed {
+            self.0.starting.lock().remove(&node);
+        }
         match begun {
             Ok(_) if crashed => self.trace_fault(format!("node {} crashed while it started", node.0)),
             Ok(Ok(running)) => {
@@ -89,9 +94,21 @@ impl World {
                 }
                 // Its process ends: Raft groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
+                if why.contains(NEEDS_SEEDS) && self.0.reseeded.lock().insert(node) {
+                    self.restart(node);
+                }
             }
             Err(_crashed) => self.trace_fault(format!("node {} crashed while it started", node.0)),
         }
+    }
+
+    /// Starts a node without waiting for it.
+    fn restart(&self, node: SimNode) {
+        let world = self.clone();
+        sim::spawn_on(SimNode(0), async move {
+            rt::sleep(RESTART_DELAY).await;
+            world.start(node).await;
+        });
     }
 
     /// Restarts a node whose process ends by itself, as a supervisor would.
@@ -111,8 +128,7 @@ impl World {
             if has_left && is_stopped {
                 world.0.left.lock().insert(node);
             }
-            rt::sleep(RESTART_DELAY).await;
-            world.start(node).await;
+            world.restart(node);
         });
     }
 
@@ -155,9 +171,9 @@ impl World {
             unclosed.into_iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>()
         };
         let unclosed = sim::spawn_on(node, closed).await;
-        self.0.starting.lock().remove(&node);
         let is_stopped = self.downs(node) == downs;
         if is_stopped {
+            self.0.starting.lock().remove(&node);
             self.trace_fault(format!("node {} has stopped: {unclosed:?}", node.0));
             self.crash(node, Crash::Process);
         }
@@ -184,38 +200,16 @@ impl World {
         if let Some(running) = self.running_node(node).filter(|_| crash == Crash::Power) {
             running.port.lose_power();
         }
+        if crash == Crash::Power {
+            self.0.network.machines.lose_power(node);
+        }
         sim::crash(node);
         *self.0.downs.lock().entry(node).or_default() += 1;
-        self.0.network.detach(node);
+        self.0.starting.lock().remove(&node);
         let running = self.0.running.lock().remove(&node);
         self.disk(node).crash(crash);
         drop(running);
         self.trace_fault(format!("node {} is down ({crash:?})", node.0));
-        // A process that ends closes its connections; a machine that loses power sends nothing.
-        if crash == Crash::Process && sim::random_below(2) == 0 {
-            let world = self.clone();
-            sim::spawn_on(SimNode(0), async move {
-                rt::sleep(Duration::from_millis(sim::random_below(30))).await;
-                world.suspect(node);
-            });
-        }
-    }
-
-    /// All other nodes suspect this one, as if its connections had been reset; some can still connect to it.
-    pub(crate) fn suspect(&self, suspected: SimNode) {
-        for running in self.running_nodes().into_iter().filter(|running| running.node != suspected) {
-            let places = running.places.clone();
-            sim::spawn_on(running.node, async move {
-                let confirmed = async {
-                    rt::sleep(Duration::from_millis(sim::random_below(40))).await;
-                    sim::random_below(4) != 0
-                };
-                running.host.suspect(
-                    move |replica| places.locate(replica).is_some_and(|home| home.node == broker(suspected)),
-                    confirmed,
-                );
-            });
-        }
     }
 
     fn downs(&self, node: SimNode) -> u64 {

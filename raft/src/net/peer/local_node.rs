@@ -1,9 +1,10 @@
-//! State shared by all connections of a node: its identity, where peers are located, which peers are connected.
+//! State shared by all connections of a node: its identity, how it reaches peers, where they are located, which are connected.
 //!
 //! May not know: sockets.
 
 use std::sync::Arc;
 
+use ottla_env::net::Connector;
 use ottla_protocol::ids::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -21,6 +22,7 @@ pub type OnPeerClosed = Arc<dyn Fn(NodeId, DeathConfirmation) + Send + Sync>;
 
 pub(super) struct LocalNode {
     pub(super) identity: Mutex<Identity>,
+    pub(super) connector: Arc<dyn Connector>,
     pub(super) peers: Arc<dyn PeerDirectory>,
     pub(super) connected: Arc<ConnectedPeers>,
     pub(super) on_peer_closed: Mutex<Option<OnPeerClosed>>,

@@ -13,8 +13,8 @@
 use std::io;
 
 use bytes::{Buf, BufMut, BytesMut};
+use ottla_env::net::Duplex;
 use ottla_protocol::ids::NodeId;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
 const MAGIC: [u8; 4] = *b"OTLA";
@@ -160,27 +160,36 @@ fn identity(bytes: &mut &[u8], between: usize) -> io::Result<(Identity, Vec<u8>)
     Ok((Identity { node, directory, cluster }, held))
 }
 
-async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+async fn write(to: &Duplex, bytes: &[u8]) -> io::Result<()> {
     let mut framed = BytesMut::from(&MAGIC[..]);
     framed.put_u16(u16::try_from(bytes.len()).map_err(|_| invalid("a handshake is too long"))?);
     framed.put_slice(bytes);
-    to.write_all(&framed).await?;
-    to.flush().await
+    to.write_all(&mut framed).await
 }
 
-async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    let mut head = [0; 6];
-    from.read_exact(&mut head).await?;
-    let [magic @ .., high, low] = head;
-    if magic != MAGIC {
-        return Err(invalid("not a node of Ottla: check the ports in ottla.cluster.seeds"));
+/// Exactly so many bytes: what follows them belongs to the frames.
+async fn read_exact(from: &Duplex, count: usize) -> io::Result<BytesMut> {
+    let mut bytes = BytesMut::new();
+    while bytes.len() < count {
+        let mut lacking = BytesMut::with_capacity(count - bytes.len());
+        if from.read(&mut lacking).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.unsplit(lacking);
     }
-    let mut bytes = vec![0; usize::from(u16::from_be_bytes([high, low]))];
-    from.read_exact(&mut bytes).await?;
+    assert_eq!(bytes.len(), count, "bytes of a handshake");
     Ok(bytes)
 }
 
-pub(super) async fn write_request(to: &mut (impl AsyncWrite + Unpin), request: &HandshakeRequest) -> io::Result<()> {
+async fn read(from: &Duplex) -> io::Result<BytesMut> {
+    let mut head = read_exact(from, MAGIC.len() + 2).await?;
+    if head.split_to(MAGIC.len()) != MAGIC[..] {
+        return Err(invalid("not a node of Ottla: check the ports in ottla.cluster.seeds"));
+    }
+    read_exact(from, usize::from(head.get_u16())).await
+}
+
+pub(super) async fn write_request(to: &Duplex, request: &HandshakeRequest) -> io::Result<()> {
     let mut bytes = BytesMut::new();
     bytes.put_slice(&[request.oldest, request.newest, request.class as u8]);
     let expected = request.expected.map_or(ANY_NODE, |node| node.0);
@@ -191,9 +200,9 @@ pub(super) async fn write_request(to: &mut (impl AsyncWrite + Unpin), request: &
     write(to, &bytes).await
 }
 
-pub(super) async fn read_request(from: &mut (impl AsyncRead + Unpin)) -> io::Result<HandshakeRequest> {
+pub(super) async fn read_request(from: &Duplex) -> io::Result<HandshakeRequest> {
     let bytes = read(from).await?;
-    let mut rest = bytes.as_slice();
+    let mut rest = &bytes[..];
     let Some(([oldest, newest, class], behind)) = rest.split_first_chunk::<3>() else {
         return Err(invalid("a handshake ends early"));
     };
@@ -205,10 +214,7 @@ pub(super) async fn read_request(from: &mut (impl AsyncRead + Unpin)) -> io::Res
     Ok(HandshakeRequest { identity, class, expected, oldest: *oldest, newest: *newest })
 }
 
-pub(super) async fn write_response(
-    to: &mut (impl AsyncWrite + Unpin),
-    response: &Result<Identity, HandshakeRejection>,
-) -> io::Result<()> {
+pub(super) async fn write_response(to: &Duplex, response: &Result<Identity, HandshakeRejection>) -> io::Result<()> {
     let mut bytes = BytesMut::new();
     match response {
         Ok(own) => {
@@ -224,7 +230,7 @@ pub(super) async fn write_response(
 }
 
 /// The identity of the responding node, or why it rejected the handshake.
-pub(super) async fn read_response(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Identity, String>> {
+pub(super) async fn read_response(from: &Duplex) -> io::Result<Result<Identity, String>> {
     let bytes = read(from).await?;
     match bytes.split_first() {
         Some((0, rest)) => {
@@ -243,9 +249,50 @@ pub(super) async fn read_response(from: &mut (impl AsyncRead + Unpin)) -> io::Re
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::net::peer::connected_pair;
+    use ottla_env::sim;
 
-    fn block_on<F: Future>(future: F) -> F::Output {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    async fn everything(from: Duplex) -> Vec<u8> {
+        let mut bytes = BytesMut::with_capacity(1 << 10);
+        while from.read(&mut bytes).await.unwrap() > 0 {}
+        bytes.to_vec()
+    }
+
+    /// A stream that holds these bytes, and ends.
+    async fn holding(bytes: Vec<u8>) -> Duplex {
+        let (near, far) = connected_pair().await;
+        near.write_all(&mut &bytes[..]).await.unwrap();
+        far
+    }
+
+    fn bytes_of_request(request: HandshakeRequest) -> Vec<u8> {
+        let written = sim::run(1, || async move {
+            let (near, far) = connected_pair().await;
+            write_request(&near, &request).await.unwrap();
+            drop(near);
+            everything(far).await
+        });
+        written.output
+    }
+
+    fn bytes_of_response(response: Result<Identity, HandshakeRejection>) -> Vec<u8> {
+        let written = sim::run(1, || async move {
+            let (near, far) = connected_pair().await;
+            write_response(&near, &response).await.unwrap();
+            drop(near);
+            everything(far).await
+        });
+        written.output
+    }
+
+    fn request_in(bytes: &[u8]) -> io::Result<HandshakeRequest> {
+        let bytes = bytes.to_vec();
+        sim::run(1, || async move { read_request(&holding(bytes).await).await }).output
+    }
+
+    fn response_in(bytes: &[u8]) -> io::Result<Result<Identity, String>> {
+        let bytes = bytes.to_vec();
+        sim::run(1, || async move { read_response(&holding(bytes).await).await }).output
     }
 
     fn known(node: i32, directory: u128, cluster: Option<&str>) -> Identity {
@@ -256,19 +303,16 @@ mod tests {
     fn handshakes_round_trip_and_truncated_ones_are_rejected() {
         for (cluster, expected) in [(None, None), (Some("c"), Some(NodeId(7)))] {
             let request = HandshakeRequest::new(known(3, 9, cluster), ConnectionClass::Entries, expected);
-            let mut bytes = Vec::new();
-            block_on(write_request(&mut bytes, &request)).unwrap();
-            assert_eq!(block_on(read_request(&mut &bytes[..])).unwrap(), request);
-            assert!((0..bytes.len()).all(|cut| block_on(read_request(&mut &bytes[..cut])).is_err()));
+            let bytes = bytes_of_request(request.clone());
+            assert_eq!(request_in(&bytes).unwrap(), request);
+            assert!((0..bytes.len()).all(|cut| request_in(&bytes[..cut]).is_err()));
         }
         let refused = HandshakeRejection::NotHere { found: NodeId(1), expected: 2 };
         for sent in [Ok(known(3, 9, None)), Ok(known(3, 9, Some("c"))), Err(refused)] {
-            let mut bytes = Vec::new();
-            block_on(write_response(&mut bytes, &sent)).unwrap();
-            let received = block_on(read_response(&mut &bytes[..])).unwrap();
+            let received = response_in(&bytes_of_response(sent.clone())).unwrap();
             assert_eq!(received, sent.map_err(|why| why.to_string()));
         }
-        assert!(block_on(read_request(&mut &b"GET / HTTP/1.1\r\n"[..])).is_err());
+        assert!(request_in(b"GET / HTTP/1.1\r\n").is_err());
     }
 
     /// The bytes are fixed: nodes of two releases exchange them.
@@ -277,21 +321,20 @@ mod tests {
         let own = known(1, 10, Some("c"));
         let of_a_later_release: Vec<u8> =
             [&b"OTLA"[..], &[0, 28, 1, 2, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"].concat();
-        let request = block_on(read_request(&mut &of_a_later_release[..])).unwrap();
+        let request = request_in(&of_a_later_release).unwrap();
         let expected = HandshakeRequest {
             newest: 2,
             ..HandshakeRequest::new(known(2, 20, Some("c")), ConnectionClass::Entries, None)
         };
         assert_eq!(request, expected);
-        let mut response = Vec::new();
-        block_on(write_response(&mut response, &request.check(&own).map(|()| own.clone()))).unwrap();
+        let response = bytes_of_response(request.check(&own).map(|()| own.clone()));
         let welcome = [&b"OTLA"[..], &[0, 23, 0, 1, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
         assert_eq!(response, welcome);
         // In the other direction the response must be in the version that this node offered; another version is an
         // error.
-        assert_eq!(block_on(read_response(&mut &welcome[..])).unwrap(), Ok(own));
+        assert_eq!(response_in(&welcome).unwrap(), Ok(own));
         let not_offered = [&welcome[..7], &[2], &welcome[8..]].concat();
-        assert!(block_on(read_response(&mut &not_offered[..])).is_err());
+        assert!(response_in(&not_offered).is_err());
     }
 
     #[test]

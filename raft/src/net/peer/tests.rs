@@ -1,7 +1,7 @@
 //! Two nodes over loopback: requests and responses, rejected handshakes, lost connections. No group runs here: services
 //! respond.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_types)] // real sockets
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
+use ottla_env::real::TcpConnector;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::{Identity, Listening, TcpNetwork};
+use super::{Identity, Listening, PeerNetwork};
 use crate::host::RaftHost;
 use crate::net::{PeerDirectory, Priority, ReplicaLocation};
 use crate::options::RaftOptions;
@@ -37,7 +38,7 @@ impl PeerDirectory for Map {
 }
 
 struct OneNode {
-    network: TcpNetwork,
+    network: PeerNetwork,
     host: RaftHost,
     address: String,
     _listening: Listening,
@@ -53,7 +54,7 @@ async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     let address = listener.local_addr().unwrap().to_string();
     map.0.lock().insert(identity.node, address.clone());
     let own = identity.node;
-    let network = TcpNetwork::new(identity, map.clone());
+    let network = PeerNetwork::new(identity, Arc::new(TcpConnector), map.clone());
     let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
     let service = move |_from: ReplicaId, request: Bytes| -> BoxFuture<'static, Option<Bytes>> {
         Box::pin(async move {
@@ -62,7 +63,7 @@ async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
         })
     };
     host.serve(ReplicaId(u64::from(own.0.unsigned_abs())), Arc::new(service));
-    let listening = network.listen(listener, host.clone());
+    let listening = network.listen(Box::new(listener), Arc::new(host.clone()));
     OneNode { network, host, address, _listening: listening }
 }
 
@@ -178,9 +179,9 @@ fn a_dead_process_is_distinguished_from_a_closed_connection() {
         let address = two.address.clone();
         drop(two);
         let again = bind_again(&address).await;
-        let network = TcpNetwork::new(identity(2, 20, None), map.clone());
+        let network = PeerNetwork::new(identity(2, 20, None), Arc::new(TcpConnector), map.clone());
         let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
-        let _listening = network.listen(again, host);
+        let _listening = network.listen(Box::new(again), Arc::new(host));
         let (_, confirmation) = closed_nodes.recv().await.unwrap();
         assert!(!confirmation.await.unwrap(), "a node listens");
     });

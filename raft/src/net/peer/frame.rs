@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ottla_env::net::Duplex;
 use ottla_storage::ids::ReplicaId;
-use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::net::Message;
 use crate::net::message_codec::MessageEncoder;
@@ -119,7 +119,7 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     /// The next frame; `None` at the end of the connection. Cancelling the future loses nothing.
-    pub(super) async fn next(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
+    pub(super) async fn next(&mut self, from: &Duplex) -> io::Result<Option<Frame>> {
         loop {
             let lacking = match self.whole()? {
                 Ok(frame) => return Ok(Some(frame)),
@@ -127,7 +127,7 @@ impl FrameReader {
             };
             // The buffer grows with the bytes received, not with the length announced.
             self.buffer.reserve(lacking.min(self.buffer.len().max(READ_BYTES)));
-            if from.read_buf(&mut self.buffer).await? == 0 {
+            if from.read(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
         }
@@ -214,20 +214,17 @@ mod tests {
     use super::*;
     use crate::net::NoResponse;
     use crate::net::message_codec::{decode, samples};
-    use tokio::io::AsyncWriteExt;
-
-    fn block_on<F: Future>(future: F) -> F::Output {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-    }
+    use crate::net::peer::connected_pair;
+    use ottla_env::sim;
 
     fn ends() -> (ReplicaId, ReplicaId) {
         (ReplicaId(5), ReplicaId(u64::MAX))
     }
 
     #[test]
-    fn frames_come_back_through_a_narrow_pipe() {
-        block_on(async {
-            let (mut near, mut far) = tokio::io::duplex(7_000);
+    fn frames_come_back_through_a_stream() {
+        sim::run(1, || async {
+            let (near, far) = connected_pair().await;
             let writer = async move {
                 let mut batch = Batch::default();
                 for (number, message) in (1..).zip(samples()) {
@@ -235,20 +232,20 @@ mod tests {
                 }
                 batch.push(EncodedFrame::bare(Kind::Ping));
                 batch.push(EncodedFrame::response(4, &Err(NoResponse("gone".to_owned()))));
-                near.write_all_buf(&mut batch).await.unwrap();
+                near.write_all(&mut batch).await.unwrap();
                 assert_eq!(batch.bytes(), 0);
             };
             let reader = async move {
                 let mut frames = FrameReader::default();
                 for (number, message) in (1..).zip(samples()) {
-                    let frame = frames.next(&mut far).await.unwrap().unwrap();
+                    let frame = frames.next(&far).await.unwrap().unwrap();
                     assert_eq!((frame.kind, frame.number, (frame.from, frame.to)), (Kind::Request, number, ends()));
                     assert_eq!(decode(frame.body), Ok(message));
                 }
-                assert_eq!(frames.next(&mut far).await.unwrap().unwrap().kind, Kind::Ping);
-                let refused = frames.next(&mut far).await.unwrap().unwrap();
+                assert_eq!(frames.next(&far).await.unwrap().unwrap().kind, Kind::Ping);
+                let refused = frames.next(&far).await.unwrap().unwrap();
                 assert_eq!((refused.kind, refused.number, &refused.body[..]), (Kind::NoResponse, 4, &b"gone"[..]));
-                assert_eq!(frames.next(&mut far).await.unwrap(), None);
+                assert_eq!(frames.next(&far).await.unwrap(), None);
             };
             futures_util::future::join(writer, reader).await;
         });
@@ -261,9 +258,13 @@ mod tests {
         for bit in 0..sound.len() * 8 {
             let mut bytes = sound.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let mut frames = FrameReader::default();
-            let read = block_on(frames.next(&mut &bytes[..]));
-            assert!(read.is_err(), "bit {bit}: {read:?}");
+            sim::run(1, move || async move {
+                let (near, far) = connected_pair().await;
+                near.write_all(&mut &bytes[..]).await.unwrap();
+                drop(near);
+                let read = FrameReader::default().next(&far).await;
+                assert!(read.is_err(), "bit {bit}: {read:?}");
+            });
         }
     }
 }

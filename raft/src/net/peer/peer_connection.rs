@@ -4,20 +4,19 @@
 //! backoff requests fail at once. A node that answers nothing for two seconds, not even a ping, is given up. May not
 //! know: replicas.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_env::critical::Owner;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::net::Duplex;
 use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind};
@@ -67,7 +66,7 @@ type Response = Result<Message, NoResponse>;
 #[derive(Default)]
 struct Calls {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Response>>>,
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Response>>>,
 }
 
 impl Calls {
@@ -76,6 +75,10 @@ impl Calls {
     }
 
     fn complete(&self, number: u64, response: Response) {
+        let number = match mutants::is_on(Bug::ResponsesMixedUp) {
+            true => self.waiting.lock().keys().next().copied().unwrap_or(number),
+            false => number,
+        };
         if let Some(responder) = self.waiting.lock().remove(&number) {
             let _gave_up = responder.send(response);
         }
@@ -202,6 +205,9 @@ impl ConnectionTask {
             tracing::debug!(node = self.node.0, class = ?self.class, "connection to another node: {why}");
             while queue.try_recv().is_ok() {}
             self.calls.fail_all(&why.to_string());
+            if mutants::is_on(Bug::ConnectionNotReopened) {
+                return;
+            }
         }
     }
 
@@ -211,7 +217,7 @@ impl ConnectionTask {
         let mut refused = 0;
         for _ in 0..PROBES_MAX {
             let Some(address) = self.local.peers.address(self.node) else { return false };
-            match connect_to(&address, &self.local.identity(), self.class, Some(self.node)).await {
+            match connect_to(&self.local, &address, self.class, Some(self.node)).await {
                 Err(error) if is_port_closed(&error) => refused += 1,
                 Err(error) if is_reset(&error) => refused = 0,
                 _ => return false,
@@ -224,11 +230,11 @@ impl ConnectionTask {
         false
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    async fn connect(&self) -> io::Result<Duplex> {
         let unknown =
             || io::Error::new(io::ErrorKind::NotFound, format!("the address of node {} is not known", self.node));
         let address = self.local.peers.address(self.node).ok_or_else(unknown)?;
-        let (stream, found) = connect_to(&address, &self.local.identity(), self.class, Some(self.node)).await?;
+        let (stream, found) = connect_to(&self.local, &address, self.class, Some(self.node)).await?;
         if found.node != self.node {
             return Err(io::Error::other(format!("node {} is at {address}, not node {}", found.node, self.node)));
         }
@@ -238,24 +244,23 @@ impl ConnectionTask {
     /// Sends and receives until the connection is lost; returns why.
     async fn exchange(
         &self,
-        stream: TcpStream,
+        stream: Duplex,
         first: Outgoing,
         queue: &mut mpsc::UnboundedReceiver<Outgoing>,
     ) -> io::Error {
-        let (reading, writing) = stream.into_split();
         let (received_at, ping) = (AtomicI64::new(rt::now().0), Notify::new());
         let ended = tokio::select! {
             biased;
-            ended = self.read_frames(reading, &received_at) => ended,
-            ended = self.write_frames(writing, first, queue, &ping) => ended,
+            ended = self.read_frames(&stream, &received_at) => ended,
+            ended = self.write_frames(&stream, first, queue, &ping) => ended,
             ended = self.detect_silence(&received_at, &ping) => ended,
         };
         ended.err().unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"))
     }
 
-    async fn read_frames(&self, mut from: OwnedReadHalf, received_at: &AtomicI64) -> io::Result<()> {
+    async fn read_frames(&self, from: &Duplex, received_at: &AtomicI64) -> io::Result<()> {
         let mut frames = FrameReader::default();
-        while let Some(Frame { kind, number, body, .. }) = frames.next(&mut from).await? {
+        while let Some(Frame { kind, number, body, .. }) = frames.next(from).await? {
             received_at.store(rt::now().0, Ordering::Relaxed);
             match kind {
                 Kind::Response => {
@@ -275,7 +280,7 @@ impl ConnectionTask {
 
     async fn write_frames(
         &self,
-        mut to: OwnedWriteHalf,
+        to: &Duplex,
         first: Outgoing,
         queue: &mut mpsc::UnboundedReceiver<Outgoing>,
         ping: &Notify,
@@ -291,7 +296,7 @@ impl ConnectionTask {
                 }
                 next = if batch.bytes() < WRITE_BYTES { queue.try_recv().ok() } else { None };
             }
-            to.write_all_buf(&mut batch).await?;
+            to.write_all(&mut batch).await?;
             drop(written);
             tokio::select! {
                 biased;
@@ -329,22 +334,22 @@ impl ConnectionTask {
 
 /// Connects to an address and completes the handshake; returns the identity of the other node.
 pub(super) async fn connect_to(
+    local: &LocalNode,
     address: &str,
-    own: &Identity,
     class: ConnectionClass,
     expected: Option<NodeId>,
-) -> io::Result<(TcpStream, Identity)> {
+) -> io::Result<(Duplex, Identity)> {
+    let own = local.identity();
     let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{address}: {what}"));
-    let connected = rt::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    let mut stream = connected.map_err(|_| late("no connection in time"))??;
-    stream.set_nodelay(true)?;
+    let connected = rt::timeout(CONNECT_TIMEOUT, local.connector.connect(address)).await;
+    let stream = Duplex::new(connected.map_err(|_| late("no connection in time"))??);
     let request = HandshakeRequest::new(own.clone(), class, expected);
     let said = async {
-        write_request(&mut stream, &request).await?;
-        read_response(&mut stream).await
+        write_request(&stream, &request).await?;
+        read_response(&stream).await
     };
     let answer = rt::timeout(HANDSHAKE_TIMEOUT, said).await.map_err(|_| late("no handshake in time"))??;
     let other = answer.map_err(|why| io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address}: {why}")))?;
-    same_cluster(own, &other).map_err(io::Error::other)?;
+    same_cluster(&own, &other).map_err(io::Error::other)?;
     Ok((stream, other))
 }

@@ -1,13 +1,11 @@
-//! The transport between real nodes: one connection per node and class, shared by all groups.
+//! The transport between nodes: one connection per node and class, shared by all groups.
 //!
 //! ```text
 //!  call -> location of the replica -> connection (node, class) -> frames
 //!       -> inbound of that node -> MessageHandler::deliver -> response
 //! ```
-//! A slow node delays its own connections only. May not know: what the messages mean, beyond which of them may wait for
-//! others.
-
-#![allow(clippy::disallowed_types)] // the sockets between nodes
+//! A slow node delays its own connections only. The streams are those of the world: sockets, or simulated ones. May not
+//! know: what the messages mean, beyond which of them may wait for others.
 
 mod connected_peers;
 mod frame;
@@ -18,17 +16,29 @@ mod peer_connection;
 #[cfg(test)]
 mod tests;
 
+/// Both ends of a simulated connection.
+#[cfg(test)]
+async fn connected_pair() -> (ottla_env::net::Duplex, ottla_env::net::Duplex) {
+    use ottla_env::net::{Duplex, accept};
+    let mut listener = ottla_env::sim::net::SimListener::default();
+    let near = Duplex::new(Box::new(listener.connect()));
+    match accept(&mut listener).await {
+        Ok((far, _)) => (near, Duplex::new(far)),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use ottla_env::net::{Connector, Listener};
 use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 
 pub use handshake::{HandshakeRejection, Identity};
 pub use inbound::Listening;
@@ -41,16 +51,17 @@ use peer_connection::{PeerConnection, connect_to};
 
 /// The network of a node in a cluster of several; cheap to clone.
 #[derive(Clone)]
-pub struct TcpNetwork {
+pub struct PeerNetwork {
     local: Arc<LocalNode>,
     connections: Arc<Mutex<BTreeMap<(NodeId, ConnectionClass), Arc<PeerConnection>>>>,
 }
 
-impl TcpNetwork {
+impl PeerNetwork {
     /// The network of this node; no other node reaches it before [`Self::listen`].
     #[must_use]
-    pub fn new(identity: Identity, peers: Arc<dyn PeerDirectory>) -> Self {
+    pub fn new(identity: Identity, connector: Arc<dyn Connector>, peers: Arc<dyn PeerDirectory>) -> Self {
         let local = LocalNode {
+            connector,
             identity: Mutex::new(identity),
             peers,
             connected: Arc::default(),
@@ -71,8 +82,8 @@ impl TcpNetwork {
 
     /// Accepts connections of other nodes until the returned value is dropped; their messages go to `handler`.
     #[must_use]
-    pub fn listen(&self, listener: TcpListener, handler: impl MessageHandler) -> Listening {
-        inbound::listen(listener, Arc::new(handler), self.local.clone())
+    pub fn listen(&self, listener: Box<dyn Listener>, handler: Arc<dyn MessageHandler>) -> Listening {
+        inbound::listen(listener, handler, self.local.clone())
     }
 
     /// The identity of the node at an address.
@@ -80,7 +91,7 @@ impl TcpNetwork {
     /// # Errors
     /// When no node is there, or the node rejects the handshake.
     pub async fn identify(&self, address: &str) -> io::Result<Identity> {
-        let (_stream, found) = connect_to(address, &self.local.identity(), ConnectionClass::Urgent, None).await?;
+        let (_stream, found) = connect_to(&self.local, address, ConnectionClass::Urgent, None).await?;
         Ok(found)
     }
 
@@ -102,7 +113,7 @@ fn class_of(request: &Message, priority: Priority, is_urgent: bool) -> Connectio
     }
 }
 
-impl Network for TcpNetwork {
+impl Network for PeerNetwork {
     fn call(
         &self,
         from: ReplicaId,

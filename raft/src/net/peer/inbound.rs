@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,10 +12,8 @@ use std::task::{Context, Poll};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use ottla_env::critical::Owner;
+use ottla_env::net::{self, Duplex, Listener};
 use ottla_env::rt;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::connected_peers::{ConnectedPeer, ConnectedPeers};
@@ -49,15 +48,22 @@ pub struct Listening {
     _accepting: Task,
 }
 
-pub(super) fn listen(listener: TcpListener, handler: Arc<dyn MessageHandler>, local: Arc<LocalNode>) -> Listening {
+pub(super) fn listen(
+    mut listener: Box<dyn Listener>,
+    handler: Arc<dyn MessageHandler>,
+    local: Arc<LocalNode>,
+) -> Listening {
     let accepting = async move {
         let mut connections = FuturesUnordered::new();
         loop {
             tokio::select! {
                 biased;
                 Some(()) = connections.next(), if !connections.is_empty() => {}
-                accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, _)) => connections.push(Task(rt::spawn(receive(stream, handler.clone(), local.clone())))),
+                accepted = net::accept(&mut *listener), if connections.len() < CONNECTIONS_MAX => match accepted {
+                    Ok((stream, from)) => {
+                        let stream = Duplex::new(stream);
+                        connections.push(Task(rt::spawn(receive(stream, from, handler.clone(), local.clone()))));
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "a connection of another node cannot be accepted");
                         rt::sleep(HANDSHAKE_TIMEOUT).await;
@@ -69,29 +75,27 @@ pub(super) fn listen(listener: TcpListener, handler: Arc<dyn MessageHandler>, lo
     Listening { _accepting: Task(rt::spawn_critical("cluster-listener", Owner::process(), accepting)) }
 }
 
-async fn receive(stream: TcpStream, handler: Arc<dyn MessageHandler>, local: Arc<LocalNode>) {
-    let from = stream.peer_addr().map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
-    match rt::timeout(HANDSHAKE_TIMEOUT, handshake(stream, &local)).await {
-        Ok(Ok(Some((stream, peer)))) => {
-            let ended = exchange(stream, &handler).await;
-            tracing::debug!(node = peer.node().0, from, "connection of another node ended: {ended:?}");
+async fn receive(stream: Duplex, from: SocketAddr, handler: Arc<dyn MessageHandler>, local: Arc<LocalNode>) {
+    match rt::timeout(HANDSHAKE_TIMEOUT, handshake(&stream, &local)).await {
+        Ok(Ok(Some(peer))) => {
+            let ended = exchange(&stream, &handler).await;
+            tracing::debug!(node = peer.node().0, %from, "connection of another node ended: {ended:?}");
         }
         Ok(Ok(None)) => {}
-        Ok(Err(error)) => tracing::warn!(from, "the cluster listener received no handshake: {error}"),
-        Err(_) => tracing::warn!(from, "the cluster listener received no handshake in time"),
+        Ok(Err(error)) => tracing::warn!(%from, "the cluster listener received no handshake: {error}"),
+        Err(_) => tracing::warn!(%from, "the cluster listener received no handshake in time"),
     }
 }
 
 /// Accepts or rejects the handshake of a connection; `None` if it was rejected.
-async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<Option<(TcpStream, ConnectedPeer)>> {
-    stream.set_nodelay(true)?;
-    let request = read_request(&mut stream).await?;
+async fn handshake(stream: &Duplex, local: &Arc<LocalNode>) -> io::Result<Option<ConnectedPeer>> {
+    let request = read_request(stream).await?;
     let own = local.identity();
     let peer = request.check(&own).and_then(|()| ConnectedPeers::register(&local.connected, &request));
     let response = peer.as_ref().map(|_| own).map_err(Clone::clone);
-    write_response(&mut stream, &response).await?;
+    write_response(stream, &response).await?;
     match peer {
-        Ok(peer) => Ok(Some((stream, peer))),
+        Ok(peer) => Ok(Some(peer)),
         Err(why) => {
             tracing::warn!(node = request.identity.node.0, "a node is rejected: {why}");
             Ok(None)
@@ -101,18 +105,17 @@ async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<
 
 type Response = (EncodedFrame, Option<OwnedSemaphorePermit>);
 
-async fn exchange(stream: TcpStream, handler: &Arc<dyn MessageHandler>) -> io::Result<()> {
-    let (reading, writing) = stream.into_split();
+async fn exchange(stream: &Duplex, handler: &Arc<dyn MessageHandler>) -> io::Result<()> {
     let (responses, outgoing) = mpsc::unbounded_channel();
     tokio::select! {
         biased;
-        ended = read_frames(reading, handler, responses) => ended,
-        ended = write_frames(writing, outgoing) => ended,
+        ended = read_frames(stream, handler, responses) => ended,
+        ended = write_frames(stream, outgoing) => ended,
     }
 }
 
 async fn read_frames(
-    mut from: OwnedReadHalf,
+    from: &Duplex,
     handler: &Arc<dyn MessageHandler>,
     responses: mpsc::UnboundedSender<Response>,
 ) -> io::Result<()> {
@@ -123,7 +126,7 @@ async fn read_frames(
         let frame = tokio::select! {
             biased;
             Some(()) = tasks.next(), if !tasks.is_empty() => continue,
-            frame = rt::timeout(IDLE_MAX, frames.next(&mut from)) => frame,
+            frame = rt::timeout(IDLE_MAX, frames.next(from)) => frame,
         };
         let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing comes, not even a ping");
         let frame = frame.map_err(silent)??;
@@ -149,7 +152,7 @@ async fn read_frames(
     }
 }
 
-async fn write_frames(mut to: OwnedWriteHalf, mut responses: mpsc::UnboundedReceiver<Response>) -> io::Result<()> {
+async fn write_frames(to: &Duplex, mut responses: mpsc::UnboundedReceiver<Response>) -> io::Result<()> {
     let mut batch = Batch::default();
     while let Some(first) = responses.recv().await {
         let (mut next, mut written) = (Some(first), Vec::new());
@@ -158,7 +161,7 @@ async fn write_frames(mut to: OwnedWriteHalf, mut responses: mpsc::UnboundedRece
             written.push(taken);
             next = if batch.bytes() < WRITE_BYTES { responses.try_recv().ok() } else { None };
         }
-        to.write_all_buf(&mut batch).await?;
+        to.write_all(&mut batch).await?;
         drop(written);
     }
     Ok(())
