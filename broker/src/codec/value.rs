@@ -181,6 +181,17 @@ impl<A: Value, B: Value> Value for (A, B) {
     }
 }
 
+impl<A, B, E: Encoding<A>, F: Encoding<B>> Encoding<(A, B)> for (E, F) {
+    fn write(value: &(A, B), w: &mut Writer) {
+        E::write(&value.0, w);
+        F::write(&value.1, w);
+    }
+
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<(A, B), CodecError> {
+        Ok((E::read(r, what)?, F::read(r, what)?))
+    }
+}
+
 impl<T: Value> Value for Vec<T> {
     fn write(&self, w: &mut Writer) {
         Each::<Plain>::write(self, w);

@@ -12,7 +12,9 @@ use super::image::{
 };
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::Liveness;
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::{CodecError, Reader, Writer, ids, read_list, write_list};
+
+ids!(ShardId(u64));
 
 pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
     write_list(w, values.iter(), |w, (name, value)| {
