@@ -8,9 +8,7 @@
 //! - `value`: the encodings of numbers, strings, lists, options, ids.
 //! - `record`: the macro by which a format is declared once, from which writing and reading follow.
 
-#[allow(dead_code)]
 mod record;
-#[allow(dead_code)]
 mod value;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,9 +16,7 @@ use ottla_protocol::ids::PartitionId;
 use thiserror::Error;
 use uuid::Uuid;
 
-#[allow(unused_imports)]
 pub(crate) use record::{is_default, record};
-#[allow(unused_imports)]
 pub(crate) use value::{
     Counted, Each, Encoding, Number, OrMinusOne, Padded, Plain, Rest, Sorted, TagOrZero, Tagged, Value, Varint,
     VarintOrZero, ids,
@@ -175,13 +171,6 @@ impl Writer {
         self.count(value.len()).bytes(value.as_bytes())
     }
 
-    pub(crate) fn optional(&mut self, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(value) => self.u8(1).string(value),
-            None => self.u8(0),
-        }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -297,14 +286,6 @@ impl<'a> Reader<'a> {
         text.map(str::to_owned).map_err(|_| CodecError::Value(what))
     }
 
-    pub(crate) fn optional(&mut self, what: &'static str) -> Result<Option<String>, CodecError> {
-        match self.u8(what)? {
-            0 => Ok(None),
-            1 => self.string(what).map(Some),
-            _ => Err(CodecError::Value(what)),
-        }
-    }
-
     /// Fails if bytes are left.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -354,7 +335,8 @@ mod tests {
     fn write(id: PartitionId, number: u64, text: Option<&str>, blob: &[u8]) -> Bytes {
         let mut w = Writer::with_capacity(64);
         w.u8(1).i16(-2).i32(-3).i64(-4).u64(number).sorted_i64(-5).varint(number).uuid(&id.topic);
-        w.partition(id).optional(text).blob(blob);
+        w.partition(id).blob(blob);
+        text.map(str::to_owned).write(&mut w);
         write_list(&mut w, blob.iter(), |w, byte| {
             w.u8(*byte);
         });
@@ -370,8 +352,8 @@ mod tests {
         let topic = r.uuid("g")?;
         let id = r.partition("h")?;
         assert_eq!(id.topic, topic);
-        let text = r.optional("h")?;
         let blob = r.blob("i")?;
+        let text = Option::read(&mut r, "h")?;
         let list = read_list(&mut r, "j", |r| r.u8("k"))?;
         assert_eq!(list, blob);
         r.end()?;
