@@ -27,6 +27,7 @@
 //! - The types themselves are ordinary Rust beside their documentation; a format that forgets a field of a struct, or a
 //!   variant, does not compile, nor does a tag that is used twice (an unreachable pattern).
 //! - Errors name the field, and an unknown tag names the field that the enum is in.
+//! - What reads a struct is always inlined: otherwise each item of a list is moved through memory twice.
 
 /// See the head of the file.
 macro_rules! record {
@@ -84,6 +85,7 @@ macro_rules! record {
 
         impl $crate::codec::Tagged for $type {
             #[allow(unused_variables)]
+            #[deny(unreachable_patterns)]
             fn read_tagged(
                 tag: u8,
                 r: &mut $crate::codec::Reader<'_>,
@@ -111,6 +113,7 @@ macro_rules! record {
                 $crate::codec::record!(@write_struct $type value w { $($fields)* });
             }
 
+            #[inline(always)]
             fn read(
                 r: &mut $crate::codec::Reader<'_>,
                 _what: &'static str,
@@ -131,6 +134,7 @@ macro_rules! record {
                 $crate::codec::record!(@write_struct $type value w { $($fields)* });
             }
 
+            #[inline(always)]
             fn read(
                 r: &mut $crate::codec::Reader<'_>,
                 _what: &'static str,
