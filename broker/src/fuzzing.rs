@@ -6,9 +6,11 @@
 #[path = "../../fuzz/corpus.rs"]
 mod corpus;
 
+use crate::coordinator::lag::fuzzing as lag;
 use crate::metadata::fuzzing as metadata;
 use crate::replicated::fuzzing as shard;
 use crate::replicated::group::fuzzing as group;
+use crate::shard::fuzzing as node;
 
 /// The name of a target, its function, and seed inputs.
 pub type Case = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -24,6 +26,10 @@ pub const CASES: &[Case] = &[
     ("group_creation", metadata::creation, metadata::creation_seeds),
     ("shard_command", shard::command, shard::command_seeds),
     ("shard_state", shard::state, shard::state_seeds),
+    ("node_request", node::request, node::request_seeds),
+    ("node_response", node::response, node::response_seeds),
+    ("lag_request", lag::request, lag::request_seeds),
+    ("lag_answer", lag::answer, lag::answer_seeds),
     ("coordinator_record", group::record, group::record_seeds),
     ("coordinator_guard", group::guard, group::guard_seeds),
 ];
@@ -37,6 +43,22 @@ mod tests {
     fn every_target_accepts_its_corpus() {
         for (name, run, _) in CASES {
             corpus::kept(name).iter().for_each(|input| run(input));
+        }
+    }
+
+    /// The seeds have every tag of every format: what a node writes is, byte for byte, what `testdata/<target>.hex` has,
+    /// one value a line. `OTTLA_BLESS=1` writes the files; a line that changes is a format that changed.
+    #[test]
+    #[allow(clippy::disallowed_methods, clippy::format_collect)]
+    fn the_bytes_of_every_format_do_not_change() {
+        for (name, _, seeds) in CASES {
+            let line = |seed: Vec<u8>| seed.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+            let written: String = seeds().into_iter().map(line).collect();
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/{name}.hex"));
+            if std::env::var_os("OTTLA_BLESS").is_some() {
+                std::fs::write(&path, &written).unwrap();
+            }
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), written, "{name}");
         }
     }
 

@@ -23,12 +23,10 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::error::MetadataError;
-use super::fields::{read_ids, read_replica, read_replicas, write_ids, write_replica, write_replicas};
-use super::forward_codec::{read_registration, write_registration};
 use super::handle::{Inner, MetadataHandle};
 use super::image::{MetadataImage, ReplicaRecord, ShardId};
 use super::registration::NodeRegistration;
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::{CodecError, decode_version, encode_version, record};
 
 const VERSION: u8 = 1;
 /// Distance of the node RPC addresses below the bootstrap addresses.
@@ -94,93 +92,46 @@ pub(super) enum BootstrapResponse {
 /// A replica of the metadata group, and `host:port` at which other nodes reach its node.
 pub(super) type Member = (ReplicaRecord, String);
 
-fn write_member(w: &mut Writer, (replica, address): &Member) {
-    write_replica(w, replica);
-    w.string(address);
-}
-
-fn read_member(r: &mut Reader<'_>) -> Result<Member, CodecError> {
-    Ok((read_replica(r)?, r.string("address")?))
-}
-
 /// The members of the metadata group whose addresses the image contains.
 fn members(image: &MetadataImage) -> Vec<Member> {
     let replicas = image.shard(ShardId::METADATA).into_iter().flat_map(|record| record.members());
     replicas.filter_map(|replica| Some((*replica, image.nodes.get(&replica.node)?.cluster_address()?))).collect()
 }
 
+record! {
+    enum BootstrapRequest {
+        0 Locate { node, directory, lost },
+        1 Register(registration),
+        2 Members,
+    }
+    enum BootstrapResponse {
+        0 Uninitialized { directory },
+        1 Located { founders, assignment },
+        2 Registered,
+        3 Retry,
+        4 Rejected(reason),
+        5 Members(members),
+    }
+    ReplicaAssignment { replica, is_founder }
+}
+
 impl BootstrapRequest {
     pub(super) fn encode(&self) -> Bytes {
-        let mut w = Writer::default();
-        w.u8(VERSION);
-        match self {
-            Self::Locate { node, directory, lost } => write_ids(w.u8(0).i32(node.0).uuid(directory), lost),
-            Self::Register(registration) => write_registration(w.u8(1), registration),
-            Self::Members => drop(w.u8(2)),
-        }
-        w.finish()
+        encode_version(VERSION, self)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = Reader::of_version(bytes, VERSION)?;
-        let request = match r.u8("question")? {
-            0 => {
-                let (node, directory) = (NodeId(r.i32("node id")?), r.uuid("directory")?);
-                Self::Locate { node, directory, lost: read_ids(&mut r)? }
-            }
-            1 => Self::Register(Box::new(read_registration(&mut r)?)),
-            2 => Self::Members,
-            tag => return Err(CodecError::Tag("question", tag)),
-        };
-        r.end()?;
-        Ok(request)
+        decode_version(VERSION, bytes, "request")
     }
 }
 
 impl BootstrapResponse {
     pub(super) fn encode(&self) -> Bytes {
-        let mut w = Writer::default();
-        w.u8(VERSION);
-        match self {
-            Self::Uninitialized { directory } => drop(w.u8(0).uuid(directory)),
-            Self::Located { founders, assignment } => {
-                write_replicas(w.u8(1), founders);
-                w.u8(u8::from(assignment.is_some()));
-                if let Some(assignment) = assignment {
-                    write_replica(&mut w, &assignment.replica);
-                    w.u8(u8::from(assignment.is_founder));
-                }
-            }
-            Self::Registered => drop(w.u8(2)),
-            Self::Retry => drop(w.u8(3)),
-            Self::Rejected(why) => drop(w.u8(4).string(why)),
-            Self::Members(members) => write_list(w.u8(5), members.iter(), write_member),
-        }
-        w.finish()
+        encode_version(VERSION, self)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = Reader::of_version(bytes, VERSION)?;
-        let response = match r.u8("answer")? {
-            0 => Self::Uninitialized { directory: r.uuid("directory")? },
-            1 => {
-                let founders = read_replicas(&mut r)?;
-                let assignment = match r.u8("place")? {
-                    0 => None,
-                    _ => {
-                        Some(ReplicaAssignment { replica: read_replica(&mut r)?, is_founder: r.u8("is_founder")? != 0 })
-                    }
-                };
-                Self::Located { founders, assignment }
-            }
-            2 => Self::Registered,
-            3 => Self::Retry,
-            4 => Self::Rejected(r.string("reason")?),
-            5 => Self::Members(read_list(&mut r, "members", read_member)?),
-            tag => return Err(CodecError::Tag("answer", tag)),
-        };
-        r.end()?;
-        Ok(response)
+        decode_version(VERSION, bytes, "response")
     }
 }
 

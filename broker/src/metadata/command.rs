@@ -16,15 +16,11 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
-use super::fields::{
-    read_ids, read_intent_key, read_levels, read_node, read_node_state, read_replicas, read_shard_kind, read_values,
-    write_ids, write_intent_key, write_levels, write_node, write_node_state, write_replicas, write_shard_kind,
-    write_values,
-};
+use super::fields::{Registered, RegisteredWithLevels};
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind};
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::Liveness;
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::{CodecError, Each, Padded, Reader, Value, Varint, Writer, record, write_list};
 
 /// Version of the encoding.
 const VERSION: u8 = 2;
@@ -175,7 +171,7 @@ pub enum Command {
 pub fn encode(decided_on: RaftIndex, commands: &[Command]) -> Bytes {
     let mut w = Writer::default();
     w.u8(VERSION).u64(decided_on.0);
-    write_list(&mut w, commands.iter(), write_command);
+    write_list(&mut w, commands.iter(), |w, command| command.write(w));
     w.finish()
 }
 
@@ -183,7 +179,7 @@ pub fn encode(decided_on: RaftIndex, commands: &[Command]) -> Bytes {
 #[must_use]
 pub fn encoded_size(command: &Command) -> usize {
     let mut w = Writer::default();
-    write_command(&mut w, command);
+    command.write(&mut w);
     w.len()
 }
 
@@ -195,145 +191,33 @@ pub fn decode(bytes: &[u8]) -> Result<Decision, CodecError> {
     let old = bytes.first() == Some(&WITHOUT_INDEX);
     let mut r = Reader::of_version(bytes, if old { WITHOUT_INDEX } else { VERSION })?;
     let decided_on = if old { None } else { Some(RaftIndex(r.u64("index")?)) };
-    let commands = read_list(&mut r, "commands", read_command)?;
+    let commands = Vec::read(&mut r, "command")?;
     r.end()?;
     Ok(Decision { decided_on, commands })
 }
 
-fn write_shards(w: &mut Writer, shards: &[ShardId]) {
-    write_list(w, shards.iter(), |w, shard| {
-        w.varint(shard.0);
-    });
-}
-
-fn read_shards(r: &mut Reader<'_>) -> Result<Vec<ShardId>, CodecError> {
-    read_list(r, "shards", |r| r.varint("shard").map(ShardId))
-}
-
-fn write_command(w: &mut Writer, command: &Command) {
-    match command {
-        Command::Bootstrap { cluster_id } => {
-            w.u8(1).string(cluster_id);
-        }
-        Command::RegisterNode(node) if node.levels == Levels::FIRST => write_node(w.u8(2), node),
-        Command::RegisterNode(node) => {
-            write_node(w.u8(15), node);
-            write_levels(w, node.levels);
-        }
-        Command::AddShard(shard) => {
-            w.u8(3).varint(shard.id.0);
-            write_shard_kind(w, shard.kind);
-            write_replicas(w, &shard.replicas);
-        }
-        Command::CreateTopic { name, id, internal, overrides, shards } => {
-            w.u8(4).string(name).uuid(id).u8(u8::from(*internal));
-            write_values(w, overrides);
-            write_shards(w, shards);
-        }
-        Command::DeleteTopic { id } => {
-            w.u8(5).uuid(id);
-        }
-        Command::AddPartitions { id, count_before, shards } => {
-            w.u8(6).uuid(id).varint(u64::from(*count_before));
-            write_shards(w, shards);
-        }
-        Command::SetTopicConfig { id, overrides } => {
-            w.u8(7).uuid(id);
-            write_values(w, overrides);
-        }
-        Command::SetBrokerConfig { node, values } => {
-            w.u8(8).u8(u8::from(node.is_some())).i32(node.map_or(-1, |node| node.0));
-            write_values(w, values);
-        }
-        Command::AllocateProducerIds { count } => {
-            w.u8(9).varint(u64::from(*count));
-        }
-        Command::EndIntent { key, end } => {
-            w.u8(10);
-            write_intent_key(w, key);
-            w.u8(match end {
-                IntentEnd::Done => 0,
-                IntentEnd::Abort => 1,
-            });
-        }
-        Command::SetReplicas { shard, before, replicas } => {
-            w.u8(11).varint(shard.0);
-            write_ids(w, before);
-            write_replicas(w, replicas);
-        }
-        Command::ForgetReplicas { shard, reached, left } => {
-            w.u8(12).varint(shard.0);
-            write_ids(w, reached);
-            write_ids(w, left);
-        }
-        Command::SetNodeState { node, state } => write_node_state(w.u8(13).i32(node.0), *state),
-        Command::RemoveNode { node } => {
-            w.u8(14).i32(node.0);
-        }
-        Command::SetFeatureLevel { level } => {
-            w.u8(16).i16(level.0);
-        }
-        Command::SetNodeLiveness { node, liveness } => liveness.write(w.u8(17).i32(node.0)),
+record! {
+    enum Command {
+        1 Bootstrap { cluster_id },
+        2 RegisterNode(node: Registered) if node.levels == Levels::FIRST,
+        15 RegisterNode(node: RegisteredWithLevels),
+        3 AddShard(shard),
+        4 CreateTopic { name, id, internal, overrides, shards: Each<Varint> },
+        5 DeleteTopic { id },
+        6 AddPartitions { id, count_before: Varint, shards: Each<Varint> },
+        7 SetTopicConfig { id, overrides },
+        8 SetBrokerConfig { node: Padded<-1>, values },
+        9 AllocateProducerIds { count: Varint },
+        10 EndIntent { key, end },
+        11 SetReplicas { shard: Varint, before, replicas },
+        12 ForgetReplicas { shard: Varint, reached, left },
+        13 SetNodeState { node, state },
+        14 RemoveNode { node },
+        16 SetFeatureLevel { level },
+        17 SetNodeLiveness { node, liveness },
     }
-}
-
-fn narrow(value: u64, what: &'static str) -> Result<u32, CodecError> {
-    u32::try_from(value).map_err(|_| CodecError::Value(what))
-}
-
-fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
-    Ok(match r.u8("command tag")? {
-        1 => Command::Bootstrap { cluster_id: r.string("cluster id")? },
-        2 => Command::RegisterNode(read_node(r)?),
-        3 => Command::AddShard(NewShard {
-            id: ShardId(r.varint("shard")?),
-            kind: read_shard_kind(r)?,
-            replicas: read_replicas(r)?,
-        }),
-        4 => Command::CreateTopic {
-            name: r.string("topic name")?,
-            id: r.uuid("topic id")?,
-            internal: r.u8("internal")? != 0,
-            overrides: read_values(r)?,
-            shards: read_shards(r)?,
-        },
-        5 => Command::DeleteTopic { id: r.uuid("topic id")? },
-        6 => Command::AddPartitions {
-            id: r.uuid("topic id")?,
-            count_before: narrow(r.varint("count")?, "count")?,
-            shards: read_shards(r)?,
-        },
-        7 => Command::SetTopicConfig { id: r.uuid("topic id")?, overrides: read_values(r)? },
-        8 => {
-            let named = r.u8("node named")? != 0;
-            let node = NodeId(r.i32("node id")?);
-            Command::SetBrokerConfig { node: named.then_some(node), values: read_values(r)? }
-        }
-        9 => Command::AllocateProducerIds { count: narrow(r.varint("count")?, "count")? },
-        10 => Command::EndIntent {
-            key: read_intent_key(r)?,
-            end: match r.u8("intent end")? {
-                0 => IntentEnd::Done,
-                1 => IntentEnd::Abort,
-                tag => return Err(CodecError::Tag("intent end", tag)),
-            },
-        },
-        11 => Command::SetReplicas {
-            shard: ShardId(r.varint("shard")?),
-            before: read_ids(r)?,
-            replicas: read_replicas(r)?,
-        },
-        12 => Command::ForgetReplicas { shard: ShardId(r.varint("shard")?), reached: read_ids(r)?, left: read_ids(r)? },
-        13 => Command::SetNodeState { node: NodeId(r.i32("node id")?), state: read_node_state(r)? },
-        14 => Command::RemoveNode { node: NodeId(r.i32("node id")?) },
-        15 => {
-            let node = read_node(r)?;
-            Command::RegisterNode(NodeRecord { levels: read_levels(r)?, ..node })
-        }
-        16 => Command::SetFeatureLevel { level: FeatureLevel(r.i16("feature level")?) },
-        17 => Command::SetNodeLiveness { node: NodeId(r.i32("node id")?), liveness: Liveness::read(r)? },
-        tag => return Err(CodecError::Tag("command", tag)),
-    })
+    NewShard { id: Varint, kind, replicas }
+    enum IntentEnd { 0 Done, 1 Abort }
 }
 
 #[cfg(test)]

@@ -17,13 +17,18 @@ use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
 use super::forward_codec::{ForwardedRequest, ForwardedResponse, RequestKind};
 use super::image::{
-    DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
+    DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId,
+    ShardKind, ShardRecord,
 };
 use super::levels::{FEATURE, FeatureLevel, Levels};
-use super::liveness::Liveness;
-use super::records::{Record, ShardCreation};
+use super::liveness::{FenceReason, Liveness, LivenessChange};
+use super::records::{ClusterRecord, Record, ShardCreation};
 use super::registration::NodeRegistration;
-use super::requests::{FeatureUpdate, Nodes, UpgradeType};
+use super::requests::{
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
+    NewTopic, Nodes, QuorumMember, TopicName, UpgradeType,
+};
+use super::sessions::Heartbeat;
 use super::state_machine::MetadataStateMachine;
 use crate::config::Config;
 
@@ -46,6 +51,25 @@ pub(crate) fn commands(data: &[u8]) {
 
 fn replica(id: u64) -> ReplicaRecord {
     ReplicaRecord { id: ReplicaId(id), node: NodeId(1), directory: Uuid::from_u128(4) }
+}
+
+/// A node with the fields that later releases added.
+fn later_node() -> NodeRecord {
+    NodeRecord {
+        id: NodeId(2),
+        rack: None,
+        listeners: Vec::new(),
+        directories: Vec::new(),
+        version: "0.5.0".into(),
+        levels: Levels { oldest: FeatureLevel(1), newest: FeatureLevel(2) },
+        epoch: RaftIndex(6),
+        state: NodeState::Leaving,
+        liveness: Liveness::default(),
+    }
+}
+
+fn fenced(fenced: Option<FenceReason>) -> Liveness {
+    Liveness { fenced, since_ms: 1_700_000_000_000 }
 }
 
 /// A node with a shard and a topic.
@@ -93,8 +117,24 @@ fn further() -> Vec<Command> {
     ]
 }
 
+/// Commands of later releases, and the other values of fields.
+fn later() -> Vec<Command> {
+    let kinds = [ShardKind::Metadata, ShardKind::ConsumerOffsets, ShardKind::TransactionState];
+    let shards = (300..).zip(kinds).map(|(id, kind)| NewShard { id: ShardId(id), kind, replicas: Vec::new() });
+    let reasons = FenceReason::ALL.into_iter().map(Some).chain([None]);
+    let livenesses = reasons.map(|reason| Command::SetNodeLiveness { node: NodeId(1), liveness: fenced(reason) });
+    let states = NodeState::ALL.into_iter().map(|state| Command::SetNodeState { node: NodeId(1), state });
+    let key = IntentKey { shard: ShardId(1), index: RaftIndex(1), topic: Uuid::from_u128(9) };
+    let others = [
+        Command::RegisterNode(later_node()),
+        Command::EndIntent { key, end: IntentEnd::Abort },
+        Command::SetFeatureLevel { level: FeatureLevel(2) },
+    ];
+    shards.map(Command::AddShard).chain(livenesses).chain(states).chain(others).collect()
+}
+
 pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
-    let single = world().into_iter().chain(further()).map(|command| vec![command]);
+    let single = world().into_iter().chain(further()).chain(later()).map(|command| vec![command]);
     single.chain([world(), further()]).map(|commands| encode(RaftIndex(1), &commands).to_vec()).collect()
 }
 
@@ -109,7 +149,7 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
     let key = IntentKey { shard: ShardId(1), index: RaftIndex(1), topic: Uuid::from_u128(9) };
     let requests = [
         ControllerRequest::AllocateProducerIds,
-        ControllerRequest::EndIntents(vec![(key, IntentEnd::Done)]),
+        ControllerRequest::EndIntents(vec![(key, IntentEnd::Done), (key, IntentEnd::Abort)]),
         ControllerRequest::RegisterNode(Box::new(registration())),
         ControllerRequest::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
         ControllerRequest::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
@@ -123,9 +163,58 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
             kind: Some(UpgradeType::Upgrade),
         }]),
     ];
-    let changes = requests.into_iter().map(|request| RequestKind::Change { request, validate_only: false });
+    let requests = requests.into_iter().chain(requests_of_clients()).chain(requests_of_nodes());
+    let change = |(at, request)| RequestKind::Change { request, validate_only: at % 2 == 1 };
     let request = |kind| ForwardedRequest { session: 7, number: 3, floor: 2, term: 5, kind };
-    changes.chain([RequestKind::ReadIndex, RequestKind::Quorum]).map(|kind| request(kind).encode().to_vec()).collect()
+    let heartbeat = RequestKind::Heartbeat(Heartbeat { node: NodeId(1), epoch: RaftIndex(6) });
+    let others = [RequestKind::ReadIndex, RequestKind::Quorum, heartbeat];
+    (0..).zip(requests).map(change).chain(others).map(|kind| request(kind).encode().to_vec()).collect()
+}
+
+fn requests_of_clients() -> Vec<ControllerRequest> {
+    let id = Uuid::from_u128(9);
+    let named = |name: &str| NewTopic { name: name.to_owned(), ..NewTopic::default() };
+    let manual = NewTopic {
+        partitions: Some(2),
+        factor: Some(3),
+        assignments: vec![(0, vec![NodeId(1), NodeId(2)]), (1, Vec::new())],
+        configs: BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]),
+        ..named("manual")
+    };
+    let partitions = |assignments| NewPartitions { topic: "t".into(), count: 5, assignments };
+    let text = || "v".to_owned();
+    let ops = [ConfigOp::Set(text()), ConfigOp::Delete, ConfigOp::Append(text()), ConfigOp::Subtract(text())];
+    let ops: Vec<_> = ["a", "b", "c", "d"].map(str::to_owned).into_iter().zip(ops).collect();
+    let owners = [ConfigOwner::Topic("t".into()), ConfigOwner::Node(NodeId(1)), ConfigOwner::AllNodes];
+    let changes = owners.map(|owner| ConfigChange { replace: owner == ConfigOwner::AllNodes, owner, ops: ops.clone() });
+    let topics = [named("t"), manual].map(|topic| ControllerRequest::CreateTopic { topic, id });
+    let others = [
+        ControllerRequest::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id },
+        ControllerRequest::EnsureInternal { topic: InternalTopic::TransactionState, id },
+        ControllerRequest::DeleteTopic(TopicName::Name("t".into())),
+        ControllerRequest::DeleteTopic(TopicName::Id(id)),
+        ControllerRequest::CreatePartitions(partitions(None)),
+        ControllerRequest::CreatePartitions(partitions(Some(vec![vec![NodeId(1)], Vec::new()]))),
+    ];
+    topics.into_iter().chain(changes.map(ControllerRequest::ChangeConfig)).chain(others).collect()
+}
+
+fn requests_of_nodes() -> Vec<ControllerRequest> {
+    let change = |reason| LivenessChange { node: NodeId(2), epoch: RaftIndex(6), to: fenced(reason) };
+    let livenesses = [None, Some(FenceReason::Starting)].map(|reason| ControllerRequest::SetLiveness(change(reason)));
+    let later = NodeRegistration {
+        node: NodeRecord { state: NodeState::Active, ..later_node() },
+        cluster_id: "cluster".into(),
+        founders: Vec::new(),
+        lost: Vec::new(),
+    };
+    let kinds = [None, Some(UpgradeType::SafeDowngrade), Some(UpgradeType::UnsafeDowngrade)];
+    let update = |kind| FeatureUpdate { feature: FEATURE.to_owned(), level: FeatureLevel(1), kind };
+    let others = [
+        ControllerRequest::RegisterNode(Box::new(later)),
+        ControllerRequest::UpdateFeatures(kinds.map(update).to_vec()),
+    ];
+    livenesses.into_iter().chain(others).collect()
 }
 
 fn registration() -> NodeRegistration {
@@ -146,7 +235,8 @@ pub(crate) fn bootstrap_request(data: &[u8]) {
 
 pub(crate) fn bootstrap_request_seeds() -> Vec<Vec<u8>> {
     let locate = BootstrapRequest::Locate { node: NodeId(2), directory: Uuid::from_u128(4), lost: vec![ReplicaId(7)] };
-    [locate, BootstrapRequest::Register(Box::new(registration()))].map(|request| request.encode().to_vec()).to_vec()
+    let requests = [locate, BootstrapRequest::Register(Box::new(registration())), BootstrapRequest::Members];
+    requests.map(|request| request.encode().to_vec()).to_vec()
 }
 
 /// Its response.
@@ -166,6 +256,7 @@ pub(crate) fn bootstrap_response_seeds() -> Vec<Vec<u8>> {
         BootstrapResponse::Registered,
         BootstrapResponse::Retry,
         BootstrapResponse::Rejected("why".into()),
+        BootstrapResponse::Members(vec![(replica(1), "h:9092".into())]),
     ];
     responses.map(|response| response.encode().to_vec()).to_vec()
 }
@@ -182,10 +273,58 @@ pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
         Ok(ControllerResponse::Done),
         Ok(ControllerResponse::Deleted { name: "t".into(), id: Uuid::from_u128(9) }),
         Ok(ControllerResponse::ProducerIds { first: 1_000, count: 500 }),
-        Err(MetadataError::UnknownTopic),
-        Err(MetadataError::TopicExists("t".into())),
+        Ok(ControllerResponse::Topic(CreatedTopic {
+            name: "t".into(),
+            id: Uuid::from_u128(9),
+            partitions: 4,
+            factor: 3,
+            overrides: BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]),
+        })),
+        Ok(ControllerResponse::Quorum(quorum())),
     ];
-    outcomes.map(|outcome| ForwardedResponse { index: RaftIndex(8), outcome }.encode().to_vec()).to_vec()
+    let outcomes = outcomes.into_iter().chain(errors().into_iter().map(Err));
+    outcomes.map(|outcome| ForwardedResponse { index: RaftIndex(8), outcome }.encode().to_vec()).collect()
+}
+
+fn quorum() -> MetadataQuorum {
+    let member = |node| QuorumMember {
+        node: NodeId(node),
+        directory: Uuid::from_u128(4),
+        log_end: 41,
+        last_fetch_ms: -1,
+        last_caught_up_ms: 1_700_000_000_000,
+    };
+    let (voters, observers) = (vec![member(1), member(2)], vec![member(3)]);
+    MetadataQuorum { leader: NodeId(1), term: 5, high_watermark: 41, voters, observers }
+}
+
+fn errors() -> Vec<MetadataError> {
+    use MetadataError as E;
+    let with_reason = [
+        E::TopicExists,
+        E::InvalidTopic,
+        E::InvalidPartitions,
+        E::InvalidReplicationFactor,
+        E::InvalidReplicaAssignment,
+        E::InvalidConfig,
+        E::PolicyViolation,
+        E::InvalidRequest,
+        E::Stopped,
+        E::NotRegistered,
+        E::InvalidUpdateVersion,
+        E::UnsupportedVersion,
+    ];
+    let others = [
+        E::UnknownTopic,
+        E::UnknownTopicId,
+        E::DeletionDisabled,
+        E::NotController { leader: None },
+        E::NotController { leader: Some(NodeId(2)) },
+        E::TimedOut,
+        E::Overloaded,
+        E::NoReassignmentInProgress,
+    ];
+    with_reason.into_iter().map(|error| error("why".to_owned())).chain(others).collect()
 }
 
 /// One record of the checkpoint; the first byte is the length of its key. A node starts from it or refuses it.
@@ -207,11 +346,42 @@ pub(crate) fn record_seeds() -> Vec<Vec<u8>> {
     for (index, commands) in [world(), further()].into_iter().enumerate() {
         let index = index as u64;
         let _ = machine.apply(RaftIndex(index + 1), &encode(RaftIndex(index), &commands)).unwrap();
-        for (key, value) in machine.all_records() {
-            seeds.push([&[u8::try_from(key.len()).unwrap()], &key[..], &value[..]].concat());
-        }
+        seeds.extend(machine.all_records().iter().map(|(key, value)| record_seed(key, value)));
     }
+    let records = later_records().into_iter();
+    seeds.extend(records.map(|record| record_seed(&record.key(), &record.value())));
     seeds
+}
+
+fn record_seed(key: &[u8], value: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(key.len()).unwrap()], key, value].concat()
+}
+
+/// Records with the fields that later releases added, in all their combinations.
+fn later_records() -> Vec<Record> {
+    let first = |node| NodeRecord { levels: Levels::FIRST, ..node };
+    let stopped = |node| NodeRecord { liveness: fenced(Some(FenceReason::Stopped)), ..node };
+    let nodes = [first(later_node()), later_node(), stopped(first(later_node())), stopped(later_node())];
+    let cluster = ClusterRecord { cluster_id: "c".into(), level: FeatureLevel(2), ..ClusterRecord::default() };
+    let key = IntentKey { shard: ShardId(1), index: RaftIndex(7), topic: Uuid::from_u128(9) };
+    let intents = [IntentKind::Adopt, IntentKind::Drop].map(|kind| Intent { kind, partitions: vec![(0, 1), (7, 2)] });
+    let shard = ShardRecord {
+        id: ShardId(4),
+        kind: ShardKind::TransactionState,
+        replicas: vec![replica(3)],
+        adding: vec![ReplicaId(3)],
+        leaving: vec![replica(2)],
+        founders: vec![ReplicaId(1), ReplicaId(2)],
+        created: RaftIndex(5),
+    };
+    let others = [
+        Record::Cluster(cluster),
+        Record::Shard(shard),
+        Record::BrokerConfig(None, BTreeMap::new()),
+        Record::BrokerConfig(Some(NodeId(2)), BTreeMap::from([("a".to_owned(), "b".to_owned())])),
+    ];
+    let intents = intents.into_iter().map(|intent| Record::Intent(key, intent));
+    nodes.map(Record::Node).into_iter().chain(intents).chain(others).collect()
 }
 
 /// What a replica's group is created with: its first members, and its shard.

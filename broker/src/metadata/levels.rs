@@ -39,7 +39,7 @@ impl fmt::Display for FeatureLevel {
 }
 
 /// The levels that a build understands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Levels {
     /// The lowest.
     pub oldest: FeatureLevel,

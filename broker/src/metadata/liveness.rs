@@ -12,7 +12,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::RaftIndex;
 
 use super::levels::FeatureLevel;
-use crate::codec::{CodecError, Reader, Writer};
+use crate::codec::{TagOrZero, record};
 
 /// Below this level a node of an earlier release could not read the record: no node is fenced.
 pub(super) const LEVEL: FeatureLevel = FeatureLevel(2);
@@ -82,37 +82,10 @@ impl Liveness {
     pub(super) fn registered_again(self) -> Self {
         Self { fenced: self.fenced.map(|_| FenceReason::Starting), ..self }
     }
-
-    pub(super) fn write(self, w: &mut Writer) {
-        w.u8(match self.fenced {
-            None => 0,
-            Some(FenceReason::SessionExpired) => 1,
-            Some(FenceReason::Stopped) => 2,
-            Some(FenceReason::Starting) => 3,
-        });
-        w.i64(self.since_ms);
-    }
-
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let fenced = match r.u8("fenced")? {
-            0 => None,
-            1 => Some(FenceReason::SessionExpired),
-            2 => Some(FenceReason::Stopped),
-            3 => Some(FenceReason::Starting),
-            tag => return Err(CodecError::Tag("fenced", tag)),
-        };
-        Ok(Self { fenced, since_ms: r.i64("since")? })
-    }
 }
 
-impl LivenessChange {
-    pub(super) fn write(self, w: &mut Writer) {
-        w.i32(self.node.0).u64(self.epoch.0);
-        self.to.write(w);
-    }
-
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let (node, epoch) = (NodeId(r.i32("node id")?), RaftIndex(r.u64("epoch")?));
-        Ok(Self { node, epoch, to: Liveness::read(r)? })
-    }
+record! {
+    LivenessChange { node, epoch, to }
+    Liveness { fenced: TagOrZero, since_ms }
+    enum FenceReason { 1 SessionExpired, 2 Stopped, 3 Starting }
 }

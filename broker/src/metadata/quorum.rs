@@ -12,7 +12,7 @@ use ottla_storage::ids::RaftIndex;
 
 use super::image::{ReplicaRecord, ShardRecord};
 use super::requests::{MetadataQuorum, QuorumMember};
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::record;
 
 const UNKNOWN: i64 = -1;
 
@@ -59,42 +59,9 @@ pub(super) fn described(record: &ShardRecord, quorum: &Quorum, leader: NodeId, c
     }
 }
 
-fn write_members(w: &mut Writer, members: &[QuorumMember]) {
-    write_list(w, members.iter(), |w, member| {
-        w.i32(member.node.0)
-            .uuid(&member.directory)
-            .i64(member.log_end)
-            .i64(member.last_fetch_ms)
-            .i64(member.last_caught_up_ms);
-    });
-}
-
-fn read_members(r: &mut Reader<'_>) -> Result<Vec<QuorumMember>, CodecError> {
-    read_list(r, "members", |r| {
-        Ok(QuorumMember {
-            node: NodeId(r.i32("node id")?),
-            directory: r.uuid("directory")?,
-            log_end: r.i64("end")?,
-            last_fetch_ms: r.i64("time")?,
-            last_caught_up_ms: r.i64("time")?,
-        })
-    })
-}
-
-pub(super) fn write_quorum(w: &mut Writer, quorum: &MetadataQuorum) {
-    w.i32(quorum.leader.0).u64(quorum.term).i64(quorum.high_watermark);
-    write_members(w, &quorum.voters);
-    write_members(w, &quorum.observers);
-}
-
-pub(super) fn read_quorum(r: &mut Reader<'_>) -> Result<MetadataQuorum, CodecError> {
-    Ok(MetadataQuorum {
-        leader: NodeId(r.i32("node id")?),
-        term: r.u64("term")?,
-        high_watermark: r.i64("high watermark")?,
-        voters: read_members(r)?,
-        observers: read_members(r)?,
-    })
+record! {
+    MetadataQuorum { leader, term, high_watermark, voters, observers }
+    QuorumMember { node, directory, log_end, last_fetch_ms, last_caught_up_ms }
 }
 
 #[cfg(test)]

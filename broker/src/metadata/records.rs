@@ -17,21 +17,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
-use super::fields::{
-    read_ids, read_intent_key, read_levels_at_end, read_node, read_node_state, read_replicas, read_shard_kind,
-    read_values, write_ids, write_intent_key, write_levels, write_levels_at_end, write_node, write_node_state,
-    write_replicas, write_shard_kind, write_values,
-};
+use super::fields::Registered;
 use super::image::{
     Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
     ShardRecord,
 };
 use super::levels::FeatureLevel;
-use super::liveness::Liveness;
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::{CodecError, Encoding, Padded, Reader, Value, Varint, Writer, decode, encode, record};
 
 const VERSION: u8 = 1;
 
@@ -67,171 +62,95 @@ pub(super) enum Record {
     BrokerConfig(Option<NodeId>, BTreeMap<String, String>),
 }
 
-pub(super) fn cluster_key() -> Bytes {
-    Bytes::from_static(b"c")
+/// The key of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordKey {
+    Cluster,
+    Node(NodeId),
+    Shard(ShardId),
+    Topic(Uuid),
+    Intent(IntentKey),
+    BrokerConfig(Option<NodeId>),
 }
 
-pub(super) fn node_key(node: NodeId) -> Bytes {
-    Writer::default().u8(b'n').i32(node.0).finish()
+record! {
+    enum RecordKey {
+        b'c' Cluster,
+        b'n' Node(node),
+        b's' Shard(shard),
+        b't' Topic(topic),
+        b'i' Intent(key),
+        b'b' BrokerConfig(node: Padded<-1>),
+    }
+
+    ClusterRecord { cluster_id, next_producer_id, next_replica_id, next_shard_id, checksum; later level }
+    // Up to 0.3.0 nodes had no state, up to 0.4.0 no liveness.
+    NodeRecord as RecordedNode = Registered + { state = NodeState::Active; later levels, liveness }
+    // 0.2.0 wrote the first three fields, and all its replicas were founders; 0.3.0 did not record which are new.
+    ShardRecord as RecordedShard {
+        kind, replicas, created, founders = all_ids(&replicas), leaving = Vec::new(), adding = Vec::new();
+        without id = ShardId::default()
+    }
+    TopicRecord as RecordedTopic {
+        name, internal, overrides, partitions;
+        without id = Uuid::nil()
+    }
+    PartitionRoute { shard: Varint, epoch_base, intent: Varint }
+    Intent { kind, partitions }
+    enum IntentKind { 0 Adopt, 1 Drop }
 }
 
-pub(super) fn topic_key(id: &Uuid) -> Bytes {
-    Writer::default().u8(b't').uuid(id).finish()
+#[allow(clippy::ptr_arg)]
+fn all_ids(replicas: &Vec<ReplicaRecord>) -> Vec<ReplicaId> {
+    replicas.iter().map(|replica| replica.id).collect()
 }
 
-pub(super) fn intent_key(key: &IntentKey) -> Bytes {
-    let mut w = Writer::default();
-    w.u8(b'i');
-    write_intent_key(&mut w, key);
-    w.finish()
-}
-
-pub(super) fn broker_config_key(node: Option<NodeId>) -> Bytes {
-    Writer::default().u8(b'b').u8(u8::from(node.is_some())).i32(node.map_or(-1, |node| node.0)).finish()
+impl RecordKey {
+    pub(super) fn encode(self) -> Bytes {
+        encode(&self)
+    }
 }
 
 impl Record {
     pub(super) fn key(&self) -> Bytes {
         match self {
-            Self::Cluster(_) => cluster_key(),
-            Self::Node(node) => node_key(node.id),
-            Self::Shard(shard) => Writer::default().u8(b's').u64(shard.id.0).finish(),
-            Self::Topic(topic) => topic_key(&topic.id),
-            Self::Intent(key, _) => intent_key(key),
-            Self::BrokerConfig(node, _) => broker_config_key(*node),
+            Self::Cluster(_) => RecordKey::Cluster,
+            Self::Node(node) => RecordKey::Node(node.id),
+            Self::Shard(shard) => RecordKey::Shard(shard.id),
+            Self::Topic(topic) => RecordKey::Topic(topic.id),
+            Self::Intent(key, _) => RecordKey::Intent(*key),
+            Self::BrokerConfig(node, _) => RecordKey::BrokerConfig(*node),
         }
+        .encode()
     }
 
     pub(super) fn value(&self) -> Bytes {
         let mut w = Writer::default();
         w.u8(VERSION);
         match self {
-            Self::Cluster(c) => {
-                w.string(&c.cluster_id)
-                    .i64(c.next_producer_id)
-                    .u64(c.next_replica_id)
-                    .u64(c.next_shard_id)
-                    .u64(c.checksum);
-                if c.level != FeatureLevel::FIRST {
-                    w.i16(c.level.0);
-                }
-            }
-            Self::Node(node) => {
-                write_node(&mut w, node);
-                write_node_state(&mut w, node.state);
-                if node.liveness == Liveness::default() {
-                    write_levels_at_end(&mut w, node.levels);
-                } else {
-                    write_levels(&mut w, node.levels);
-                    node.liveness.write(&mut w);
-                }
-            }
-            Self::Shard(shard) => {
-                write_shard_kind(&mut w, shard.kind);
-                write_replicas(&mut w, &shard.replicas);
-                w.u64(shard.created.0);
-                write_ids(&mut w, &shard.founders);
-                write_replicas(&mut w, &shard.leaving);
-                write_ids(&mut w, &shard.adding);
-            }
-            Self::Topic(topic) => {
-                w.string(&topic.name).u8(u8::from(topic.internal));
-                write_values(&mut w, &topic.overrides);
-                write_list(&mut w, topic.partitions.iter(), |w, route| {
-                    w.varint(route.shard.0).i32(route.epoch_base).varint(route.intent.0);
-                });
-            }
-            Self::Intent(_, intent) => {
-                w.u8(match intent.kind {
-                    IntentKind::Adopt => 0,
-                    IntentKind::Drop => 1,
-                });
-                write_list(&mut w, intent.partitions.iter(), |w, (index, base)| {
-                    w.i32(*index).i32(*base);
-                });
-            }
-            Self::BrokerConfig(_, values) => write_values(&mut w, values),
+            Self::Cluster(cluster) => cluster.write(&mut w),
+            Self::Node(node) => RecordedNode::write(node, &mut w),
+            Self::Shard(shard) => RecordedShard::write(shard, &mut w),
+            Self::Topic(topic) => RecordedTopic::write(topic, &mut w),
+            Self::Intent(_, intent) => intent.write(&mut w),
+            Self::BrokerConfig(_, values) => values.write(&mut w),
         }
         w.finish()
     }
 
     pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
-        let (mut k, mut v) = (Reader::new(key), Reader::of_version(value, VERSION)?);
-        let letter = k.u8("record key")?;
-        let record = match letter {
-            b'c' => Self::Cluster(ClusterRecord {
-                cluster_id: v.string("cluster id")?,
-                next_producer_id: v.i64("producer id")?,
-                next_replica_id: v.u64("replica id")?,
-                next_shard_id: v.u64("shard id")?,
-                checksum: v.u64("checksum")?,
-                level: if v.is_empty() { FeatureLevel::FIRST } else { FeatureLevel(v.i16("feature level")?) },
-            }),
-            b'n' => {
-                k.i32("node id")?;
-                let node = read_node(&mut v)?;
-                // Up to 0.3.0 nodes had no state.
-                let state = if v.is_empty() { NodeState::Active } else { read_node_state(&mut v)? };
-                let levels = read_levels_at_end(&mut v)?;
-                // Up to 0.4.0 nodes had no liveness.
-                let liveness = if v.is_empty() { Liveness::default() } else { Liveness::read(&mut v)? };
-                Self::Node(NodeRecord { state, levels, liveness, ..node })
-            }
-            b's' => {
-                let id = ShardId(k.u64("shard id")?);
-                Self::Shard(read_shard(id, &mut v)?)
-            }
-            b't' => Self::Topic(TopicRecord {
-                id: k.uuid("topic id")?,
-                name: v.string("topic name")?,
-                internal: v.u8("internal")? != 0,
-                overrides: Arc::new(read_values(&mut v)?),
-                partitions: Arc::new(read_list(&mut v, "routes", read_route)?),
-            }),
-            b'i' => Self::Intent(read_intent_key(&mut k)?, read_intent(&mut v)?),
-            b'b' => {
-                let named = k.u8("node named")? != 0;
-                let node = NodeId(k.i32("node id")?);
-                Self::BrokerConfig(named.then_some(node), read_values(&mut v)?)
-            }
-            tag => return Err(CodecError::Tag("record key", tag)),
+        let mut r = Reader::of_version(value, VERSION)?;
+        let record = match decode(key, "record key")? {
+            RecordKey::Cluster => Self::Cluster(Value::read(&mut r, "cluster")?),
+            RecordKey::Node(_) => Self::Node(RecordedNode::read(&mut r, "node")?),
+            RecordKey::Shard(id) => Self::Shard(ShardRecord { id, ..RecordedShard::read(&mut r, "shard")? }),
+            RecordKey::Topic(id) => Self::Topic(TopicRecord { id, ..RecordedTopic::read(&mut r, "topic")? }),
+            RecordKey::Intent(key) => Self::Intent(key, Value::read(&mut r, "intent")?),
+            RecordKey::BrokerConfig(node) => Self::BrokerConfig(node, Value::read(&mut r, "config values")?),
         };
-        k.end()?;
-        v.end()?;
+        r.end()?;
         Ok(record)
     }
-}
-
-fn read_shard(id: ShardId, v: &mut Reader<'_>) -> Result<ShardRecord, CodecError> {
-    let (kind, replicas) = (read_shard_kind(v)?, read_replicas(v)?);
-    let created = RaftIndex(v.u64("index")?);
-    // 0.2.0 wrote no more fields, and all its replicas were founders.
-    let (founders, leaving) = if v.is_empty() {
-        (replicas.iter().map(|replica: &ReplicaRecord| replica.id).collect(), Vec::new())
-    } else {
-        (read_ids(v)?, read_replicas(v)?)
-    };
-    // 0.3.0 did not record which replicas are new.
-    let adding = if v.is_empty() { Vec::new() } else { read_ids(v)? };
-    Ok(ShardRecord { id, kind, replicas, adding, leaving, founders, created })
-}
-
-fn read_route(r: &mut Reader<'_>) -> Result<PartitionRoute, CodecError> {
-    Ok(PartitionRoute {
-        shard: ShardId(r.varint("shard")?),
-        epoch_base: r.i32("epoch base")?,
-        intent: RaftIndex(r.varint("intent")?),
-    })
-}
-
-fn read_intent(r: &mut Reader<'_>) -> Result<Intent, CodecError> {
-    let kind = match r.u8("intent kind")? {
-        0 => IntentKind::Adopt,
-        1 => IntentKind::Drop,
-        tag => return Err(CodecError::Tag("intent kind", tag)),
-    };
-    let partitions = read_list(r, "partitions", |r| Ok((r.i32("partition")?, r.i32("epoch base")?)))?;
-    Ok(Intent { kind, partitions })
 }
 
 /// The shard's part of a replica's group-creation frame: enough to open the replica before the metadata is available.
@@ -260,11 +179,9 @@ impl ShardCreation {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::default();
-        w.u8(VERSION).u64(self.shard.0);
-        write_shard_kind(&mut w, self.kind);
-        w.u64(self.created.0);
+        CreationWithoutFounders::write(self, w.u8(VERSION));
         if self.kind == ShardKind::Metadata {
-            write_replicas(&mut w, &self.founders);
+            self.founders.write(&mut w);
         }
         w.finish()
     }
@@ -275,15 +192,18 @@ impl ShardCreation {
     /// When the bytes were not written by [`ShardCreation::encode`], or by a newer release's.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::of_version(bytes, VERSION)?;
-        let (shard, kind) = (ShardId(r.u64("shard")?), read_shard_kind(&mut r)?);
-        let created = RaftIndex(r.u64("index")?);
+        let mut creation = CreationWithoutFounders::read(&mut r, "shard")?;
         // 0.2.0 wrote no founders.
-        let has_founders = kind == ShardKind::Metadata && !r.is_empty();
-        let founders = if has_founders { read_replicas(&mut r)? } else { Vec::new() };
-        let creation = Self { shard, kind, created, founders };
+        if creation.kind == ShardKind::Metadata && !r.is_empty() {
+            creation.founders = Value::read(&mut r, "founders")?;
+        }
         r.end()?;
         Ok(creation)
     }
+}
+
+record! {
+    ShardCreation as CreationWithoutFounders { shard, kind, created; without founders = Vec::new() }
 }
 
 impl From<&ShardRecord> for ShardCreation {
@@ -296,7 +216,7 @@ impl From<&ShardRecord> for ShardCreation {
 mod tests {
     use super::*;
     use crate::metadata::levels::Levels;
-    use ottla_storage::ids::ReplicaId;
+    use crate::metadata::liveness::Liveness;
 
     #[test]
     fn what_0_2_0_and_0_3_0_wrote_of_a_shard_is_read() {
@@ -369,7 +289,10 @@ mod tests {
                 .to_vec();
         let end = upside_down.len();
         upside_down[end - 2] = 0;
-        assert_eq!(Record::decode(&node_key(NodeId(3)), &upside_down), Err(CodecError::Value("feature levels")));
+        assert_eq!(
+            Record::decode(&RecordKey::Node(NodeId(3)).encode(), &upside_down),
+            Err(CodecError::Value("feature levels"))
+        );
     }
 
     #[test]

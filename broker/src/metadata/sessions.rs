@@ -19,7 +19,7 @@ use ottla_storage::ids::RaftIndex;
 use super::fencing;
 use super::image::MetadataImage;
 use super::liveness::{FenceReason, Liveness, LivenessChange};
-use crate::codec::{CodecError, Reader, Writer};
+use crate::codec::record;
 
 /// One heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +29,8 @@ pub(super) struct Heartbeat {
     pub(super) epoch: RaftIndex,
 }
 
-impl Heartbeat {
-    pub(super) fn write(self, w: &mut Writer) {
-        w.i32(self.node.0).u64(self.epoch.0);
-    }
-
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        Ok(Self { node: NodeId(r.i32("node id")?), epoch: RaftIndex(r.u64("epoch")?) })
-    }
+record! {
+    Heartbeat { node, epoch }
 }
 
 /// The session of one node.

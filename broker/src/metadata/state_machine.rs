@@ -20,7 +20,7 @@ use super::command::{self, Command, Decision};
 use super::image::{Intent, IntentKey, IntentKind, MetadataImage, NodeState, PartitionRoute, ShardId, Topic};
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::Liveness;
-use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
+use super::records::{ClusterRecord, Record, RecordKey, TopicRecord};
 use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
@@ -191,7 +191,7 @@ impl MetadataStateMachine {
                 checksum: self.checksum,
                 level: self.image.level,
             };
-            self.dirty.insert(cluster_key(), Some(Record::Cluster(cluster).value()));
+            self.dirty.insert(RecordKey::Cluster.encode(), Some(Record::Cluster(cluster).value()));
         }
         self.counters_dirty = false;
         std::mem::take(&mut self.dirty).into_iter().collect()
@@ -276,7 +276,7 @@ impl MetadataStateMachine {
             Command::AllocateProducerIds { count } => return self.allocate_producer_ids(count),
             Command::EndIntent { key, end: _ } => match self.image.intents.remove(&key) {
                 Some(_) => {
-                    self.forget(intent_key(&key));
+                    self.forget(RecordKey::Intent(key).encode());
                     Ok(())
                 }
                 None => Err(Refusal::NoSuchIntent),
@@ -354,7 +354,7 @@ impl MetadataStateMachine {
     fn delete_topic(&mut self, index: RaftIndex, id: &Uuid) -> Result<(), Refusal> {
         let topic = self.image.topics_by_id.remove(id).ok_or(Refusal::NoSuchTopic)?;
         self.image.topics.remove(&topic.name);
-        self.forget(topic_key(id));
+        self.forget(RecordKey::Topic(*id).encode());
         self.count_partitions(topic.partitions.iter().map(|route| route.shard), -1);
         self.add_intents(index, IntentKind::Drop, id, &topic.partitions, 0);
         Ok(())
@@ -396,7 +396,7 @@ impl MetadataStateMachine {
             return Err(Refusal::NoSuchNode);
         }
         if values.is_empty() {
-            self.forget(broker_config_key(node));
+            self.forget(RecordKey::BrokerConfig(node).encode());
             Arc::make_mut(&mut self.image.broker_configs).remove(&node);
         } else {
             self.note(&Record::BrokerConfig(node, values.clone()));

@@ -14,16 +14,17 @@
 //! keys are big-endian, so that they sort as partitions do.
 
 use bytes::Bytes;
-use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
+use ottla_protocol::ids::{Offset, PartitionId, ProducerId};
 use ottla_storage::ids::RaftIndex;
 
 use super::epochs::{EpochHistory, EpochStart};
 use super::producer_state::{BATCHES_REMEMBERED_MAX, ProducerHistory, RememberedBatch};
-use crate::codec::{CodecError, Reader, Writer};
+use crate::codec::{
+    CodecError, Counted, Encoding, OrMinusOne, Reader, Rest, Sorted, Value, Writer, decode, decode_version, encode,
+    encode_version, record,
+};
 
 const VERSION: u8 = 1;
-const NO_TRANSACTION: i64 = -1;
-const FLAG_LOG_APPEND_TIME: u8 = 1;
 
 /// A key of the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,34 +39,11 @@ pub(crate) enum Key {
 
 impl Key {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Writer::with_capacity(32);
-        match self {
-            Self::Shard => out.u8(1),
-            Self::Partition(id) => out.u8(2).partition(*id),
-            Self::Epochs(id) => out.u8(3).partition(*id),
-            Self::Producer(id, producer) => out.u8(4).partition(*id).sorted_i64(producer.0),
-            Self::Dropped(id) => out.u8(5).partition(*id),
-            Self::Group(id, key) => out.u8(6).partition(*id).bytes(key),
-        }
-        .finish()
+        encode(self)
     }
 
     pub(crate) fn decode(key: &Bytes) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(key);
-        let decoded = match reader.u8("key")? {
-            1 => Self::Shard,
-            2 => Self::Partition(reader.partition()?),
-            3 => Self::Epochs(reader.partition()?),
-            4 => Self::Producer(reader.partition()?, ProducerId(reader.sorted_i64("producer id")?)),
-            5 => Self::Dropped(reader.partition()?),
-            6 => {
-                let id = reader.partition()?;
-                return Ok(Self::Group(id, Bytes::copy_from_slice(reader.rest())));
-            }
-            tag => return Err(CodecError::Tag("key", tag)),
-        };
-        reader.end()?;
-        Ok(decoded)
+        decode(key, "key")
     }
 }
 
@@ -81,27 +59,11 @@ pub(crate) struct ShardValue {
 
 impl ShardValue {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Writer::with_capacity(48);
-        out.u8(VERSION);
-        out.i64(self.clock_ms);
-        out.u64(self.term);
-        out.u64(self.order);
-        out.u64(self.checksum);
-        out.u64(self.floor.0);
-        out.finish()
+        encode_version(VERSION, self)
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::of_version(value, VERSION)?;
-        let decoded = Self {
-            clock_ms: reader.i64("clock")?,
-            term: reader.u64("term")?,
-            order: reader.u64("order")?,
-            checksum: reader.u64("checksum")?,
-            floor: RaftIndex(reader.u64("floor")?),
-        };
-        reader.end()?;
-        Ok(decoded)
+        decode_version(VERSION, value, "shard")
     }
 }
 
@@ -118,120 +80,86 @@ pub(crate) struct PartitionValue {
 
 impl PartitionValue {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Writer::with_capacity(40);
-        out.u8(VERSION);
-        out.u64(self.intent.0);
-        out.i32(self.epoch_base);
-        out.i64(self.log_start.0);
-        out.i64(self.next_offset.0);
-        out.i64(self.last_stable.0);
-        out.finish()
+        encode_version(VERSION, self)
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::of_version(value, VERSION)?;
-        let decoded = Self {
-            intent: RaftIndex(reader.u64("intent")?),
-            epoch_base: reader.i32("epoch base")?,
-            log_start: Offset(reader.i64("log start")?),
-            next_offset: Offset(reader.i64("next offset")?),
-            last_stable: Offset(reader.i64("last stable")?),
-        };
-        reader.end()?;
-        Ok(decoded)
+        decode_version(VERSION, value, "partition")
     }
 }
 
 pub(crate) fn encode_epochs(history: &EpochHistory) -> Bytes {
-    let mut out = Writer::with_capacity(8 + history.starts().len() * 12);
-    out.u8(VERSION);
-    out.count_u32(history.starts().len());
-    for known in history.starts() {
-        out.i32(known.epoch.0);
-        out.i64(known.start.0);
-    }
-    out.finish()
+    let mut w = Writer::with_capacity(8 + history.starts().len() * 12);
+    Epochs::write_slice(history.starts(), w.u8(VERSION));
+    w.finish()
 }
 
 pub(crate) fn decode_epochs(value: &[u8]) -> Result<EpochHistory, CodecError> {
-    let mut reader = Reader::of_version(value, VERSION)?;
-    let count = reader.count_u32(12, "epochs")?;
-    let mut starts = Vec::with_capacity(count);
-    for _ in 0..count {
-        starts.push(EpochStart { epoch: LeaderEpoch(reader.i32("epoch")?), start: Offset(reader.i64("start")?) });
-    }
-    reader.end()?;
+    let mut r = Reader::of_version(value, VERSION)?;
+    let starts = Epochs::read(&mut r, "epochs")?;
+    r.end()?;
     Ok(EpochHistory::restored(starts))
 }
 
 pub(crate) fn encode_producer(history: &ProducerHistory) -> Bytes {
-    let mut out = Writer::with_capacity(48 + history.batches.len() * 25);
-    out.u8(VERSION);
-    out.i16(history.epoch);
-    out.i64(history.timestamp_ms);
-    out.i64(history.seen_ms);
-    out.u64(history.order);
-    out.i32(history.coordinator_epoch);
-    out.i64(history.transaction_start.map_or(NO_TRANSACTION, |offset| offset.0));
-    out.u8(u8::try_from(history.batches.len()).unwrap_or(u8::MAX));
-    for batch in &history.batches {
-        out.i32(batch.first_sequence);
-        out.i32(batch.last_sequence);
-        out.i64(batch.base_offset.0);
-        out.i64(batch.timestamp_ms);
-        out.u8(if batch.log_append_time { FLAG_LOG_APPEND_TIME } else { 0 });
-    }
-    out.finish()
+    let mut w = Writer::with_capacity(48 + history.batches.len() * 25);
+    history.write(w.u8(VERSION));
+    w.finish()
 }
 
 pub(crate) fn decode_producer(value: &[u8]) -> Result<ProducerHistory, CodecError> {
-    let mut reader = Reader::of_version(value, VERSION)?;
-    let mut history = ProducerHistory {
-        epoch: reader.i16("epoch")?,
-        timestamp_ms: reader.i64("timestamp")?,
-        seen_ms: reader.i64("seen")?,
-        order: reader.u64("order")?,
-        coordinator_epoch: reader.i32("coordinator epoch")?,
-        transaction_start: Some(reader.i64("transaction start")?)
-            .filter(|offset| *offset != NO_TRANSACTION)
-            .map(Offset),
-        batches: Vec::new(),
-    };
-    let count = usize::from(reader.u8("batches")?);
-    if count > BATCHES_REMEMBERED_MAX {
-        return Err(CodecError::Limit("batches"));
-    }
-    for _ in 0..count {
-        history.batches.push(RememberedBatch {
-            first_sequence: reader.i32("first sequence")?,
-            last_sequence: reader.i32("last sequence")?,
-            base_offset: Offset(reader.i64("base offset")?),
-            timestamp_ms: reader.i64("timestamp")?,
-            log_append_time: reader.u8("log append time")? & FLAG_LOG_APPEND_TIME != 0,
-        });
-    }
-    reader.end()?;
-    Ok(history)
+    decode_version(VERSION, value, "producer")
 }
 
 pub(crate) fn encode_dropped(intent: RaftIndex) -> Bytes {
-    let mut out = Writer::with_capacity(9);
-    out.u8(VERSION);
-    out.u64(intent.0);
-    out.finish()
+    encode_version(VERSION, &intent)
 }
 
 pub(crate) fn decode_dropped(value: &[u8]) -> Result<RaftIndex, CodecError> {
-    let mut reader = Reader::of_version(value, VERSION)?;
-    let intent = RaftIndex(reader.u64("intent")?);
-    reader.end()?;
-    Ok(intent)
+    decode_version(VERSION, value, "intent")
+}
+
+/// As many as there are: a partition has one for each epoch that wrote to it.
+type Epochs = Counted<u32, { u32::MAX as usize }>;
+
+record! {
+    enum Key {
+        1 Shard,
+        2 Partition(id),
+        3 Epochs(id),
+        4 Producer(id, producer: Sorted),
+        5 Dropped(id),
+        6 Group(id, key: Rest),
+    }
+
+    ShardValue { clock_ms, term, order, checksum, floor }
+    PartitionValue { intent, epoch_base, log_start, next_offset, last_stable }
+    EpochStart { epoch, start }
+    ProducerHistory {
+        epoch, timestamp_ms, seen_ms, order, coordinator_epoch, transaction_start: OrMinusOne,
+        batches: Counted<u8, BATCHES_REMEMBERED_MAX>
+    }
+    RememberedBatch { first_sequence, last_sequence, base_offset, timestamp_ms, log_append_time: LowestBit }
+}
+
+/// A flag of which the other bits are kept for later ones.
+struct LowestBit;
+
+impl Encoding<bool> for LowestBit {
+    fn write(value: &bool, w: &mut Writer) {
+        w.u8(u8::from(*value));
+    }
+
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<bool, CodecError> {
+        r.u8(what).map(|flags| flags & 1 != 0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use ottla_protocol::ids::LeaderEpoch;
     use proptest::prelude::*;
     use uuid::Uuid;
 

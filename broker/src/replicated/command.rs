@@ -20,7 +20,7 @@ use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::ids::RaftIndex;
 
-use crate::codec::{CodecError, PARTITION_ID_BYTES, Reader, Writer};
+use crate::codec::{CodecError, Counted, Encoding, Reader, Writer, decode_version, encode_version, record};
 
 /// Version of the command format.
 const VERSION: u8 = 1;
@@ -66,14 +66,13 @@ pub struct DroppedPartition {
 
 /// Why a log start moves; kept in the log for diagnosis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum LogStartReason {
     /// Past `retention.ms` or `retention.bytes`.
-    Retention = 1,
+    Retention,
     /// DeleteRecords.
-    DeleteRecords = 2,
+    DeleteRecords,
     /// State is in the checkpoint: internal topics.
-    Checkpointed = 3,
+    Checkpointed,
 }
 
 /// A partition's log start moves up; clamped at apply.
@@ -119,139 +118,65 @@ impl Command {
     /// The command as the entry's payload.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::with_capacity(64);
-        out.u8(VERSION);
-        match self {
-            Self::Data(decisions) => encode_data(&mut out, decisions),
-            Self::Adopt(partitions) => {
-                out.u8(2);
-                out.count_u32(partitions.len());
-                for partition in partitions {
-                    out.partition(partition.id);
-                    out.u64(partition.intent.0);
-                    out.i32(partition.epoch_base);
-                }
-            }
-            Self::Drop(partitions) => {
-                out.u8(3);
-                out.count_u32(partitions.len());
-                for partition in partitions {
-                    out.partition(partition.id);
-                    out.u64(partition.intent.0);
-                }
-            }
-            Self::SetLogStart(changes) => {
-                out.u8(4);
-                out.count_u32(changes.len());
-                for change in changes {
-                    out.partition(change.id);
-                    out.i64(change.offset.0);
-                    out.u8(change.reason as u8);
-                }
-            }
-            Self::ExpireProducers { cutoff_ms } => {
-                out.u8(5);
-                out.i64(*cutoff_ms);
-            }
-            Self::ForgetDropped { floor } => {
-                out.u8(6);
-                out.u64(floor.0);
-            }
-            Self::SetClock { to_ms } => {
-                out.u8(24);
-                out.i64(*to_ms);
-            }
-        }
-        out.finish()
+        encode_version(VERSION, self)
     }
 
     /// Reads a payload back; every length is checked.
     pub fn decode(payload: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::of_version(payload, VERSION)?;
-        let command = match reader.u8("command")? {
-            1 => Self::Data(decode_data(&mut reader)?),
-            2 => Self::Adopt(decode_adopted(&mut reader)?),
-            3 => Self::Drop(decode_dropped(&mut reader)?),
-            4 => Self::SetLogStart(decode_log_starts(&mut reader)?),
-            5 => Self::ExpireProducers { cutoff_ms: reader.i64("cutoff")? },
-            6 => Self::ForgetDropped { floor: RaftIndex(reader.u64("floor")?) },
-            24 => Self::SetClock { to_ms: reader.i64("clock")? },
-            kind => return Err(CodecError::Tag("command", kind)),
-        };
-        reader.end()?;
-        Ok(command)
+        decode_version(VERSION, payload, "command")
     }
 }
 
-fn limited(count: usize, max: usize, what: &'static str) -> Result<usize, CodecError> {
-    if count <= max { Ok(count) } else { Err(CodecError::Limit(what)) }
+record! {
+    AdoptedPartition { id, intent, epoch_base }
+    DroppedPartition { id, intent }
+    LogStartChange { id, offset, reason }
+    enum LogStartReason { 1 Retention, 2 DeleteRecords, 3 Checkpointed }
+
+    enum Command {
+        1 Data(batches: Decisions),
+        2 Adopt(partitions: Counted<u32, PARTITIONS_PER_ENTRY_MAX>),
+        3 Drop(partitions: Counted<u32, PARTITIONS_PER_ENTRY_MAX>),
+        4 SetLogStart(log_starts: Counted<u32, PARTITIONS_PER_ENTRY_MAX>),
+        5 ExpireProducers { cutoff_ms },
+        6 ForgetDropped { floor },
+        24 SetClock { to_ms },
+    }
 }
 
-fn encode_data(out: &mut Writer, decisions: &[BatchDecision]) {
-    out.u8(1);
-    out.count_u32(decisions.len());
-    for decision in decisions {
-        let guard = if decision.guard.is_some() { FLAG_GUARD } else { 0 };
-        let coordinator = if decision.coordinator { FLAG_COORDINATOR } else { 0 };
-        out.u8(guard | coordinator);
-        if let Some(guard) = &decision.guard {
-            out.blob(guard);
+/// The decisions of a Data entry. By hand: flags share a byte and decide whether a guard follows, and every entry of
+/// clients' records passes here.
+struct Decisions;
+
+impl Encoding<Vec<BatchDecision>> for Decisions {
+    fn write(decisions: &Vec<BatchDecision>, w: &mut Writer) {
+        w.count_u32(decisions.len());
+        for decision in decisions {
+            let guard = if decision.guard.is_some() { FLAG_GUARD } else { 0 };
+            let coordinator = if decision.coordinator { FLAG_COORDINATOR } else { 0 };
+            w.u8(guard | coordinator);
+            if let Some(guard) = &decision.guard {
+                w.blob(guard);
+            }
         }
     }
-}
 
-fn decode_data(reader: &mut Reader<'_>) -> Result<Vec<BatchDecision>, CodecError> {
-    let count = limited(reader.count_u32(1, "batches")?, BATCHES_PER_ENTRY_MAX, "batches")?;
-    let mut decisions = Vec::with_capacity(count);
-    for _ in 0..count {
-        let flags = reader.u8("flags")?;
-        if flags & !FLAGS_KNOWN != 0 {
-            return Err(CodecError::Tag("flags", flags));
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Vec<BatchDecision>, CodecError> {
+        let count = r.count_u32(1, what)?;
+        if count > BATCHES_PER_ENTRY_MAX {
+            return Err(CodecError::Limit(what));
         }
-        let guard = if flags & FLAG_GUARD == 0 { None } else { Some(reader.blob("guard")?) };
-        decisions.push(BatchDecision { coordinator: flags & FLAG_COORDINATOR != 0, guard });
+        let mut decisions = Vec::with_capacity(count);
+        for _ in 0..count {
+            let flags = r.u8("flags")?;
+            if flags & !FLAGS_KNOWN != 0 {
+                return Err(CodecError::Tag("flags", flags));
+            }
+            let guard = if flags & FLAG_GUARD == 0 { None } else { Some(r.blob("guard")?) };
+            decisions.push(BatchDecision { coordinator: flags & FLAG_COORDINATOR != 0, guard });
+        }
+        Ok(decisions)
     }
-    Ok(decisions)
-}
-
-fn decode_adopted(reader: &mut Reader<'_>) -> Result<Vec<AdoptedPartition>, CodecError> {
-    let count =
-        limited(reader.count_u32(PARTITION_ID_BYTES + 12, "partitions")?, PARTITIONS_PER_ENTRY_MAX, "partitions")?;
-    let mut partitions = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (id, intent, epoch_base) =
-            (reader.partition()?, RaftIndex(reader.u64("intent")?), reader.i32("epoch base")?);
-        partitions.push(AdoptedPartition { id, intent, epoch_base });
-    }
-    Ok(partitions)
-}
-
-fn decode_dropped(reader: &mut Reader<'_>) -> Result<Vec<DroppedPartition>, CodecError> {
-    let count =
-        limited(reader.count_u32(PARTITION_ID_BYTES + 8, "partitions")?, PARTITIONS_PER_ENTRY_MAX, "partitions")?;
-    let mut partitions = Vec::with_capacity(count);
-    for _ in 0..count {
-        partitions.push(DroppedPartition { id: reader.partition()?, intent: RaftIndex(reader.u64("intent")?) });
-    }
-    Ok(partitions)
-}
-
-fn decode_log_starts(reader: &mut Reader<'_>) -> Result<Vec<LogStartChange>, CodecError> {
-    let count =
-        limited(reader.count_u32(PARTITION_ID_BYTES + 9, "log starts")?, PARTITIONS_PER_ENTRY_MAX, "log starts")?;
-    let mut changes = Vec::with_capacity(count);
-    for _ in 0..count {
-        let id = reader.partition()?;
-        let offset = Offset(reader.i64("log start")?);
-        let reason = match reader.u8("reason")? {
-            1 => LogStartReason::Retention,
-            2 => LogStartReason::DeleteRecords,
-            3 => LogStartReason::Checkpointed,
-            tag => return Err(CodecError::Tag("reason", tag)),
-        };
-        changes.push(LogStartChange { id, offset, reason });
-    }
-    Ok(changes)
 }
 
 #[cfg(test)]

@@ -25,13 +25,14 @@ fn id(index: i32) -> PartitionId {
 pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
     let guarded = BatchDecision { coordinator: true, guard: Some(Bytes::from_static(b"guard")) };
     let adopted = |index| AdoptedPartition { id: id(index), intent: RaftIndex(7), epoch_base: 3 };
-    let start = LogStartChange { id: id(1), offset: Offset(1 << 33), reason: LogStartReason::DeleteRecords };
+    let reasons = [LogStartReason::DeleteRecords, LogStartReason::Retention, LogStartReason::Checkpointed];
+    let starts = reasons.map(|reason| LogStartChange { id: id(1), offset: Offset(1 << 33), reason });
     let commands = [
         Command::Data(Vec::new()),
         Command::Data(vec![BatchDecision::default(), guarded]),
         Command::Adopt(vec![adopted(0), adopted(1)]),
         Command::Drop(vec![DroppedPartition { id: id(2), intent: RaftIndex(8) }]),
-        Command::SetLogStart(vec![start]),
+        Command::SetLogStart(starts.to_vec()),
         Command::ExpireProducers { cutoff_ms: 1_000 },
         Command::ForgetDropped { floor: RaftIndex(9) },
         Command::SetClock { to_ms: 2_000 },

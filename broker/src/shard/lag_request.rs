@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use ottla_protocol::ids::Offset;
 use uuid::Uuid;
 
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::{CodecError, Value, Varint, VarintOrZero, Writer, decode, record, write_list};
 
 /// Answers another node's request about the groups that are coordinated here.
 pub(crate) type GroupsService = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
@@ -68,90 +68,31 @@ pub(crate) enum EndsAnswer {
     Ends(PartitionEnds),
 }
 
-/// Offsets and times are not negative; one that is counts as 0.
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-fn signed(value: u64, what: &'static str) -> Result<i64, CodecError> {
-    i64::try_from(value).map_err(|_| CodecError::Value(what))
-}
-
-/// 0 for none, else the value + 1.
-fn write_optional(w: &mut Writer, value: Option<i64>) {
-    w.varint(value.map_or(0, |value| unsigned(value) + 1));
-}
-
-fn read_optional(r: &mut Reader<'_>, what: &'static str) -> Result<Option<i64>, CodecError> {
-    r.varint(what)?.checked_sub(1).map(|value| signed(value, what)).transpose()
-}
-
-impl LagRequest {
-    pub(super) fn write(&self, w: &mut Writer) {
-        match self {
-            Self::Ends(topics) => {
-                write_list(w.u8(0), topics.iter(), |w, topic| {
-                    write_list(w.uuid(&topic.topic), topic.partitions.iter(), |w, at| {
-                        w.varint(u64::from(at.partition.unsigned_abs())).varint(unsigned(at.position.0));
-                        write_optional(w, at.known.map(|known| known.0));
-                        w.u8(u8::from(at.needs_time));
-                    });
-                });
-            }
-            Self::Groups(request) => drop(w.u8(1).blob(request)),
-        }
+record! {
+    enum LagRequest {
+        0 Ends(topics),
+        1 Groups(request),
     }
+    TopicPositions { topic, partitions }
+    CommittedPosition { partition: Varint, position: Varint, known: VarintOrZero, needs_time }
 
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        match r.u8("request about lag")? {
-            0 => Ok(Self::Ends(read_list(r, "topics", |r| {
-                let topic = r.uuid("topic id")?;
-                let partitions = read_list(r, "positions", |r| {
-                    let partition =
-                        i32::try_from(r.varint("partition")?).map_err(|_| CodecError::Value("partition"))?;
-                    let position = Offset(signed(r.varint("position")?, "position")?);
-                    let known = read_optional(r, "known high watermark")?.map(Offset);
-                    Ok(CommittedPosition { partition, position, known, needs_time: r.u8("needs time")? != 0 })
-                })?;
-                Ok(TopicPositions { topic, partitions })
-            })?)),
-            1 => Ok(Self::Groups(r.blob("request for groups")?)),
-            tag => Err(CodecError::Tag("request about lag", tag)),
-        }
+    enum EndsAnswer {
+        0 Unchanged,
+        1 NotLeader,
+        2 Ends(ends),
     }
+    PartitionEnds { log_start: Varint, high_watermark: Varint, last_stable: Varint, first_uncommitted_ms: VarintOrZero }
 }
 
 impl EndsAnswer {
     pub(super) fn encode_all(answers: &[Self]) -> Bytes {
         let mut w = Writer::default();
-        write_list(&mut w, answers.iter(), |w, answer| match answer {
-            Self::Unchanged => drop(w.u8(0)),
-            Self::NotLeader => drop(w.u8(1)),
-            Self::Ends(ends) => {
-                w.u8(2).varint(unsigned(ends.log_start.0)).varint(unsigned(ends.high_watermark.0));
-                w.varint(unsigned(ends.last_stable.0));
-                write_optional(w, ends.first_uncommitted_ms);
-            }
-        });
+        write_list(&mut w, answers.iter(), |w, answer| answer.write(w));
         w.finish()
     }
 
     pub(super) fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, CodecError> {
-        let mut r = Reader::new(bytes);
-        let answers = read_list(&mut r, "answers", |r| match r.u8("answer")? {
-            0 => Ok(Self::Unchanged),
-            1 => Ok(Self::NotLeader),
-            2 => {
-                let mut offset = |what| r.varint(what).and_then(|value| signed(value, what)).map(Offset);
-                let (log_start, high_watermark) = (offset("log start")?, offset("high watermark")?);
-                let last_stable = offset("last stable offset")?;
-                let first_uncommitted_ms = read_optional(r, "timestamp")?;
-                Ok(Self::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms }))
-            }
-            tag => Err(CodecError::Tag("answer about ends", tag)),
-        })?;
-        r.end()?;
-        Ok(answers)
+        decode(bytes, "answers")
     }
 }
 
@@ -159,6 +100,7 @@ impl EndsAnswer {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::codec::encode;
 
     fn at(partition: i32, known: Option<i64>) -> CommittedPosition {
         CommittedPosition { partition, position: Offset(300), known: known.map(Offset), needs_time: known.is_none() }
@@ -174,13 +116,11 @@ mod tests {
             TopicPositions { topic: Uuid::from_u128(8), partitions: Vec::new() },
         ];
         for request in [LagRequest::Ends(topics), LagRequest::Groups(Bytes::from_static(b"above"))] {
-            let mut w = Writer::default();
-            request.write(&mut w);
-            let bytes = w.finish();
-            assert!((0..bytes.len()).all(|cut| LagRequest::read(&mut Reader::new(&bytes[..cut])).is_err()));
-            assert_eq!(LagRequest::read(&mut Reader::new(&bytes)), Ok(request));
+            let bytes = encode(&request);
+            assert!((0..bytes.len()).all(|cut| decode::<LagRequest>(&bytes[..cut], "request").is_err()));
+            assert_eq!(decode(&bytes, "request"), Ok(request));
         }
-        assert!(LagRequest::read(&mut Reader::new(&[2])).is_err());
+        assert!(decode::<LagRequest>(&[2], "request").is_err());
     }
 
     #[test]

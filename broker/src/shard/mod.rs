@@ -12,6 +12,8 @@ mod cut_points;
 pub(crate) mod data_waiters;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod group;
 mod handle;
 pub(crate) mod idempotence_fence;

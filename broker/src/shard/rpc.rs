@@ -17,7 +17,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 
 use super::lag_request::LagRequest;
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::{CodecError, Padded, Writer, decode, decode_version, encode, encode_version, record};
 use crate::metadata::ShardId;
 
 const VERSION: u8 = 1;
@@ -91,89 +91,38 @@ pub enum ElectionOutcome {
 
 impl NodeRequest {
     pub(super) fn encode(&self) -> Bytes {
-        let mut w = Writer::default();
-        w.u8(VERSION);
-        match self {
-            Self::LeadershipUpdate(update) => {
-                w.u8(0).i32(update.node.0).u64(update.session).u64(update.number).i64(update.wall_ms);
-                write_list(&mut w, update.led.iter(), |w, (shard, led)| {
-                    w.u64(shard.0).u64(led.term);
-                    write_list(w, led.in_sync.iter(), |w, replica| {
-                        w.u64(replica.0);
-                    });
-                });
-            }
-            Self::ElectPreferred(shard) => drop(w.u8(1).u64(shard.0)),
-            Self::Ping => drop(w.u8(2)),
-            Self::ConsumerLag(request) => request.write(w.u8(3)),
-            Self::SetClock(shard, to_ms) => {
-                w.u8(5).u64(shard.0).u8(u8::from(to_ms.is_some())).i64(to_ms.unwrap_or_default());
-            }
-        }
-        w.finish()
+        encode_version(VERSION, self)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = Reader::of_version(bytes, VERSION)?;
-        let request = match r.u8("node request")? {
-            0 => {
-                let (node, session) = (NodeId(r.i32("node id")?), r.u64("session")?);
-                let (number, wall_ms) = (r.u64("number")?, r.i64("wall clock")?);
-                let led = read_list(&mut r, "shards led", |r| {
-                    let (shard, term) = (ShardId(r.u64("shard")?), r.u64("term")?);
-                    let in_sync = read_list(r, "replicas in sync", |r| r.u64("replica").map(ReplicaId))?;
-                    Ok((shard, LedShard { term, in_sync: in_sync.into() }))
-                })?;
-                Self::LeadershipUpdate(LeadershipUpdate {
-                    node,
-                    session,
-                    number,
-                    wall_ms,
-                    led: led.into_iter().collect(),
-                })
-            }
-            1 => Self::ElectPreferred(ShardId(r.u64("shard")?)),
-            2 => Self::Ping,
-            3 => Self::ConsumerLag(LagRequest::read(&mut r)?),
-            5 => {
-                let (shard, is_named) = (ShardId(r.u64("shard")?), r.u8("a time follows")?);
-                let to_ms = r.i64("time")?;
-                match is_named {
-                    0 => Self::SetClock(shard, None),
-                    1 => Self::SetClock(shard, Some(to_ms)),
-                    tag => return Err(CodecError::Tag("a time follows", tag)),
-                }
-            }
-            tag => return Err(CodecError::Tag("node request", tag)),
-        };
-        r.end()?;
-        Ok(request)
+        decode_version(VERSION, bytes, "node request")
     }
+}
+
+record! {
+    enum NodeRequest {
+        0 LeadershipUpdate(update),
+        1 ElectPreferred(shard),
+        2 Ping,
+        3 ConsumerLag(request),
+        5 SetClock(shard, to_ms: Padded<0>),
+    }
+    LeadershipUpdate { node, session, number, wall_ms, led }
+    LedShard { term, in_sync }
+    enum ElectionOutcome { 0 Done, 1 NotNeeded, 2 NotAvailable, 3 NotLeader, 4 TimedOut }
 }
 
 impl ElectionOutcome {
     pub(super) fn encode(self) -> Bytes {
-        Bytes::copy_from_slice(&[match self {
-            Self::Done => 0,
-            Self::NotNeeded => 1,
-            Self::NotAvailable => 2,
-            Self::NotLeader => 3,
-            Self::TimedOut => 4,
-        }])
+        encode(&self)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes {
-            [0] => Some(Self::Done),
-            [1] => Some(Self::NotNeeded),
-            [2] => Some(Self::NotAvailable),
-            [3] => Some(Self::NotLeader),
-            [4] => Some(Self::TimedOut),
-            _ => None,
-        }
+        decode(bytes, "outcome").ok()
     }
 }
 
+/// By hand: the clock has its bytes in every outcome.
 impl SetClockOutcome {
     pub(super) fn encode(self) -> Bytes {
         let (outcome, clock_ms) = match self {

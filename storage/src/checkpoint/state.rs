@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ottla_protocol::ids::PartitionId;
+use ottla_protocol::ids::{Offset, PartitionId};
 use uuid::Uuid;
 
 use crate::entry::Vote;
@@ -50,7 +50,7 @@ pub(crate) struct ReplicaState {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
-    pub(crate) log_starts: BTreeMap<ExtentKey, i64>,
+    pub(crate) log_starts: BTreeMap<ExtentKey, Offset>,
     /// The runs that hold live batches.
     pub(crate) runs: BTreeMap<RunId, Listing>,
     /// The id of the next run.
@@ -66,7 +66,7 @@ pub(crate) enum Operation {
     Put { replica: ReplicaId, key: Bytes, value: Bytes },
     Delete { replica: ReplicaId, key: Bytes },
     Remove(ReplicaId),
-    LogStart(ExtentKey, i64),
+    LogStart(ExtentKey, Offset),
     Forget(ExtentKey),
     Run(Listing),
     DropRun(RunId),
@@ -211,7 +211,7 @@ impl Operation {
             Self::LogStart(key, log_start) => {
                 out.push(5);
                 put_key(out, key);
-                out.extend_from_slice(&log_start.to_le_bytes());
+                out.extend_from_slice(&log_start.0.to_le_bytes());
             }
             Self::Forget(key) => {
                 out.push(6);
@@ -311,7 +311,7 @@ impl Operations {
             2 => Operation::Put { replica: self.replica()?, key: self.bytes()?, value: self.bytes()? },
             3 => Operation::Delete { replica: self.replica()?, key: self.bytes()? },
             4 => Operation::Remove(self.replica()?),
-            5 => Operation::LogStart(self.key()?, i64::from_le_bytes(self.array()?)),
+            5 => Operation::LogStart(self.key()?, Offset(i64::from_le_bytes(self.array()?))),
             6 => Operation::Forget(self.key()?),
             7 => Operation::Run(self.run()?),
             8 => Operation::DropRun(RunId(self.u64()?)),

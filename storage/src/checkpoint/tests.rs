@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_protocol::ids::PartitionId;
+use ottla_protocol::ids::{Offset, PartitionId};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -96,7 +96,7 @@ fn operations(number: u64, transaction: &Transaction) -> Vec<Operation> {
     }));
     operations
         .extend(transaction.deletes.iter().map(|key| Operation::Delete { replica, key: Bytes::from(vec![*key]) }));
-    operations.push(Operation::LogStart(key, transaction.log_start));
+    operations.push(Operation::LogStart(key, Offset(transaction.log_start)));
     let run = Listing {
         id: RunId(number),
         replica,

@@ -46,13 +46,13 @@ impl DataDir {
     pub async fn export(&self, request: ReadRequest) -> Result<Exported, ReadError> {
         // The requesting replica may be ahead of this one.
         let end = self.index.partition(request.key).and_then(|known| known.read().end_offset());
-        let up_to = request.up_to.min(Offset(end.unwrap_or(0)));
+        let up_to = request.up_to.min(end.unwrap_or(Offset(0)));
         let plan = self.plan_read(ReadRequest { up_to, ..request }).await?;
         let entries: Vec<_> =
             plan.indexed_batches().map(|indexed| (indexed.bytes as usize, indexed.max_timestamp_ms)).collect();
-        let log_start = Offset(self.index.log_start(request.key));
+        let log_start = self.index.log_start(request.key);
         // All data of a removed replica counts as expired: the requesting replica must not take that for the truth.
-        if log_start.0 == GONE && self.log.replica(request.key.replica).is_none() {
+        if log_start == GONE && self.log.replica(request.key.replica).is_none() {
             return Err(ReadError::Moved(request.from));
         }
         if entries.is_empty() {

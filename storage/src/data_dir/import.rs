@@ -48,11 +48,11 @@ pub struct Import {
     runs: Vec<Run>,
     made: Vec<RunId>,
     /// Offset up to which each partition was received.
-    taken: BTreeMap<PartitionId, i64>,
+    taken: BTreeMap<PartitionId, Offset>,
     /// The same without the run that is being written.
-    ended: BTreeMap<PartitionId, i64>,
+    ended: BTreeMap<PartitionId, Offset>,
     /// Offset below which the source's data has expired.
-    expired: BTreeMap<PartitionId, i64>,
+    expired: BTreeMap<PartitionId, Offset>,
 }
 
 fn invalid(what: String) -> io::Error {
@@ -105,22 +105,22 @@ impl Import {
     }
 
     /// The offset after the last batch that is here.
-    fn end(&self, partition: PartitionId) -> i64 {
+    fn end(&self, partition: PartitionId) -> Offset {
         let taken = self.taken.get(&partition).copied();
         let own = || self.directory.index.partition(self.key(partition)).and_then(|known| known.read().end_offset());
-        taken.or_else(own).unwrap_or(0)
+        taken.or_else(own).unwrap_or(Offset(0))
     }
 
     /// The first missing offset of the partition.
     #[must_use]
     pub fn position(&self, partition: PartitionId) -> Offset {
-        Offset(self.end(partition).max(self.expired.get(&partition).copied().unwrap_or(0)))
+        self.end(partition).max(self.expired.get(&partition).copied().unwrap_or(Offset(0)))
     }
 
     /// Skips the offsets below this one: they have expired.
     pub fn skip_to(&mut self, partition: PartitionId, offset: Offset) {
         let expired = self.expired.entry(partition).or_default();
-        *expired = offset.0.max(*expired);
+        *expired = offset.max(*expired);
     }
 
     /// Adds the next batch of a partition; its checksum must hold. After a disk error some batches are missing again: see
@@ -128,12 +128,12 @@ impl Import {
     pub async fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> io::Result<()> {
         let header = BatchHeader::parse(&batch.data).ok_or_else(|| invalid(format!("no batch of {partition}")))?;
         // The batch in which the partition begins is whole.
-        let (base, end) = (header.base_offset.0, self.end(partition));
+        let (base, end) = (header.base_offset, self.end(partition));
         if base < end {
             return Err(invalid(format!("a batch of {partition} at {base}, but {end} comes next")));
         }
         // A batch that is damaged at the source must not become a gap here.
-        let missing = self.position(partition).0;
+        let missing = self.position(partition);
         if base > missing {
             return Err(invalid(format!("a batch of {partition} at {base}, but {missing} is missing")));
         }
@@ -158,7 +158,7 @@ impl Import {
         };
         let pushed = writer.push(self.key(partition), &indexed, &batch.data).map_err(from_push);
         if pushed.is_ok() {
-            self.taken.insert(partition, indexed.end_offset().0);
+            self.taken.insert(partition, indexed.end_offset());
         }
         if writer.buffered_bytes() >= WRITE_BYTES {
             writer = match self.write(writer).await {

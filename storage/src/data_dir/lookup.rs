@@ -54,8 +54,8 @@ impl DataDir {
     /// Plans a read; pins what it needs.
     pub async fn plan_read(&self, request: ReadRequest) -> Result<ReadPlan, ReadError> {
         let bounds = Bounds {
-            from: request.from.0,
-            up_to: request.up_to.0,
+            from: request.from,
+            up_to: request.up_to,
             bytes_max: request.bytes_max as u64,
             at_least_one: request.at_least_one,
         };
@@ -64,7 +64,7 @@ impl DataDir {
                 self.look_up(request.from, move |index, access| index.plan(request.key, bounds, access)).await;
             if let Err(ReadError::Damaged { offset, .. }) = &planned {
                 self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
-                self.rewriter.damage.gap(request.key, offset.0..request.up_to.0);
+                self.rewriter.damage.gap(request.key, *offset..request.up_to);
             }
             let planned = planned?;
             match self.open_plan(request.key, request.from, planned) {
@@ -82,8 +82,8 @@ impl DataDir {
             return Some(Err(ReadError::Poisoned(reason.to_string())));
         }
         let bounds = Bounds {
-            from: request.from.0,
-            up_to: request.up_to.0,
+            from: request.from,
+            up_to: request.up_to,
             bytes_max: request.bytes_max as u64,
             at_least_one: request.at_least_one,
         };
@@ -112,7 +112,7 @@ impl DataDir {
 
     /// The batch that holds `offset`.
     pub async fn batch_at(&self, key: ExtentKey, offset: Offset) -> Result<Option<IndexedBatch>, ReadError> {
-        self.look_up(offset, move |index, access| index.at(key, offset.0, access)).await
+        self.look_up(offset, move |index, access| index.at(key, offset, access)).await
     }
 
     /// The first batch, not wholly below log start, whose greatest timestamp is at least `timestamp_ms`.
@@ -141,8 +141,7 @@ impl DataDir {
         cutoff_ms: Option<i64>,
         bytes_max: Option<u64>,
     ) -> Result<Option<Offset>, ReadError> {
-        let lookup =
-            move |index: &BatchIndex, access| index.retention_point(key, up_to.0, cutoff_ms, bytes_max, access);
-        Ok(self.look_up(Offset(0), lookup).await?.map(Offset))
+        let lookup = move |index: &BatchIndex, access| index.retention_point(key, up_to, cutoff_ms, bytes_max, access);
+        self.look_up(Offset(0), lookup).await
     }
 }

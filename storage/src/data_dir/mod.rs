@@ -247,7 +247,7 @@ impl DataDir {
 
     /// Raises the partition's log start offset, as apply decided it; batches below it are dead from now on.
     pub fn set_log_start(&self, key: ExtentKey, log_start: Offset) {
-        self.index.raise_log_start(key, log_start.0);
+        self.index.raise_log_start(key, log_start);
     }
 
     /// Drops the partition from the replica: all its data is dead.

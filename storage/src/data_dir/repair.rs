@@ -61,13 +61,13 @@ impl DataDir {
     }
 
     /// Fetches from the other replicas; ends when the directory is closed.
-    async fn fetch_from_peers(&self, key: ExtentKey, offsets: Range<i64>) -> io::Result<Exported> {
+    async fn fetch_from_peers(&self, key: ExtentKey, offsets: Range<Offset>) -> io::Result<Exported> {
         let peers = self.rewriter.peers.lock().get(&key.replica).and_then(Weak::upgrade);
         let peers = peers.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no other replica is known"))?;
         tokio::select! {
             biased;
             () = self.rewriter.stop.notified() => Err(io::Error::new(io::ErrorKind::NotConnected, "closing")),
-            found = peers.fetch(key.partition, Offset(offsets.start)..Offset(offsets.end)) => found,
+            found = peers.fetch(key.partition, offsets) => found,
         }
     }
 
@@ -84,11 +84,11 @@ impl DataDir {
             cursor.skip_damaged();
             return Ok(0);
         }
-        let offset = indexed.base_offset.0;
+        let offset = indexed.base_offset;
         self.rewriter.damage.batch(indexed.position.segment, Spot { key, offset });
         let Some(batch) = self.sound_copy(key, &indexed).await else { return Err(error) };
         cursor.replace_damaged(&batch, writer)?;
-        tracing::warn!(replica = key.replica.0, partition = %key.partition, offset,
+        tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = offset.0,
             "a damaged batch was fetched from another replica");
         Ok(1)
     }
@@ -102,8 +102,8 @@ impl DataDir {
     /// The copy of a damaged batch from another replica; `None` if none returns it now.
     async fn sound_copy(&self, key: ExtentKey, indexed: &IndexedBatch) -> Option<Bytes> {
         let base = indexed.base_offset;
-        let from = base.0.max(self.index.log_start(key));
-        match self.fetch_from_peers(key, from..indexed.end_offset().0).await {
+        let from = base.max(self.index.log_start(key));
+        match self.fetch_from_peers(key, from..indexed.end_offset()).await {
             Ok(found) => {
                 let batch = found.batches.into_iter().next()?.data;
                 BatchHeader::parse(&batch).filter(|header| header.base_offset == base).map(|_| batch)
@@ -169,7 +169,7 @@ impl DataDir {
             }
         }
         let from = spot.offset.max(log_start);
-        match self.fetch_from_peers(spot.key, from..from + 1).await {
+        match self.fetch_from_peers(spot.key, from..from.plus(1)).await {
             Ok(found) if !found.batches.is_empty() => Prospect::Now,
             _ => Prospect::Later,
         }
@@ -189,7 +189,7 @@ impl DataDir {
                 self.commit_runs(&BTreeSet::new(), runs).await?;
                 self.count_repaired(batches);
                 self.rewriter.damage.forget_gap(key);
-                tracing::warn!(replica = key.replica.0, partition = %key.partition, from = gap.from, to = gap.to, batches,
+                tracing::warn!(replica = key.replica.0, partition = %key.partition, from = gap.from.0, to = gap.to.0, batches,
                     "batches whose frames are damaged were fetched from another replica");
                 Ok(Some(Outcome::Done))
             }
@@ -212,7 +212,7 @@ impl DataDir {
     async fn fetch_gap(&self, key: ExtentKey, gap: &Gap, import: &mut Import) -> io::Result<usize> {
         let mut batches = 0;
         loop {
-            let from = import.position(key.partition).0;
+            let from = import.position(key.partition);
             if from >= gap.to {
                 return Ok(batches);
             }

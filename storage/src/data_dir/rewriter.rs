@@ -239,7 +239,7 @@ impl DataDir {
     async fn judge(&self, error: PushError) -> Result<Outcome, DataDirError> {
         match error {
             PushError::Damaged { file, offset, cause } => {
-                tracing::error!(file, offset, cause, "damaged batch: its file is not rewritten");
+                tracing::error!(file, offset = offset.0, cause, "damaged batch: its file is not rewritten");
                 self.rewriter.left_alone.lock().insert(file);
                 Ok(Outcome::Damaged)
             }

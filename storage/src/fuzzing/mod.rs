@@ -92,14 +92,15 @@ fn index_file(data: &[u8]) {
     }
     for key in keys {
         for offset in [0, 5, 1 << 40, i64::MAX] {
-            let _ = index.at(key, offset, Access::MayBlock);
+            let _ = index.at(key, Offset(offset), Access::MayBlock);
             let _ = index.by_time(key, offset, Access::MayBlock);
-            let bounds = Bounds { from: offset, up_to: i64::MAX, bytes_max: 1 << 20, at_least_one: true };
+            let bounds =
+                Bounds { from: Offset(offset), up_to: Offset(i64::MAX), bytes_max: 1 << 20, at_least_one: true };
             let _ = index.plan(key, bounds, Access::MayBlock);
-            let _ = index.retention_point(key, i64::MAX, Some(offset), Some(100), Access::MayBlock);
+            let _ = index.retention_point(key, Offset(i64::MAX), Some(offset), Some(100), Access::MayBlock);
         }
         let _ = index.of_max_timestamp(key, Access::MayBlock);
-        index.raise_log_start(key, 6);
+        index.raise_log_start(key, Offset(6));
         let _ = (index.settle_all(), index.bytes_of(key));
     }
 }
@@ -250,7 +251,7 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
     };
     let operations = [Operation::Replica(head(1)), put(1, 1), put(1, 2), Operation::Replica(head(2)), put(2, 1)];
     let others = [
-        Operation::LogStart(key(0), 17),
+        Operation::LogStart(key(0), Offset(17)),
         Operation::Run(listing(5_000)),
         Operation::NextRun(RunId(12)),
         Operation::Rewritten(3),

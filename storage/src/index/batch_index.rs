@@ -31,8 +31,8 @@ pub(crate) struct Planned {
 /// Bounds of a search for batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    pub(crate) from: i64,
-    pub(crate) up_to: i64,
+    pub(crate) from: Offset,
+    pub(crate) up_to: Offset,
     pub(crate) bytes_max: u64,
     pub(crate) at_least_one: bool,
 }
@@ -49,7 +49,7 @@ struct ReplicaIndex {
     recorded: Option<RaftIndex>,
     verdicts: VecDeque<EntryVerdicts>,
     unplaced: VecDeque<UnplacedEntry>,
-    changed_log_starts: BTreeMap<ExtentKey, i64>,
+    changed_log_starts: BTreeMap<ExtentKey, Offset>,
     bytes_since_checkpoint: u64,
 }
 
@@ -142,8 +142,8 @@ impl BatchIndex {
         for (batch, verdict) in entry.batches.iter().zip(verdicts) {
             if let Verdict::Accepted { base_offset, .. } = verdict {
                 let key = ExtentKey { partition: batch.partition, replica };
-                if self.partition_or_new(key).write().revive(base_offset.0) {
-                    state.changed_log_starts.insert(key, base_offset.0);
+                if self.partition_or_new(key).write().revive(*base_offset) {
+                    state.changed_log_starts.insert(key, *base_offset);
                 }
             }
         }
@@ -211,7 +211,7 @@ impl BatchIndex {
         };
         let added = partition.push(indexed).map_err(refused)?;
         self.table.entry(indexed.position.segment, key.replica, index);
-        if added && indexed.end_offset().0 > partition.log_start {
+        if added && indexed.end_offset() > partition.log_start {
             self.table.add(indexed.position.segment, key.replica, 1, u64::from(indexed.bytes));
         }
         Ok(())
@@ -301,7 +301,7 @@ impl BatchIndex {
     }
 
     /// Takes the log start offsets that changed since the last call.
-    pub(crate) fn take_log_starts(&self, replica: ReplicaId) -> BTreeMap<ExtentKey, i64> {
+    pub(crate) fn take_log_starts(&self, replica: ReplicaId) -> BTreeMap<ExtentKey, Offset> {
         let mut replicas = self.replicas.lock();
         replicas.get_mut(&replica).map(|state| std::mem::take(&mut state.changed_log_starts)).unwrap_or_default()
     }
@@ -329,7 +329,7 @@ impl BatchIndex {
     }
 
     /// Raises a log start offset; `GONE` for a partition that was dropped.
-    pub(crate) fn raise_log_start(&self, key: ExtentKey, log_start: i64) {
+    pub(crate) fn raise_log_start(&self, key: ExtentKey, log_start: Offset) {
         let partition = self.partition_or_new(key);
         {
             let mut partition = partition.write();
@@ -399,7 +399,7 @@ impl BatchIndex {
             }
             let last = plan.batches.last().filter(|_| plan.batches.len() > before);
             let Some(IndexedBatch { position, .. }) = last.map(|last| last.indexed) else { break };
-            let end = last.map_or(at, |last| last.indexed.end_offset().0);
+            let end = last.map_or(at, |last| last.indexed.end_offset());
             if end <= at {
                 // The entries of the file contradict its directory: the search would return the same ones for ever.
                 return Err(IndexError::Damaged { segment: position.segment });
@@ -519,7 +519,7 @@ impl BatchIndex {
             self.table.add(slice.segment, key.replica, u64::from(slice.entries.count()), slice.bytes);
             partition.insert(slice);
         }
-        partition.settled_log_start = 0;
+        partition.settled_log_start = Offset(0);
         self.settle(key, partition, Access::MayBlock)
     }
 
@@ -559,14 +559,14 @@ impl Plan {
     fn add(&mut self, indexed: IndexedBatch, data: Option<Bytes>) {
         let first = self.batches.is_empty() && self.bounds.at_least_one;
         let fits = self.bytes + u64::from(indexed.bytes) <= self.bounds.bytes_max;
-        self.full |= indexed.base_offset >= Offset(self.bounds.up_to) || !(fits || first);
+        self.full |= indexed.base_offset >= self.bounds.up_to || !(fits || first);
         if !self.full {
             self.bytes += u64::from(indexed.bytes);
             self.batches.push(Planned { indexed, data });
         }
     }
 
-    fn add_from_file(&mut self, slice: &SegmentSlice, at: i64, access: Access) -> Result<(), IndexError> {
+    fn add_from_file(&mut self, slice: &SegmentSlice, at: Offset, access: Access) -> Result<(), IndexError> {
         const ENTRIES_PER_READ: std::ops::RangeInclusive<u64> = 4..=1024;
         let IndexEntries::File(entries) = &slice.entries else { return Ok(()) };
         let mut number = slice.entries.first_ending_above(at, access)?.max(slice.dead_entries);

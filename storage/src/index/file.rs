@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ottla_protocol::ids::PartitionId;
+use ottla_protocol::ids::{Offset, PartitionId};
 use uuid::Uuid;
 
 use super::ExtentKey;
@@ -71,8 +71,8 @@ pub(crate) fn encode(
             directory.extend_from_slice(&key.replica.0.to_le_bytes());
             directory.extend_from_slice(&entry_count.to_le_bytes());
             directory.extend_from_slice(&count.to_le_bytes());
-            directory.extend_from_slice(&first.base_offset.to_le_bytes());
-            directory.extend_from_slice(&last.end_offset().to_le_bytes());
+            directory.extend_from_slice(&first.base_offset.0.to_le_bytes());
+            directory.extend_from_slice(&last.end_offset().0.to_le_bytes());
             let newest = run.iter().map(|entry| entry.max_timestamp_ms).max().unwrap_or(i64::MIN);
             directory.extend_from_slice(&newest.to_le_bytes());
             directory.extend_from_slice(&last.bytes_through().to_le_bytes());
@@ -178,8 +178,8 @@ fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> 
     let (first, count) = (words.u32()?, words.u32()?);
     let slice = SegmentSlice {
         segment,
-        base_offset: words.i64()?,
-        end_offset: words.i64()?,
+        base_offset: Offset(words.i64()?),
+        end_offset: Offset(words.i64()?),
         max_timestamp_ms: words.i64()?,
         bytes: words.u64()?,
         dead_entries: 0,

@@ -23,7 +23,7 @@ const CHECKED_BYTES: usize = 36;
 /// One accepted batch within a slice; its segment is the slice's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
-    pub(crate) base_offset: i64,
+    pub(crate) base_offset: Offset,
     pub(crate) max_timestamp_ms: i64,
     pub(crate) byte: u32,
     pub(crate) bytes: u32,
@@ -38,7 +38,7 @@ impl IndexEntry {
     /// The entry of `batch`, which follows `bytes_before` bytes of its slice.
     pub(crate) fn new(batch: &IndexedBatch, bytes_before: u32) -> Self {
         Self {
-            base_offset: batch.base_offset.0,
+            base_offset: batch.base_offset,
             max_timestamp_ms: batch.max_timestamp_ms,
             byte: batch.position.byte,
             bytes: batch.bytes,
@@ -49,8 +49,8 @@ impl IndexEntry {
     }
 
     /// The offset after the batch's last.
-    pub(crate) fn end_offset(&self) -> i64 {
-        self.base_offset.saturating_add(i64::from(self.record_count))
+    pub(crate) fn end_offset(&self) -> Offset {
+        self.base_offset.plus(i64::from(self.record_count))
     }
 
     /// Bytes of the slice up to and including this batch.
@@ -61,7 +61,7 @@ impl IndexEntry {
     /// The entry with its segment, for use outside the index.
     pub(crate) fn batch(&self, segment: u64) -> IndexedBatch {
         IndexedBatch {
-            base_offset: Offset(self.base_offset),
+            base_offset: self.base_offset,
             record_count: self.record_count,
             max_timestamp_ms: self.max_timestamp_ms,
             epoch: LeaderEpoch(self.epoch),
@@ -73,7 +73,7 @@ impl IndexEntry {
     /// Appends the 40 bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(&self.base_offset.to_le_bytes());
+        out.extend_from_slice(&self.base_offset.0.to_le_bytes());
         out.extend_from_slice(&self.max_timestamp_ms.to_le_bytes());
         out.extend_from_slice(&self.byte.to_le_bytes());
         out.extend_from_slice(&self.bytes.to_le_bytes());
@@ -97,7 +97,7 @@ impl IndexEntry {
             i64::from_le_bytes(eight)
         };
         Some(Self {
-            base_offset: i64_at(0),
+            base_offset: Offset(i64_at(0)),
             max_timestamp_ms: i64_at(8),
             byte: u32_at(16),
             bytes: u32_at(20),
@@ -121,7 +121,7 @@ mod tests {
             base_offset in any::<i64>(), max_timestamp_ms in any::<i64>(), byte in any::<u32>(), bytes in any::<u32>(),
             record_count in any::<u32>(), epoch in any::<i32>(), bytes_before in any::<u32>(), bit in 0..INDEX_ENTRY_BYTES * 8,
         ) {
-            let entry = IndexEntry { base_offset, max_timestamp_ms, byte, bytes, record_count, epoch, bytes_before };
+            let entry = IndexEntry { base_offset: Offset(base_offset), max_timestamp_ms, byte, bytes, record_count, epoch, bytes_before };
             let mut out = Vec::new();
             entry.encode(&mut out);
             let mut image: [u8; INDEX_ENTRY_BYTES] = out.try_into().unwrap();

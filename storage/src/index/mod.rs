@@ -80,7 +80,7 @@ pub(crate) enum IndexError {
     /// Below the bound of the search and not below log start, and no index entry holds it: its frame was damaged when
     /// the index was read back.
     #[error("nothing is known of offset {offset}: what held it is damaged")]
-    Missing { offset: i64 },
+    Missing { offset: Offset },
     /// Another batch has these offsets already.
     #[error("offset {offset} is taken by another batch (known: {known:?}, told: {told:?})")]
     Conflict { offset: Offset, known: Box<IndexedBatch>, told: Box<IndexedBatch> },

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use ottla_protocol::ids::Offset;
+
 use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::{Access, IndexError};
 use crate::page_cache::mapped::Mapped;
@@ -14,7 +16,7 @@ use ottla_env::disk::{File, read_exact_at};
 const RESIDENT_ENTRIES_MAX: usize = 100_000;
 
 /// Number of the first entry in memory whose end lies above `offset`.
-fn search(entries: &[u8], offset: i64, segment: u64) -> Result<u32, IndexError> {
+fn search(entries: &[u8], offset: Offset, segment: u64) -> Result<u32, IndexError> {
     let (chunks, _) = entries.as_chunks::<INDEX_ENTRY_BYTES>();
     let (mut low, mut high) = (0, chunks.len());
     while low < high {
@@ -96,7 +98,7 @@ impl IndexFile {
         &self,
         first: u32,
         count: u32,
-        offset: i64,
+        offset: Offset,
         access: Access,
     ) -> Result<u32, IndexError> {
         let (mut low, mut high) = (0, count);

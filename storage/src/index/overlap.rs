@@ -61,15 +61,16 @@ fn missing_from(known: &[SegmentSlice], slice: &SegmentSlice) -> Result<Vec<Segm
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use ottla_protocol::ids::Offset;
 
     /// Two records a batch.
     fn slice(segment: u64, from: i64, to: i64) -> SegmentSlice {
-        let mut slice = SegmentSlice::new(segment, from);
+        let mut slice = SegmentSlice::new(segment, Offset(from));
         for base_offset in (from..to).step_by(2) {
             let bytes_before = u32::try_from(slice.bytes).unwrap();
             let (byte, bytes, record_count) = (bytes_before, 10, 2);
             slice.push(IndexEntry {
-                base_offset,
+                base_offset: Offset(base_offset),
                 max_timestamp_ms: 0,
                 byte,
                 bytes,
@@ -82,7 +83,7 @@ mod tests {
     }
 
     fn extents(slices: &[SegmentSlice]) -> Vec<(u64, i64, i64, u64)> {
-        slices.iter().map(|slice| (slice.segment, slice.base_offset, slice.end_offset, slice.bytes)).collect()
+        slices.iter().map(|slice| (slice.segment, slice.base_offset.0, slice.end_offset.0, slice.bytes)).collect()
     }
 
     #[test]

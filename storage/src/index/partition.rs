@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
+use ottla_protocol::ids::Offset;
 
 use super::index_entry::IndexEntry;
 use super::segment_slice::{IndexEntries, SegmentSlice};
@@ -14,7 +15,7 @@ use crate::ids::{RaftIndex, RunId};
 use ottla_env::mutants::{self, Bug};
 
 /// Log start of a partition that was dropped: everything lies below it.
-pub(crate) const GONE: i64 = i64::MAX;
+pub(crate) const GONE: Offset = Offset(i64::MAX);
 
 /// A batch that is applied but not yet durable here, so that its position is not known.
 #[derive(Debug, Clone)]
@@ -35,9 +36,9 @@ pub(crate) struct Died {
 /// Slices and log start of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct PartitionIndex {
-    pub(crate) log_start: i64,
+    pub(crate) log_start: Offset,
     /// `log_start` up to which `dead_entries` of the slices are exact.
-    pub(crate) settled_log_start: i64,
+    pub(crate) settled_log_start: Offset,
     pub(crate) slices: VecDeque<SegmentSlice>,
     pub(crate) unplaced: VecDeque<Unplaced>,
     /// The newest segment that ever held a batch of it, dead ones included: its `.idx` file still lists them.
@@ -50,9 +51,9 @@ pub(crate) struct PartitionIndex {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gap {
     /// End of the batch before them; the missing batch that holds `from` may begin there.
-    pub(crate) known_end: i64,
-    pub(crate) from: i64,
-    pub(crate) to: i64,
+    pub(crate) known_end: Offset,
+    pub(crate) from: Offset,
+    pub(crate) to: Offset,
 }
 
 /// One step of a search from an offset on.
@@ -66,7 +67,7 @@ pub(crate) enum Step {
     /// Nothing at or above the offset that begins below the bound.
     End,
     /// The batch that held this offset is missing: later ones are known, or it lies below the bound.
-    Missing(i64),
+    Missing(Offset),
 }
 
 /// True if both describe one batch. A batch fetched from another replica lies in a run, and its frame may be here too.
@@ -78,16 +79,16 @@ fn is_same(known: &IndexedBatch, told: &IndexedBatch) -> bool {
 
 impl PartitionIndex {
     /// Offset after the last known batch.
-    pub(crate) fn end_offset(&self) -> Option<i64> {
+    pub(crate) fn end_offset(&self) -> Option<Offset> {
         match self.unplaced.back() {
-            Some(last) => Some(last.indexed.end_offset().0),
+            Some(last) => Some(last.indexed.end_offset()),
             None => self.slices.back().map(|slice| slice.end_offset),
         }
     }
 
     /// Lets a dropped partition that returns to the same replica begin anew at this offset. False if it was not
     /// dropped.
-    pub(crate) fn revive(&mut self, base_offset: i64) -> bool {
+    pub(crate) fn revive(&mut self, base_offset: Offset) -> bool {
         let gone = self.log_start == GONE;
         if gone {
             self.log_start = base_offset;
@@ -98,24 +99,24 @@ impl PartitionIndex {
 
     /// Adds a batch after the others. False if it is known already (an entry applied again after a restart).
     pub(crate) fn push(&mut self, batch: &IndexedBatch) -> Result<bool, IndexError> {
-        let known_end = self.slices.back().map_or(i64::MIN, |slice| slice.end_offset);
-        if batch.base_offset.0 < known_end {
+        let known_end = self.slices.back().map_or(Offset(i64::MIN), |slice| slice.end_offset);
+        if batch.base_offset < known_end {
             self.confirm(batch)?;
             return Ok(false);
         }
         let continues = self.slices.back().is_some_and(|slice| {
             slice.segment == batch.position.segment
-                && slice.end_offset == batch.base_offset.0
+                && slice.end_offset == batch.base_offset
                 && matches!(slice.entries, IndexEntries::Memory(_))
         });
         if !continues {
-            self.slices.push_back(SegmentSlice::new(batch.position.segment, batch.base_offset.0));
+            self.slices.push_back(SegmentSlice::new(batch.position.segment, batch.base_offset));
         }
         self.newest_segment = self.newest_segment.max(Some(batch.position.segment));
         if let Some(slice) = self.slices.back_mut() {
             let bytes_before = u32::try_from(slice.bytes).unwrap_or(u32::MAX);
             slice.push(IndexEntry::new(batch, bytes_before));
-            if batch.end_offset().0 <= self.log_start {
+            if batch.end_offset() <= self.log_start {
                 slice.dead_entries += 1;
                 slice.dead_bytes += u64::from(batch.bytes);
             }
@@ -128,11 +129,11 @@ impl PartitionIndex {
     fn confirm(&self, told: &IndexedBatch) -> Result<(), IndexError> {
         let offset = told.base_offset;
         // Entries below log start may have been dropped, and no reader needs them.
-        if told.end_offset().0 <= self.log_start {
+        if told.end_offset() <= self.log_start {
             return Ok(());
         }
-        let Some(slice) = self.slices.get(self.slice_above(offset.0)) else { return Err(IndexError::NoSuchEntry) };
-        let number = slice.entries.first_ending_above(offset.0, Access::MayBlock);
+        let Some(slice) = self.slices.get(self.slice_above(offset)) else { return Err(IndexError::NoSuchEntry) };
+        let number = slice.entries.first_ending_above(offset, Access::MayBlock);
         match number.and_then(|number| slice.entries.get(number, Access::MayBlock)) {
             Ok(entry) if is_same(&entry.batch(slice.segment), told) => Ok(()),
             // The file is rebuilt from the frames as soon as a reader finds the damage.
@@ -177,18 +178,18 @@ impl PartitionIndex {
     }
 
     /// Number of the first slice that ends above `offset`.
-    pub(crate) fn slice_above(&self, offset: i64) -> usize {
+    pub(crate) fn slice_above(&self, offset: Offset) -> usize {
         self.slices.partition_point(|slice| slice.end_offset <= offset)
     }
 
     /// The first gap in these offsets, which were all recorded.
-    pub(crate) fn gap(&self, offsets: &Range<i64>) -> Option<Gap> {
+    pub(crate) fn gap(&self, offsets: &Range<Offset>) -> Option<Gap> {
         let mut from = offsets.start.max(self.log_start);
         let before = self.slice_above(from).checked_sub(1).and_then(|before| self.slices.get(before));
-        let mut known_end = before.map_or(0, |slice| slice.end_offset);
+        let mut known_end = before.map_or(Offset(0), |slice| slice.end_offset);
         let slices = self.slices.iter().map(|slice| (slice.base_offset, slice.end_offset));
         let unplaced =
-            self.unplaced.iter().map(|unplaced| (unplaced.indexed.base_offset.0, unplaced.indexed.end_offset().0));
+            self.unplaced.iter().map(|unplaced| (unplaced.indexed.base_offset, unplaced.indexed.end_offset()));
         let mut to = offsets.end;
         for (base, end) in slices.chain(unplaced) {
             if base > from {
@@ -205,7 +206,7 @@ impl PartitionIndex {
     /// The next entries from `offset` on that begin below `up_to`, until `bytes_max` is passed.
     ///
     /// Offsets are dense, and all that begins below `up_to` was recorded: what is missing was in a damaged frame.
-    pub(crate) fn step(&self, offset: i64, up_to: i64, bytes_max: u64) -> Step {
+    pub(crate) fn step(&self, offset: Offset, up_to: Offset, bytes_max: u64) -> Step {
         let from = offset.max(self.log_start);
         let Some(slice) = self.slices.get(self.slice_above(from)) else { return self.step_unplaced(from, up_to) };
         if slice.base_offset > from && from < up_to {
@@ -218,7 +219,7 @@ impl PartitionIndex {
             IndexEntries::File(_) => Step::InFile(slice.clone()),
             IndexEntries::Memory(memory) => {
                 let entries = memory.as_slice();
-                let passed = from.saturating_add(i64::from(mutants::is_on(Bug::FetchSkipsABatch)));
+                let passed = from.plus(i64::from(mutants::is_on(Bug::FetchSkipsABatch)));
                 let first = entries.partition_point(|entry| entry.end_offset() <= passed);
                 let mut bytes = 0;
                 let taken = entries[first..]
@@ -235,18 +236,18 @@ impl PartitionIndex {
         }
     }
 
-    fn step_unplaced(&self, from: i64, up_to: i64) -> Step {
+    fn step_unplaced(&self, from: Offset, up_to: Offset) -> Step {
         if mutants::is_on(Bug::HwBeforeIndex) {
             return Step::End;
         }
         let entries: Vec<_> = self
             .unplaced
             .iter()
-            .filter(|unplaced| unplaced.indexed.end_offset().0 > from && unplaced.indexed.base_offset.0 < up_to)
+            .filter(|unplaced| unplaced.indexed.end_offset() > from && unplaced.indexed.base_offset < up_to)
             .cloned()
             .collect();
         match entries.first() {
-            Some(first) if first.indexed.base_offset.0 <= from => Step::Unplaced(entries),
+            Some(first) if first.indexed.base_offset <= from => Step::Unplaced(entries),
             _ if from < up_to => Step::Missing(from),
             _ => Step::End,
         }
@@ -262,11 +263,11 @@ impl PartitionIndex {
     /// here.
     pub(crate) fn live_unplaced(&self) -> impl Iterator<Item = &IndexedBatch> {
         let entries = self.unplaced.iter().map(|unplaced| &unplaced.indexed);
-        entries.filter(|entry| entry.end_offset().0 > self.log_start)
+        entries.filter(|entry| entry.end_offset() > self.log_start)
     }
 
     /// Raises the log start; [`Self::settle`] does the accounting.
-    pub(crate) fn raise_log_start(&mut self, log_start: i64) {
+    pub(crate) fn raise_log_start(&mut self, log_start: Offset) {
         self.log_start = self.log_start.max(log_start);
     }
 

@@ -41,8 +41,8 @@ impl SegmentContents {
 
     fn push(&mut self, key: ExtentKey, batch: &IndexedBatch) {
         let slices = self.slices.entry(key).or_default();
-        if slices.last().is_none_or(|slice| slice.end_offset != batch.base_offset.0) {
-            slices.push(SegmentSlice::new(batch.position.segment, batch.base_offset.0));
+        if slices.last().is_none_or(|slice| slice.end_offset != batch.base_offset) {
+            slices.push(SegmentSlice::new(batch.position.segment, batch.base_offset));
         }
         if let Some(slice) = slices.last_mut() {
             let bytes_before = u32::try_from(slice.bytes).unwrap_or(u32::MAX);

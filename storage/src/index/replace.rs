@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use ottla_protocol::ids::Offset;
+
 use super::batch_index::BatchIndex;
 use super::file::Opened;
 use super::partition::Gap;
@@ -14,13 +16,13 @@ use crate::ids::RunId;
 
 impl BatchIndex {
     /// The first gap in these offsets.
-    pub(crate) fn gap(&self, key: ExtentKey, offsets: Range<i64>) -> Option<Gap> {
+    pub(crate) fn gap(&self, key: ExtentKey, offsets: Range<Offset>) -> Option<Gap> {
         self.partition(key)?.read().gap(&offsets)
     }
 
     /// The partition's log start offset; 0 if the partition is not known.
-    pub(crate) fn log_start(&self, key: ExtentKey) -> i64 {
-        self.partition(key).map_or(0, |partition| partition.read().log_start)
+    pub(crate) fn log_start(&self, key: ExtentKey) -> Offset {
+        self.partition(key).map_or(Offset(0), |partition| partition.read().log_start)
     }
 
     /// The slices with live batches that lie in these files, by partition, in offset order.
@@ -42,7 +44,7 @@ impl BatchIndex {
         for (key, partition) in self.all() {
             let partition = partition.read();
             let oldest = partition.slices.iter().find(|slice| slice.live_entries() > 0);
-            if let Some(slice) = oldest.filter(|_| partition.log_start > 0 && moves(key)) {
+            if let Some(slice) = oldest.filter(|_| partition.log_start > Offset(0) && moves(key)) {
                 *dying.entry(slice.segment).or_default() += slice.live_bytes();
             }
         }
@@ -69,7 +71,7 @@ impl BatchIndex {
         is_needed: impl Fn(ExtentKey) -> bool,
         opened: &[(RunId, Opened)],
     ) -> bool {
-        let mut ranges: BTreeMap<ExtentKey, Vec<(i64, i64)>> = BTreeMap::new();
+        let mut ranges: BTreeMap<ExtentKey, Vec<(Offset, Offset)>> = BTreeMap::new();
         for (key, slice) in opened.iter().flat_map(|(_, opened)| &opened.slices) {
             ranges.entry(*key).or_default().push((slice.base_offset, slice.end_offset));
         }

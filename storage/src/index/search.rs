@@ -54,7 +54,7 @@ fn newest_of(slice: &SegmentSlice, access: Access) -> Result<i64, IndexError> {
 }
 
 /// End of the longest run of live entries at the front of a slice that sum up to at most `excess` bytes.
-fn end_within(slice: &SegmentSlice, excess: u64, access: Access) -> Result<Option<i64>, IndexError> {
+fn end_within(slice: &SegmentSlice, excess: u64, access: Access) -> Result<Option<Offset>, IndexError> {
     let (mut low, mut high) = (slice.dead_entries, slice.entries.count());
     while low < high {
         let middle = low + (high - low) / 2;
@@ -69,7 +69,7 @@ fn end_within(slice: &SegmentSlice, excess: u64, access: Access) -> Result<Optio
 
 /// Result of retention by size under the lock: the point so far, and the slice in which it lies.
 struct BySize {
-    point: i64,
+    point: Offset,
     inside: Option<(SegmentSlice, u64)>,
 }
 
@@ -92,7 +92,7 @@ fn by_size_in_memory(partition: &PartitionIndex, bytes_max: u64) -> Result<BySiz
             break;
         }
         excess -= u64::from(entry.bytes);
-        point = entry.end_offset().0;
+        point = entry.end_offset();
     }
     Ok(BySize { point, inside: None })
 }
@@ -140,24 +140,29 @@ impl BatchIndex {
     }
 
     /// The batch that holds `offset`.
-    pub(crate) fn at(&self, key: ExtentKey, offset: i64, access: Access) -> Result<Option<IndexedBatch>, IndexError> {
-        let bounds = Bounds { from: offset, up_to: offset.saturating_add(1), bytes_max: 0, at_least_one: true };
+    pub(crate) fn at(
+        &self,
+        key: ExtentKey,
+        offset: Offset,
+        access: Access,
+    ) -> Result<Option<IndexedBatch>, IndexError> {
+        let bounds = Bounds { from: offset, up_to: offset.plus(1), bytes_max: 0, at_least_one: true };
         let found = match self.plan(key, bounds, access) {
             Err(IndexError::Missing { .. }) => return Ok(None),
             found => found?,
         };
-        Ok(found.first().map(|planned| planned.indexed).filter(|entry| entry.base_offset <= Offset(offset)))
+        Ok(found.first().map(|planned| planned.indexed).filter(|entry| entry.base_offset <= offset))
     }
 
     /// The log start offset by retention; see `DataDir::retention_point`.
     pub(crate) fn retention_point(
         &self,
         key: ExtentKey,
-        up_to: i64,
+        up_to: Offset,
         cutoff_ms: Option<i64>,
         bytes_max: Option<u64>,
         access: Access,
-    ) -> Result<Option<i64>, IndexError> {
+    ) -> Result<Option<Offset>, IndexError> {
         let Some(partition) = self.partition(key) else { return Ok(None) };
         self.settle_one(key, access)?;
         let (log_start, end) = {
@@ -167,7 +172,7 @@ impl BatchIndex {
         let mut point = log_start;
         if let (Some(cutoff_ms), Some(end)) = (cutoff_ms, end) {
             let kept = self.by_time(key, cutoff_ms, access)?;
-            point = point.max(kept.map_or(end, |entry| entry.base_offset.0));
+            point = point.max(kept.map_or(end, |entry| entry.base_offset));
         }
         if let Some(bytes_max) = bytes_max {
             let look = by_size_in_memory(&partition.read(), bytes_max)?;
@@ -178,7 +183,7 @@ impl BatchIndex {
         }
         // Only whole batches below `up_to` are deleted.
         if point > up_to {
-            point = self.at(key, up_to, access)?.map_or(up_to, |entry| entry.base_offset.0);
+            point = self.at(key, up_to, access)?.map_or(up_to, |entry| entry.base_offset);
         }
         Ok((point > log_start).then_some(point))
     }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use ottla_protocol::ids::Offset;
+
 use super::index_entry::IndexEntry;
 use super::open_file::IndexFile;
 use super::{Access, IndexError};
@@ -81,7 +83,7 @@ impl IndexEntries {
     }
 
     /// Number of the first entry whose end lies above `offset`; `count` if there is none.
-    pub(crate) fn first_ending_above(&self, offset: i64, access: Access) -> Result<u32, IndexError> {
+    pub(crate) fn first_ending_above(&self, offset: Offset, access: Access) -> Result<u32, IndexError> {
         match self {
             Self::Memory(memory) => {
                 let number = memory.entries.partition_point(|entry| entry.end_offset() <= offset);
@@ -142,9 +144,9 @@ pub(crate) struct SegmentSlice {
     /// The segment that holds the batches.
     pub(crate) segment: u64,
     /// Offset of the first record.
-    pub(crate) base_offset: i64,
+    pub(crate) base_offset: Offset,
     /// Offset after the last record.
-    pub(crate) end_offset: i64,
+    pub(crate) end_offset: Offset,
     /// Greatest timestamp of all entries.
     pub(crate) max_timestamp_ms: i64,
     /// Bytes of all batches.
@@ -157,7 +159,7 @@ pub(crate) struct SegmentSlice {
 }
 
 impl SegmentSlice {
-    pub(crate) fn new(segment: u64, base_offset: i64) -> Self {
+    pub(crate) fn new(segment: u64, base_offset: Offset) -> Self {
         Self {
             segment,
             base_offset,

@@ -7,6 +7,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use ottla_protocol::ids::Offset;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -16,7 +17,7 @@ use crate::index::ExtentKey;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spot {
     pub(crate) key: ExtentKey,
-    pub(crate) offset: i64,
+    pub(crate) offset: Offset,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ struct State {
     /// Files with a damaged batch, and one that is damaged there.
     files: BTreeMap<u64, Spot>,
     /// Partitions with a gap, and the offsets that contain it.
-    gaps: BTreeMap<ExtentKey, Range<i64>>,
+    gaps: BTreeMap<ExtentKey, Range<Offset>>,
     /// What is still to be tried in this round.
     due_files: BTreeSet<u64>,
     due_gaps: BTreeSet<ExtentKey>,
@@ -49,7 +50,7 @@ impl Damage {
     }
 
     /// Records that the index lacks some of these offsets, all of which were applied.
-    pub(crate) fn gap(&self, key: ExtentKey, offsets: Range<i64>) {
+    pub(crate) fn gap(&self, key: ExtentKey, offsets: Range<Offset>) {
         let mut state = self.state.lock();
         if let Entry::Vacant(new) = state.gaps.entry(key) {
             new.insert(offsets);
@@ -82,7 +83,7 @@ impl Damage {
     }
 
     /// The next gap of this round.
-    pub(crate) fn next_gap(&self) -> Option<(ExtentKey, Range<i64>)> {
+    pub(crate) fn next_gap(&self) -> Option<(ExtentKey, Range<Offset>)> {
         let mut state = self.state.lock();
         while let Some(key) = state.due_gaps.pop_first() {
             if let Some(offsets) = state.gaps.get(&key) {
@@ -113,7 +114,7 @@ mod tests {
 
     fn spot(index: i32) -> Spot {
         let partition = PartitionId { topic: Uuid::from_u128(7), index };
-        Spot { key: ExtentKey { partition, replica: ReplicaId(1) }, offset: 5 }
+        Spot { key: ExtentKey { partition, replica: ReplicaId(1) }, offset: Offset(5) }
     }
 
     #[test]
@@ -121,9 +122,9 @@ mod tests {
         let damage = Damage::default();
         damage.batch(3, spot(0));
         damage.batch(3, spot(1));
-        damage.gap(spot(2).key, 5..9);
+        damage.gap(spot(2).key, Offset(5)..Offset(9));
         assert_eq!((damage.next_file(), damage.next_file()), (Some((3, spot(0))), None));
-        assert_eq!((damage.next_gap(), damage.next_gap()), (Some((spot(2).key, 5..9)), None));
+        assert_eq!((damage.next_gap(), damage.next_gap()), (Some((spot(2).key, Offset(5)..Offset(9))), None));
         damage.batch(3, spot(0));
         assert_eq!(damage.next_file(), None, "it was tried in this round");
         damage.begin_round();

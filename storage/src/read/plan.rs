@@ -45,7 +45,7 @@ pub(crate) struct Noting {
 
 impl Noting {
     fn batch(&self, indexed: &IndexedBatch) {
-        self.damage.batch(indexed.position.segment, Spot { key: self.key, offset: indexed.base_offset.0 });
+        self.damage.batch(indexed.position.segment, Spot { key: self.key, offset: indexed.base_offset });
     }
 }
 

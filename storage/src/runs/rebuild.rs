@@ -27,7 +27,7 @@ impl RunEntries {
     pub(crate) fn push(&mut self, key: ExtentKey, batch: &IndexedBatch) {
         let slices = self.0.entry(key).or_default();
         let follows = slices.last().and_then(|slice| slice.last()).is_some_and(|last: &IndexEntry| {
-            last.end_offset() == batch.base_offset.0
+            last.end_offset() == batch.base_offset
                 && last.bytes_through() + u64::from(batch.bytes) <= u64::from(u32::MAX)
         });
         if !follows {

@@ -6,6 +6,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use ottla_protocol::ids::Offset;
+
 use super::format::{DATA_FROM, Extent, StandIn, Tables, encode_header, encode_tables, tables_bytes};
 use super::rebuild::RunEntries;
 use super::{Listing, run_path};
@@ -27,7 +29,7 @@ pub(crate) enum PushError {
     Damaged {
         /// File number of the source.
         file: u64,
-        offset: i64,
+        offset: Offset,
         cause: String,
     },
     /// The index of its source cannot be read.
@@ -119,7 +121,7 @@ impl RunWriter {
     pub(crate) fn push(&mut self, key: ExtentKey, indexed: &IndexedBatch, batch: &[u8]) -> Result<(), PushError> {
         let damaged = |cause: &str| PushError::Damaged {
             file: indexed.position.segment,
-            offset: indexed.base_offset.0,
+            offset: indexed.base_offset,
             cause: cause.to_owned(),
         };
         if batch.len() != indexed.bytes as usize || !is_sound(batch, true) {

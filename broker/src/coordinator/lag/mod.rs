@@ -14,6 +14,8 @@
 //! May not know: HTTP, text formats.
 
 mod cache;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod report;
 mod sampler;
 pub(crate) mod status;

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
 
 use super::status::{Status, WINDOW_COMMITS};
-use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::codec::{
+    CodecError, Each, Encoding, OrMinusOne, Plain, Reader, Value, Varint, Writer, decode_version, encode_version,
+    record, write_list,
+};
 use crate::config::NameFilter;
 
 const VERSION: u8 = 1;
@@ -160,96 +163,60 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn encode(&self) -> Bytes {
-        let mut w = Writer::default();
-        w.u8(VERSION).optional(self.filter.group.as_ref().map(NameFilter::expression));
-        w.optional(self.filter.topic.as_ref().map(NameFilter::expression)).optional(self.filter.exact.as_deref());
-        write_list(w.u8(u8::from(self.any_replica)), self.partitions.iter(), |w, partition| {
-            w.varint(u64::from(partition.unsigned_abs()));
-        });
-        w.finish()
+        encode_version(VERSION, self)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = Reader::of_version(bytes, VERSION)?;
-        let filter = Filter {
-            group: name_filter(&mut r, "filter of groups")?,
-            topic: name_filter(&mut r, "filter of topics")?,
-            exact: r.optional("group")?,
-        };
-        let any_replica = r.u8("any replica")? != 0;
-        let partitions = read_list(&mut r, "partitions", |r| index(r, "partition"))?;
-        r.end()?;
-        Ok(Self { filter, any_replica, partitions })
+        decode_version(VERSION, bytes, "request")
     }
 }
 
-fn name_filter(r: &mut Reader<'_>, what: &'static str) -> Result<Option<NameFilter>, CodecError> {
-    let expression = r.optional(what)?;
-    expression.map(|text| NameFilter::new(&text)).transpose().map_err(|_| CodecError::Value(what))
+record! {
+    Request { filter, any_replica, partitions: Each<Varint> }
+    Filter { group, topic, exact }
+    GroupLag { name, protocol_type, generation, members: Varint, coordinator: OrMinusOne, topics }
+    TopicLag { name, partitions }
+    PartitionLag { index: Varint, committed, status, window_commits, measured }
+    MeasuredLag { end, lag, age_ms, behind_ms: OrMinusOne }
 }
 
-fn index(r: &mut Reader<'_>, what: &'static str) -> Result<i32, CodecError> {
-    i32::try_from(r.varint(what)?).map_err(|_| CodecError::Value(what))
+/// As Burrow's number, which metrics show too.
+impl Value for Status {
+    fn write(&self, w: &mut Writer) {
+        w.u8(self.number());
+    }
+
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Self, CodecError> {
+        Self::of_number(r.u8(what)?).ok_or(CodecError::Value(what))
+    }
 }
+
+/// As its expression.
+impl Value for NameFilter {
+    fn write(&self, w: &mut Writer) {
+        w.string(self.expression());
+    }
+
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Self, CodecError> {
+        Self::new(&r.string(what)?).map_err(|_| CodecError::Value(what))
+    }
+}
+
+/// A partition of `__consumer_offsets` and its groups.
+type PartitionGroups = (Varint, Plain);
 
 /// The groups of partitions of `__consumer_offsets` that a node has answered for.
 pub(super) fn encode_answer(partitions: &[(i32, Vec<GroupLag>)]) -> Bytes {
     let mut w = Writer::default();
-    write_list(w.u8(VERSION), partitions.iter(), |w, (partition, groups)| {
-        write_list(w.varint(u64::from(partition.unsigned_abs())), groups.iter(), write_group);
-    });
+    write_list(w.u8(VERSION), partitions.iter(), |w, groups| PartitionGroups::write(groups, w));
     w.finish()
 }
 
 pub(super) fn decode_answer(bytes: &[u8]) -> Result<Vec<(i32, Vec<GroupLag>)>, CodecError> {
     let mut r = Reader::of_version(bytes, VERSION)?;
-    let partitions =
-        read_list(&mut r, "partitions", |r| Ok((index(r, "partition")?, read_list(r, "groups", read_group)?)))?;
+    let partitions = Each::<PartitionGroups>::read(&mut r, "partitions")?;
     r.end()?;
     Ok(partitions)
-}
-
-fn write_group(w: &mut Writer, group: &GroupLag) {
-    w.string(&group.name).string(&group.protocol_type).i32(group.generation).count(group.members);
-    w.i32(group.coordinator.map_or(-1, |node| node.0));
-    write_list(w, group.topics.iter(), |w, topic| {
-        write_list(w.string(&topic.name), topic.partitions.iter(), |w, at| {
-            w.varint(u64::from(at.index.unsigned_abs())).i64(at.committed).u8(at.status.number());
-            w.u8(at.window_commits).u8(u8::from(at.measured.is_some()));
-            if let Some(lag) = at.measured {
-                w.i64(lag.end).i64(lag.lag).i64(lag.age_ms).i64(lag.behind_ms.unwrap_or(-1));
-            }
-        });
-    });
-}
-
-fn read_group(r: &mut Reader<'_>) -> Result<GroupLag, CodecError> {
-    let (name, protocol_type) = (r.string("group")?, r.string("protocol type")?);
-    let generation = r.i32("generation")?;
-    let members = usize::try_from(r.varint("members")?).map_err(|_| CodecError::Value("members"))?;
-    let coordinator = Some(NodeId(r.i32("coordinator")?)).filter(|node| node.0 >= 0);
-    let topics = read_list(r, "topics", |r| {
-        let name = r.string("topic")?;
-        Ok(TopicLag { name, partitions: read_list(r, "partitions", read_partition)? })
-    })?;
-    Ok(GroupLag { name, protocol_type, generation, members, coordinator, topics })
-}
-
-fn read_partition(r: &mut Reader<'_>) -> Result<PartitionLag, CodecError> {
-    let (index, committed) = (index(r, "partition")?, r.i64("committed offset")?);
-    let status = Status::of_number(r.u8("status")?).ok_or(CodecError::Value("status"))?;
-    let window_commits = r.u8("commits in the window")?;
-    let measured = match r.u8("measured")? {
-        0 => None,
-        1 => Some(MeasuredLag {
-            end: r.i64("end")?,
-            lag: r.i64("lag")?,
-            age_ms: r.i64("age")?,
-            behind_ms: Some(r.i64("behind")?).filter(|behind_ms| *behind_ms >= 0),
-        }),
-        _ => return Err(CodecError::Value("measured")),
-    };
-    Ok(PartitionLag { index, committed, status, window_commits, measured })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{MetadataStateMachine, Refusal};
 use crate::metadata::image::{NodeRecord, NodeState, ShardRecord};
 use crate::metadata::levels::FeatureLevel;
 use crate::metadata::liveness::Liveness;
-use crate::metadata::records::{Record, broker_config_key, node_key};
+use crate::metadata::records::{Record, RecordKey};
 
 impl MetadataStateMachine {
     pub(super) fn set_node_state(&mut self, node: NodeId, state: NodeState) -> Result<(), Refusal> {
@@ -50,10 +50,10 @@ impl MetadataStateMachine {
             return Err(Refusal::Replicas);
         }
         Arc::make_mut(&mut self.image.nodes).remove(&node);
-        self.forget(node_key(node));
+        self.forget(RecordKey::Node(node).encode());
         if self.image.broker_configs.contains_key(&Some(node)) {
             Arc::make_mut(&mut self.image.broker_configs).remove(&Some(node));
-            self.forget(broker_config_key(Some(node)));
+            self.forget(RecordKey::BrokerConfig(Some(node)).encode());
         }
         Ok(())
     }

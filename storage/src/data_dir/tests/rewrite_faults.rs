@@ -311,7 +311,7 @@ fn a_read_that_was_planned_before_the_swap_and_opened_after_the_unlink_is_planne
     sim::run(68, || async {
         let (_, disk) = disk(68, Tear::Pages);
         let life = ready(&disk).await;
-        let bounds = Bounds { from: 0, up_to: i64::MAX, bytes_max: 1 << 20, at_least_one: true };
+        let bounds = Bounds { from: Offset(0), up_to: Offset(i64::MAX), bytes_max: 1 << 20, at_least_one: true };
         let planned = life.directory.index.plan(life.toys[0].key(NEVER), bounds, Access::MayBlock).unwrap();
         let expected = plan(&life, 0).await.unwrap().read().await.unwrap();
         life.directory.rewrite_now().await.unwrap();

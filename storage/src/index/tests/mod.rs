@@ -246,7 +246,11 @@ fn check_reads(history: &History, partition: i32, log_start: i64) {
     for offset in -1..=end {
         let expected = live.iter().find(|indexed| indexed.end_offset().0 > offset.max(log_start)).copied();
         let holds = expected.filter(|indexed| indexed.base_offset.0 <= offset);
-        assert_eq!(history.index.at(key(partition), offset, Access::MayBlock).unwrap(), holds, "offset {offset}");
+        assert_eq!(
+            history.index.at(key(partition), Offset(offset), Access::MayBlock).unwrap(),
+            holds,
+            "offset {offset}"
+        );
     }
     for timestamp_ms in -1..=61 {
         let expected = live.iter().find(|indexed| indexed.max_timestamp_ms >= timestamp_ms).copied();
@@ -305,7 +309,7 @@ proptest! {
         let raise = |history: &History| {
             for (partition, log_start) in cuts.iter().enumerate() {
                 let end = history.model[partition].last().map_or(0, |indexed| indexed.end_offset().0);
-                history.index.raise_log_start(key(i32::try_from(partition).unwrap()), (*log_start).min(end));
+                history.index.raise_log_start(key(i32::try_from(partition).unwrap()), Offset((*log_start).min(end)));
             }
         };
         // Log starts move before or after the `.idx` files are written: the answers are the same.
@@ -323,16 +327,16 @@ proptest! {
             check_reads(&history, i32::try_from(partition).unwrap(), log_start);
             let live = history.live(partition, log_start);
             let up_to = (end - hidden).max(log_start);
-            let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), up_to, cutoff, size, Access::MayBlock);
-            prop_assert_eq!(point.unwrap(), model_retention(&live, log_start, up_to, cutoff, size));
+            let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), Offset(up_to), cutoff, size, Access::MayBlock);
+            prop_assert_eq!(point.unwrap(), model_retention(&live, log_start, up_to, cutoff, size).map(Offset));
             // Sizes that are met exactly: then the batch at the border is deleted too.
             let mut rest: u64 = live.iter().map(|indexed| u64::from(indexed.bytes)).sum();
             for indexed in &live {
                 rest -= u64::from(indexed.bytes);
-                let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), end, None, Some(rest), Access::MayBlock);
-                prop_assert_eq!(point.unwrap(), Some(indexed.end_offset().0));
+                let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), Offset(end), None, Some(rest), Access::MayBlock);
+                prop_assert_eq!(point.unwrap(), Some(indexed.end_offset()));
             }
-            let bounds = Bounds { from: log_start, up_to: end, bytes_max: u64::MAX, at_least_one: false };
+            let bounds = Bounds { from: Offset(log_start), up_to: Offset(end), bytes_max: u64::MAX, at_least_one: false };
             let planned = history.index.plan(key(i32::try_from(partition).unwrap()), bounds, Access::MayBlock).unwrap();
             prop_assert_eq!(planned.iter().map(|p| p.indexed).collect::<Vec<_>>(), live);
         }
@@ -365,7 +369,7 @@ proptest! {
             }
         }
         history.decide();
-        history.index.raise_log_start(key(0), log_start);
+        history.index.raise_log_start(key(0), Offset(log_start));
         let segments: BTreeSet<u64> = (1..history.at.segment).collect();
         for (segment, contents) in history.rebuilt(segments.clone()) {
             let used = history.ends[usize::try_from(segment).unwrap()];
@@ -389,7 +393,7 @@ proptest! {
             history.index.install(1, opened).unwrap();
             for (partition, listed) in history.model.iter().enumerate() {
                 for indexed in listed {
-                    match history.index.at(key(i32::try_from(partition).unwrap()), indexed.base_offset.0, Access::MayBlock) {
+                    match history.index.at(key(i32::try_from(partition).unwrap()), indexed.base_offset, Access::MayBlock) {
                         Ok(found) => prop_assert_eq!(found, Some(*indexed)),
                         Err(super::IndexError::Damaged { segment }) => prop_assert_eq!(segment, 1),
                         Err(other) => panic!("{other}"),
@@ -409,7 +413,7 @@ fn what_is_committed_elsewhere_before_it_is_durable_here_is_served_from_memory()
     let mut history = History::new();
     history.apply(&[one(2)], true);
     let places = history.apply(&[one(3)], false);
-    let bounds = Bounds { from: 0, up_to: 5, bytes_max: 1000, at_least_one: true };
+    let bounds = Bounds { from: Offset(0), up_to: Offset(5), bytes_max: 1000, at_least_one: true };
     let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
     assert_eq!(planned.len(), 2);
     assert!(planned[0].data.is_none() && planned[1].data.is_some());
@@ -454,7 +458,7 @@ fn another_batch_at_a_known_offset_is_an_error() {
             assert!(partition.write().push(&other).is_err(), "{other:?}");
         }
     }
-    history.index.raise_log_start(key(0), 100);
+    history.index.raise_log_start(key(0), Offset(100));
     let dead = IndexedBatch { epoch: LeaderEpoch(77), ..history.model[0][1] };
     assert!(!partition.write().push(&dead).unwrap(), "below log start nothing is compared");
 }
@@ -522,7 +526,7 @@ fn a_dropped_partition_is_dead_and_forgotten_only_with_its_segments() {
     history.decide();
     history.index.raise_log_start(key(0), super::partition::GONE);
     assert_eq!(history.index.bytes_of(key(0)), 0);
-    assert_eq!(history.index.at(key(0), 0, Access::MayBlock).unwrap(), None);
+    assert_eq!(history.index.at(key(0), Offset(0), Access::MayBlock).unwrap(), None);
     for segment in 1..history.at.segment {
         history.seal(segment);
         assert!(history.index.table.is_dead(segment) || segment + 1 == history.at.segment);
@@ -539,10 +543,10 @@ fn a_partition_that_comes_back_to_its_replica_is_not_dead_after_a_restart() {
     history.index.raise_log_start(key(0), super::partition::GONE);
     assert_eq!(history.index.take_log_starts(REPLICA)[&key(0)], super::partition::GONE);
     history.apply(&[one(2)], true);
-    assert_eq!(history.index.take_log_starts(REPLICA)[&key(0)], 3, "the checkpoint would bring back the end");
+    assert_eq!(history.index.take_log_starts(REPLICA)[&key(0)], Offset(3), "the checkpoint would bring back the end");
     assert_eq!(history.index.bytes_of(key(0)), 100);
-    assert!(history.index.at(key(0), 3, Access::MayBlock).unwrap().is_some());
-    assert!(history.index.at(key(0), 1, Access::MayBlock).unwrap().is_none());
+    assert!(history.index.at(key(0), Offset(3), Access::MayBlock).unwrap().is_some());
+    assert!(history.index.at(key(0), Offset(1), Access::MayBlock).unwrap().is_none());
 }
 
 #[test]
@@ -551,5 +555,5 @@ fn an_index_entry_behind_a_gap_is_never_listed_in_its_slice() {
     let position = LogPosition { segment: 1, byte: 0 };
     let (base_offset, epoch) = (Offset(5), LeaderEpoch(1));
     let batch = IndexedBatch { base_offset, record_count: 1, max_timestamp_ms: 0, epoch, position, bytes: 61 };
-    super::segment_slice::SegmentSlice::new(1, 4).push(super::index_entry::IndexEntry::new(&batch, 0));
+    super::segment_slice::SegmentSlice::new(1, Offset(4)).push(super::index_entry::IndexEntry::new(&batch, 0));
 }

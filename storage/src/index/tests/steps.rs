@@ -68,7 +68,7 @@ impl World {
                 let partition = random.index(3);
                 let to = random.between(self.log_starts[partition], self.end(partition));
                 self.log_starts[partition] = to;
-                self.history.index.raise_log_start(key(i32::try_from(partition).unwrap()), to);
+                self.history.index.raise_log_start(key(i32::try_from(partition).unwrap()), Offset(to));
             }
         }
     }
@@ -101,8 +101,8 @@ impl World {
         let cutoff = random.once_in(2).then(|| random.between(0, 59));
         let size = random.once_in(2).then(|| random.below(3_000));
         let up_to = random.between(log_start, end);
-        let point = index.retention_point(key, up_to, cutoff, size, Access::MayBlock).unwrap();
-        assert_eq!(point, model_retention(&live, log_start, up_to, cutoff, size));
+        let point = index.retention_point(key, Offset(up_to), cutoff, size, Access::MayBlock).unwrap();
+        assert_eq!(point, model_retention(&live, log_start, up_to, cutoff, size).map(Offset));
         self.check_reads(random, key, &live);
     }
 
@@ -113,7 +113,7 @@ impl World {
         let from = random.between(self.log_starts[partition], end);
         let up_to = random.between(from, end);
         let bytes_max = random.below(1_500);
-        let bounds = Bounds { from, up_to, bytes_max, at_least_one: random.once_in(2) };
+        let bounds = Bounds { from: Offset(from), up_to: Offset(up_to), bytes_max, at_least_one: random.once_in(2) };
         let (mut expected, mut bytes) = (Vec::new(), 0);
         for indexed in live.iter().filter(|indexed| indexed.end_offset().0 > from && indexed.base_offset.0 < up_to) {
             bytes += u64::from(indexed.bytes);
@@ -132,7 +132,7 @@ impl World {
             );
         }
         let holds = live.iter().find(|indexed| indexed.base_offset.0 <= from && from < indexed.end_offset().0).copied();
-        assert_eq!(plain(index.at(key, from, Access::MayBlock).unwrap()), plain(holds), "offset {from}");
+        assert_eq!(plain(index.at(key, Offset(from), Access::MayBlock).unwrap()), plain(holds), "offset {from}");
     }
 }
 
@@ -155,10 +155,10 @@ fn what_is_deleted_before_it_is_durable_here_is_neither_found_nor_counted() {
     history.apply(&[batch(50)], false);
     history.apply(&[batch(40)], false);
     let (index, key) = (&history.index, key(0));
-    index.raise_log_start(key, 5);
+    index.raise_log_start(key, Offset(5));
     assert_eq!(index.bytes_of(key), 100);
     let found = [index.by_time(key, 0, Access::MayBlock), index.of_max_timestamp(key, Access::MayBlock)];
     assert!(found.into_iter().all(|indexed| indexed.unwrap().unwrap().base_offset == Offset(5)));
-    let point = index.retention_point(key, 10, None, Some(100), Access::MayBlock).unwrap();
+    let point = index.retention_point(key, Offset(10), None, Some(100), Access::MayBlock).unwrap();
     assert_eq!(point, None, "the 100 bytes that may stay are deleted");
 }

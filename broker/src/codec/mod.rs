@@ -1,12 +1,26 @@
 //! The codec of the broker's own formats: little-endian numbers, varints, strings and lists by count.
 //!
-//! Used for commands, creation records and checkpoint records of the shards and of the metadata group. Reading never
-//! panics, and allocates nothing for a length that exceeds the remaining bytes. May not know: what the bytes mean.
+//! Used for commands, creation records and checkpoint records of the shards and of the metadata group, and for requests
+//! between nodes. Reading never panics, and allocates nothing for a length that exceeds the remaining bytes. May not
+//! know: what the bytes mean.
+//!
+//! - [`Writer`] and [`Reader`] are what the encodings are made of.
+//! - `value`: the encodings of numbers, strings, lists, options, ids.
+//! - `record`: the macro by which a format is declared once, from which writing and reading follow.
+
+mod record;
+mod value;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_protocol::ids::PartitionId;
 use thiserror::Error;
 use uuid::Uuid;
+
+pub(crate) use record::{is_default, record};
+pub(crate) use value::{
+    Counted, Each, Encoding, Number, OrMinusOne, Padded, Plain, Rest, Sorted, TagOrZero, Tagged, Value, Varint,
+    VarintOrZero, ids,
+};
 
 /// The bytes do not match the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -34,10 +48,38 @@ pub enum CodecError {
     Limit(&'static str),
 }
 
-/// Encoded length of a partition id.
-pub(crate) const PARTITION_ID_BYTES: usize = 20;
 /// The most items whose memory is allocated before they are read.
 const ROOM_MAX: usize = 1_024;
+/// Most values are shorter: their buffer is allocated once.
+const VALUE_BYTES: usize = 64;
+
+/// A value in its usual encoding.
+pub(crate) fn encode(value: &impl Value) -> Bytes {
+    let mut w = Writer::with_capacity(VALUE_BYTES);
+    value.write(&mut w);
+    w.finish()
+}
+
+/// The counterpart of [`encode`]: all of the bytes are one value, which `what` names.
+pub(crate) fn decode<T: Value>(bytes: &[u8], what: &'static str) -> Result<T, CodecError> {
+    let mut r = Reader::new(bytes);
+    let value = T::read(&mut r, what)?;
+    r.end()?;
+    Ok(value)
+}
+
+/// A version byte and a value.
+pub(crate) fn encode_version(version: u8, value: &impl Value) -> Bytes {
+    let mut w = Writer::with_capacity(VALUE_BYTES);
+    value.write(w.u8(version));
+    w.finish()
+}
+
+/// The counterpart of [`encode_version`]; the version must be `version`.
+pub(crate) fn decode_version<T: Value>(version: u8, bytes: &[u8], what: &'static str) -> Result<T, CodecError> {
+    let r = Reader::of_version(bytes, version)?;
+    decode(r.0, what)
+}
 
 /// Appends values to a buffer.
 #[derive(Debug, Default)]
@@ -65,6 +107,11 @@ impl Writer {
 
     pub(crate) fn i64(&mut self, value: i64) -> &mut Self {
         self.0.put_i64_le(value);
+        self
+    }
+
+    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
+        self.0.put_u32_le(value);
         self
     }
 
@@ -96,8 +143,7 @@ impl Writer {
     /// A count of fixed width; the formats' limits keep it far below 2^32.
     pub(crate) fn count_u32(&mut self, count: usize) -> &mut Self {
         debug_assert!(u32::try_from(count).is_ok());
-        self.0.put_u32_le(u32::try_from(count).unwrap_or(u32::MAX));
-        self
+        self.u32(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Bytes without their length.
@@ -123,13 +169,6 @@ impl Writer {
 
     pub(crate) fn string(&mut self, value: &str) -> &mut Self {
         self.count(value.len()).bytes(value.as_bytes())
-    }
-
-    pub(crate) fn optional(&mut self, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(value) => self.u8(1).string(value),
-            None => self.u8(0),
-        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -185,6 +224,10 @@ impl<'a> Reader<'a> {
         self.array(what).map(i64::from_le_bytes)
     }
 
+    pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, CodecError> {
+        self.array(what).map(u32::from_le_bytes)
+    }
+
     pub(crate) fn u64(&mut self, what: &'static str) -> Result<u64, CodecError> {
         self.array(what).map(u64::from_le_bytes)
     }
@@ -213,8 +256,7 @@ impl<'a> Reader<'a> {
 
     /// A count of fixed width of items that take at least `item_bytes_min` each: never more than the bytes can hold.
     pub(crate) fn count_u32(&mut self, item_bytes_min: usize, what: &'static str) -> Result<usize, CodecError> {
-        let count = u32::from_le_bytes(self.array(what)?);
-        let count = usize::try_from(count).map_err(|_| CodecError::Limit(what))?;
+        let count = usize::try_from(self.u32(what)?).map_err(|_| CodecError::Limit(what))?;
         self.backed(count, item_bytes_min, what)
     }
 
@@ -234,23 +276,14 @@ impl<'a> Reader<'a> {
         self.array(what).map(Uuid::from_bytes)
     }
 
-    pub(crate) fn partition(&mut self) -> Result<PartitionId, CodecError> {
-        let topic = self.uuid("topic id")?;
-        Ok(PartitionId { topic, index: i32::from_be_bytes(self.array("partition number")?) })
+    pub(crate) fn partition(&mut self, what: &'static str) -> Result<PartitionId, CodecError> {
+        Ok(PartitionId { topic: self.uuid(what)?, index: i32::from_be_bytes(self.array(what)?) })
     }
 
     pub(crate) fn string(&mut self, what: &'static str) -> Result<String, CodecError> {
         let length = self.count(what)?;
         let text = std::str::from_utf8(self.bytes(length, what)?);
         text.map(str::to_owned).map_err(|_| CodecError::Value(what))
-    }
-
-    pub(crate) fn optional(&mut self, what: &'static str) -> Result<Option<String>, CodecError> {
-        match self.u8(what)? {
-            0 => Ok(None),
-            1 => self.string(what).map(Some),
-            _ => Err(CodecError::Value(what)),
-        }
     }
 
     /// Fails if bytes are left.
@@ -263,8 +296,8 @@ impl<'a> Reader<'a> {
     }
 
     /// All remaining bytes.
-    pub(crate) fn rest(self) -> &'a [u8] {
-        self.0
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
     }
 }
 
@@ -302,7 +335,8 @@ mod tests {
     fn write(id: PartitionId, number: u64, text: Option<&str>, blob: &[u8]) -> Bytes {
         let mut w = Writer::with_capacity(64);
         w.u8(1).i16(-2).i32(-3).i64(-4).u64(number).sorted_i64(-5).varint(number).uuid(&id.topic);
-        w.partition(id).optional(text).blob(blob);
+        w.partition(id).blob(blob);
+        text.map(str::to_owned).write(&mut w);
         write_list(&mut w, blob.iter(), |w, byte| {
             w.u8(*byte);
         });
@@ -316,10 +350,10 @@ mod tests {
         assert_eq!(r.sorted_i64("e")?, -5);
         assert_eq!(r.varint("f")?, number);
         let topic = r.uuid("g")?;
-        let id = r.partition()?;
+        let id = r.partition("h")?;
         assert_eq!(id.topic, topic);
-        let text = r.optional("h")?;
         let blob = r.blob("i")?;
+        let text = Option::read(&mut r, "h")?;
         let list = read_list(&mut r, "j", |r| r.u8("k"))?;
         assert_eq!(list, blob);
         r.end()?;
