@@ -145,7 +145,9 @@ fn peer_endpoint(node: SimNode, network: &SimNetwork) -> PeerEndpoint {
     let machines = network.machines.clone();
     let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, PEER_PORT));
     PeerEndpoint {
-        listener: BoundListener::opened_by(CLUSTER_LISTENER, bound, move || Ok(machines.listen(node, &peer_address(node)))),
+        listener: BoundListener::opened_by(CLUSTER_LISTENER, bound, move || {
+            Ok(machines.listen(node, &peer_address(node)))
+        }),
         advertised: listener(node, CLUSTER_LISTENER, PEER_PORT),
         connector: network.machines.connector(node),
         interceptor: Some(network.interceptor(node)),
