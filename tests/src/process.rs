@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,17 +36,24 @@ pub fn binary() -> PathBuf {
     near.into_iter().find(|path| path.is_file()).expect("the broker is missing: run `cargo build` first")
 }
 
+/// Where `free_address` looks, unless `TEST_PORTS` says otherwise: below the ports that the system gives to connections.
+const PORTS: Range<u32> = 10_000..30_000;
+
 /// An address of this machine without a listener. It stays free while its broker is down: the port is none of those that
 /// the system gives to connections, one of which would keep the broker from starting again.
 pub fn free_address() -> SocketAddr {
-    const FIRST: u32 = 10_000;
-    const PORTS: u32 = 20_000;
     static TRIED: AtomicU32 = AtomicU32::new(0);
+    // Two test binaries that run at once get ports apart (`tests/processes`): a port is only taken when its broker starts.
+    let ports = std::env::var("TEST_PORTS").map_or(PORTS, |given| {
+        let (first, end) = given.split_once("..").expect("TEST_PORTS is FIRST..END");
+        first.parse().unwrap()..end.parse().unwrap()
+    });
+    let count = ports.end - ports.start;
     // Another run of tests begins elsewhere.
     let begin = std::process::id().wrapping_mul(997);
-    let next = || FIRST + begin.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % PORTS;
+    let next = || ports.start + begin.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % count;
     let listen = |port| TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).ok();
-    let free = (0..PORTS).find_map(|_| listen(next())).expect("a port that is free");
+    let free = (0..count).find_map(|_| listen(next())).expect("a port that is free");
     free.local_addr().unwrap()
 }
 
