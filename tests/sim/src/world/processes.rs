@@ -39,25 +39,7 @@ impl World {
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
         let on_open = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
-            world.0.directories.lock().push(Arc::downgrade(directory));
-            let corrupted = world.is_corrupted(node);
-            if corrupted {
-                let found = recovered.iter().map(|found| {
-                    (
-                        found.id.0,
-                        found.lost.as_deref(),
-                        found.damaged.len(),
-                        found.damaged_unproven.map(|id| id.index.0),
-                    )
-                });
-                world.trace_fault(format!(
-                    "node {} finds (lost, damaged, unproven) {:?}",
-                    node.0,
-                    found.collect::<Vec<_>>()
-                ));
-            }
-            let verdict = world.durability().node_started(node, directory, recovered, corrupted);
-            world.judge(verdict);
+            world.judge_recovery(node, directory, recovered);
         };
         let start = async move { RunningNode::start(node, incarnation, seeds, disk, network, tuning, on_open).await };
         let (downs, corruptions) = (self.downs(node), self.corruptions(node));
@@ -100,6 +82,22 @@ impl World {
             }
             Err(_crashed) => self.trace_fault(format!("node {} crashed while it started", node.0)),
         }
+    }
+
+    /// What a node finds on its disk is what it had there.
+    fn judge_recovery(&self, node: SimNode, directory: &Arc<DataDir>, recovered: &[RecoveredReplica]) {
+        self.0.directories.lock().push(Arc::downgrade(directory));
+        let corrupted = self.is_corrupted(node);
+        if corrupted {
+            let found = recovered.iter().map(|found| {
+                let unproven = found.damaged_unproven.map(|id| id.index.0);
+                (found.id.0, found.lost.as_deref(), found.damaged.len(), unproven)
+            });
+            let found: Vec<_> = found.collect();
+            self.trace_fault(format!("node {} finds (lost, damaged, unproven) {found:?}", node.0));
+        }
+        let verdict = self.durability().node_started(node, directory, recovered, corrupted);
+        self.judge(verdict);
     }
 
     /// Starts a node without waiting for it.
