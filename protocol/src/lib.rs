@@ -4,8 +4,6 @@
 //! May not know: sockets, clocks, async, disks, or what any request means to a broker.
 
 pub mod batch;
-#[cfg(test)]
-mod codec_tests;
 pub mod compression;
 pub mod error;
 pub mod fetch;
@@ -13,8 +11,6 @@ pub mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(test)]
-mod golden_tests;
 pub mod header;
 pub mod ids;
 mod leader_hint;
@@ -27,5 +23,7 @@ mod samples;
 mod schema;
 pub mod versions;
 pub mod wire;
+#[cfg(test)]
+mod tests;
 
 pub use kafka_protocol::protocol::StrBytes;

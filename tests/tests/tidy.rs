@@ -181,6 +181,36 @@ fn the_number_of_assertions_never_falls() {
     }
 }
 
+/// Short tests stand in the file, in `mod tests`; longer ones in `tests.rs` beside the `mod.rs` of what they test, several
+/// files of them in `tests/`. Those of another build, and models, have a name of their own.
+fn out_of_place(path: &str, text: &str) -> Vec<String> {
+    let stem = path.rsplit('/').next().unwrap().trim_end_matches(".rs");
+    let mut found = Vec::new();
+    if stem.ends_with("_tests") && !["shuttle_tests", "model_tests"].contains(&stem) {
+        found.push(format!("{path}: tests stand in mod tests, tests.rs or tests/"));
+    }
+    let moved = text.lines().filter(|line| line.trim_start().starts_with("#[path") && !line.contains("fuzz/corpus.rs"));
+    found.extend(moved.map(|line| format!("{path}: {line}: a module lies where its name says")));
+    found
+}
+
+#[test]
+fn tests_stand_where_one_looks_for_them() {
+    assert_eq!(out_of_place("a/src/b_tests.rs", "").len(), 1);
+    assert_eq!(out_of_place("a/src/b.rs", "#[path = \"b_t.rs\"]\nmod tests;").len(), 1);
+    assert_eq!(out_of_place("a/src/b/shuttle_tests.rs", "#[path = \"../../fuzz/corpus.rs\"]"), Vec::<String>::new());
+    every_file(|path, text| if path.contains("/src/") { out_of_place(path, text) } else { Vec::new() });
+}
+
+#[test]
+fn a_module_with_a_folder_is_its_mod_rs() {
+    let sources = sources();
+    let is_folder = |stem: &str| sources.iter().any(|(path, _)| path.starts_with(&format!("{stem}/")));
+    let split = sources.iter().filter(|(path, _)| path.contains("/src/"));
+    let split: Vec<_> = split.filter(|(path, _)| path.strip_suffix(".rs").is_some_and(is_folder)).collect();
+    assert!(split.is_empty(), "{:?}", split.iter().map(|(path, _)| path).collect::<Vec<_>>());
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     every_file(|path, text| {

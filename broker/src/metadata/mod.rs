@@ -48,6 +48,8 @@ pub mod shared_map;
 mod single_flight;
 pub mod start;
 pub mod state_machine;
+#[cfg(test)]
+mod tests;
 
 pub use crate::codec::CodecError;
 pub use bootstrap_service::{bootstrap_address, node_rpc_address};
@@ -73,29 +75,3 @@ pub use requests::{
 pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
 pub use state_machine::MetadataStateMachine;
 
-#[cfg(test)]
-mod cluster_tests;
-#[cfg(test)]
-mod decide_tests;
-#[cfg(test)]
-mod features_tests;
-#[cfg(test)]
-mod forward_codec_tests;
-#[cfg(test)]
-mod image_model_tests;
-#[cfg(test)]
-mod live_tests;
-#[cfg(test)]
-mod liveness_tests;
-#[cfg(test)]
-mod moves_tests;
-#[cfg(test)]
-mod placement_model_tests;
-#[cfg(test)]
-mod placement_tests;
-#[cfg(test)]
-mod reassign_tests;
-#[cfg(test)]
-mod replica_assignment_tests;
-#[cfg(test)]
-mod state_machine_tests;

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_build_before_feature_levels_reads_the_first_and_this_one_reads_what_that_wrote() {
-        let node = crate::metadata::placement_tests::node(3, None, &[]);
+        let node = crate::metadata::tests::placement::node(3, None, &[]);
         let cluster = ClusterRecord { cluster_id: "c".into(), next_shard_id: 2, ..ClusterRecord::default() };
         // As 5dc1475 wrote them, before there were levels.
         let old_node = [&[1, 3, 0, 0, 0, 0, 1][..], b"0", &[0; 8], &[0, 0, 0]].concat();
@@ -284,7 +284,7 @@ mod tests {
             assert_eq!(Record::decode(&key, &value), Ok(record));
         }
         let mut upside_down =
-            Record::Node(NodeRecord { levels, ..crate::metadata::placement_tests::node(3, None, &[]) })
+            Record::Node(NodeRecord { levels, ..crate::metadata::tests::placement::node(3, None, &[]) })
                 .value()
                 .to_vec();
         let end = upside_down.len();

@@ -13,8 +13,6 @@ mod leaders;
 mod list_offsets;
 mod partitions;
 #[cfg(test)]
-mod restart_tests;
-#[cfg(test)]
 mod tests;
 mod types;
 mod validate;

@@ -10,13 +10,11 @@
 pub mod checkpoint_keys;
 pub mod command;
 pub mod epochs;
-#[cfg(test)]
-mod epochs_model_tests;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod group;
-#[cfg(test)]
-mod producer_model_tests;
 pub mod producer_state;
 pub mod shard_state;
+#[cfg(test)]
+mod tests;

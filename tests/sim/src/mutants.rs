@@ -6,8 +6,22 @@ use std::time::Instant;
 
 use ottla_env::mutants::Bug;
 
+use crate::profile::GRACEFUL_STOPS_FROM;
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
+
+/// The first seed to try: bugs of leaving and coming back need nodes that are stopped and unregistered.
+fn first_seed(bug: Bug) -> u64 {
+    match bug {
+        Bug::RemovalNotDetected
+        | Bug::LoneFounderWaitsToLead
+        | Bug::LeftNodeFounds
+        | Bug::RegisteredWhileLeaving
+        | Bug::UnregisteredStartWaits
+        | Bug::RemovalsNotAwaited => GRACEFUL_STOPS_FROM,
+        _ => 0,
+    }
+}
 
 pub(crate) fn hunt(world: &WorldArguments, most: u64, only: &[String]) -> ExitCode {
     let chosen = |bug: &&Bug| only.is_empty() || only.iter().any(|name| name == bug.name());
@@ -15,12 +29,13 @@ pub(crate) fn hunt(world: &WorldArguments, most: u64, only: &[String]) -> ExitCo
     println!("{:<44} {:>6}  law", "seeded bug", "seeds");
     for bug in Bug::ALL.iter().filter(chosen) {
         let began = Instant::now();
-        let plans = (0..most).map(|seed| Plan { mutant: Some(bug.name().to_owned()), ..world.plan(seed) });
+        let first = first_seed(*bug);
+        let plans = (first..first + most).map(|seed| Plan { mutant: Some(bug.name().to_owned()), ..world.plan(seed) });
         let mut caught = None;
         in_order(
             world.jobs(),
             plans,
-            |plan| (plan.seed + 1, run(&plan).broken),
+            |plan| (plan.seed - first + 1, run(&plan).broken),
             |(seeds, broken)| {
                 caught = broken.map(|(violation, _)| (seeds, violation.to_string()));
                 caught.is_none()

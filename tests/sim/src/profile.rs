@@ -29,7 +29,7 @@ pub(crate) enum Profile {
 }
 
 /// Smaller seeds had all been run before there were planned stops: what they found, they find again.
-const GRACEFUL_STOPS_FROM: u64 = 20_000;
+pub(crate) const GRACEFUL_STOPS_FROM: u64 = 20_000;
 
 /// Smaller seeds had all been run before a cluster of one node survived a wrong byte in the head of a frame.
 const DAMAGED_HEADS_FROM: u64 = 30_000;

@@ -8,12 +8,10 @@ pub mod batch;
 pub(crate) mod fuzzing;
 pub mod guard;
 pub mod records;
-#[cfg(test)]
-mod records_tests;
 pub mod schema;
 pub mod store;
 #[cfg(test)]
-mod store_tests;
+mod tests;
 
 pub use guard::Guard;
 pub use schema::Malformed;

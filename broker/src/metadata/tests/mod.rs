@@ -1,0 +1,16 @@
+//! The metadata as other modules see it: pure decisions over images, one node, and groups of three in virtual time.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod decide;
+mod features;
+mod forward_codec;
+mod image_model;
+mod live;
+mod liveness;
+mod moves;
+mod placement_model;
+pub(crate) mod placement;
+mod reassign;
+mod replica_assignment;
+mod state_machine;

@@ -1,0 +1,4 @@
+//! What apply changes in groups: the store, and the bytes of its records.
+
+mod records;
+mod store;

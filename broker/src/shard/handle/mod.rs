@@ -1,0 +1,339 @@
+//! One shard on this node: the handle that partitions hold.
+//!
+//! It queues batches and commands for the appender (see `appender`), waits at the read barrier, and shows role, clock
+//! and state. May not know: topics, sockets, how other replicas are reached. Invariant: nothing is proposed while this
+//! replica does not lead, or has not applied an entry of its own term.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_env::{rt, watch};
+use ottla_protocol::ids::PartitionId;
+use ottla_raft::{Membership, Role};
+use ottla_storage::data_dir::DataDir;
+use ottla_storage::ids::{LogId, ReplicaId, Term};
+use ottla_storage::index::ExtentKey;
+use ottla_storage::log::BATCH_BYTES_MAX;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::append_queue::{AppendQueue, QueuedBatch, QueuedCommand};
+use super::clock::Agreement;
+use super::cut_points::CutPoints;
+use super::group::Group;
+use super::idempotence_fence::{ConnectionId, ProducerBatch};
+use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
+use super::read_barrier::ReadBarrier;
+use super::read_view::ReadView;
+use super::rpc::LedShard;
+use super::state_machine::ShardStateMachine;
+use crate::metadata::{ShardCreation, ShardId, ShardKind};
+use crate::replicated::command::Command;
+use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::shard_state::{ApplyReply, ShardState};
+
+/// A follower that has not heard from its leader for so long serves no reads.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// The parts of a state machine that its shard reads.
+pub(crate) struct StateMachineView {
+    state: Arc<Mutex<ShardState>>,
+    pub(super) read_view: Arc<ReadView>,
+    cut_points: Arc<Mutex<CutPoints>>,
+}
+
+impl StateMachineView {
+    pub(crate) fn of(machine: &ShardStateMachine) -> Self {
+        Self { state: machine.state(), read_view: machine.read_view(), cut_points: machine.cut_points() }
+    }
+}
+
+/// One shard on this node.
+pub struct Shard {
+    /// Which shard, and what it is for.
+    pub creation: ShardCreation,
+    /// This node's replica.
+    pub replica: ReplicaId,
+    pub(super) group: Arc<dyn Group>,
+    pub(super) directory: Option<Arc<DataDir>>,
+    pub(super) machine: StateMachineView,
+    pub(super) role: watch::Receiver<Role>,
+    pub(super) queue: Mutex<AppendQueue>,
+    pub(super) work: Notify,
+    pub(super) clock: LeaderClock,
+    /// Partitions for which a request waits; their adoption goes first.
+    adoption_requests: Mutex<Vec<PartitionId>>,
+    adoption_requests_changed: Notify,
+    read_barrier: ReadBarrier,
+    /// Since when this replica leads.
+    pub(super) led_since: Mutex<Option<rt::Instant>>,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shard({}, replica {})", self.creation.shard, self.replica)
+    }
+}
+
+impl Shard {
+    pub(crate) fn new(
+        creation: ShardCreation,
+        replica: ReplicaId,
+        group: Arc<dyn Group>,
+        directory: Option<Arc<DataDir>>,
+        machine: StateMachineView,
+        witness: Arc<dyn ClockWitness>,
+    ) -> Arc<Self> {
+        let role = group.role();
+        let clock = LeaderClock::new(creation.shard.0, replica.0, witness);
+        Arc::new(Self {
+            creation,
+            replica,
+            group,
+            directory,
+            machine,
+            role,
+            queue: Mutex::default(),
+            work: Notify::new(),
+            clock,
+            adoption_requests: Mutex::default(),
+            adoption_requests_changed: Notify::new(),
+            read_barrier: ReadBarrier::default(),
+            led_since: Mutex::default(),
+        })
+    }
+
+    /// True if the shard's partitions keep consumer groups.
+    #[must_use]
+    pub fn keeps_groups(&self) -> bool {
+        keeps_groups(self.creation.kind)
+    }
+
+    /// This replica's role in its group.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    /// For how long the shard has had no leader, as far as this replica knows; `None` while it has one.
+    pub(super) fn leaderless_for(&self) -> Option<Duration> {
+        self.group.leaderless_for()
+    }
+
+    /// What other nodes are told of the shard, if this replica leads it and serves.
+    pub(super) fn led(&self) -> Option<(ShardId, LedShard)> {
+        let role = self.role();
+        role.ready.then(|| (self.creation.shard, LedShard { term: role.term.0, in_sync: self.group.in_sync() }))
+    }
+
+    /// The term in which this replica follows a leader from which it has heard lately: what is applied here is nearly
+    /// current.
+    #[must_use]
+    pub fn following(&self) -> Option<Term> {
+        let role = self.role();
+        (!role.ready && self.group.has_heard_within(SILENCE_MAX)).then_some(role.term)
+    }
+
+    /// The voters that are in sync; empty where this replica does not lead.
+    #[must_use]
+    pub fn in_sync(&self) -> Arc<[ReplicaId]> {
+        self.group.in_sync()
+    }
+
+    /// The role and its changes.
+    #[must_use]
+    pub fn role_changes(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
+    /// The term in which this replica leads and serves.
+    #[must_use]
+    pub fn leading(&self) -> Option<Term> {
+        let role = self.role();
+        (role.ready && self.leads(role)).then_some(role.term)
+    }
+
+    /// True if batches may be queued here: this replica leads, or has been elected and serves once its first entry is
+    /// applied. A client may know the new leader before that, and one that is refused retries only much later.
+    #[must_use]
+    pub(crate) fn is_elected(&self) -> bool {
+        self.leads(self.role())
+    }
+
+    /// True if this replica is the leader, whether it serves already or not.
+    fn leads(&self, role: Role) -> bool {
+        !role.stopped && role.leader == Some(self.replica)
+    }
+
+    /// How long this replica has led.
+    #[must_use]
+    pub(super) fn led_for(&self) -> Option<Duration> {
+        let since = (*self.led_since.lock())?;
+        self.leading().map(|_| rt::now().since(since))
+    }
+
+    /// What readers see.
+    #[must_use]
+    pub fn read_view(&self) -> &Arc<ReadView> {
+        &self.machine.read_view
+    }
+
+    /// The replicated state; held only briefly.
+    pub(crate) fn state(&self) -> &Mutex<ShardState> {
+        &self.machine.state
+    }
+
+    /// The last entry that this process has applied and the rolling checksum of the state then: equal on all replicas
+    /// (I6).
+    #[must_use]
+    pub fn applied_checksum(&self) -> Option<(LogId, u64)> {
+        let state = self.machine.state.lock();
+        Some((state.last?, state.checksum()))
+    }
+
+    /// The last entry that this process has applied and a digest of the whole state then, however it came to be: from
+    /// entries or from a checkpoint (I6). Groups are in the rolling checksum only.
+    #[must_use]
+    pub fn state_digest(&self) -> Option<(LogId, u64)> {
+        let state = self.machine.state.lock();
+        Some((state.last?, super::state_machine::digest(&state)))
+    }
+
+    pub(crate) fn cut_points(&self) -> &Mutex<CutPoints> {
+        &self.machine.cut_points
+    }
+
+    /// The data directory of this replica.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Arc<DataDir>> {
+        self.directory.as_ref()
+    }
+
+    /// The key of a partition's batches in the index.
+    #[must_use]
+    pub fn extent(&self, partition: PartitionId) -> ExtentKey {
+        ExtentKey { partition, replica: self.replica }
+    }
+
+    pub(crate) fn group(&self) -> &Arc<dyn Group> {
+        &self.group
+    }
+
+    /// The group's members.
+    #[must_use]
+    pub fn members(&self) -> Membership {
+        self.group.members()
+    }
+
+    /// The largest batch of a client that an entry can hold here.
+    pub(crate) fn batch_bytes_max(&self) -> usize {
+        self.directory.as_ref().map_or(BATCH_BYTES_MAX, |directory| directory.batch_bytes_max())
+    }
+
+    /// Why writes are refused now, if they are: the disk is nearly full or has failed.
+    pub(crate) fn refuses_writes(&self) -> Option<AppendError> {
+        let directory = self.directory.as_ref()?;
+        if directory.poisoned().is_some() {
+            return Some(PartitionError::Storage.into());
+        }
+        (!directory.accepts_writes()).then_some(AppendError::DiskFull)
+    }
+
+    /// Confirms leadership and waits until everything committed before is applied. One confirmation serves all callers
+    /// that called before it began.
+    pub async fn read_index(&self) -> Result<(), PartitionError> {
+        let confirmed = self.read_barrier.confirm(&*self.group).await && self.leading().is_some();
+        if confirmed { Ok(()) } else { Err(PartitionError::NotLeaderOrFollower) }
+    }
+
+    /// Enqueues a batch, in call order. With `refused` the batch is refused at once, and so is what follows of its
+    /// producer.
+    pub(crate) fn enqueue(&self, batch: QueuedBatch, refused: Option<AppendError>) {
+        let refused = match refused {
+            None if !self.is_elected() => Some(PartitionError::NotLeaderOrFollower.into()),
+            refused => refused,
+        };
+        match refused {
+            Some(error) => self.queue.lock().refuse_unqueued(batch, error),
+            None => {
+                self.queue.lock().push(batch);
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// Notes that a batch was refused before it reached the shard: what follows of its producer is refused too.
+    pub(crate) fn note_refusal(&self, producer_batch: ProducerBatch, error: &AppendError) {
+        self.queue.lock().note_refusal(producer_batch, error);
+    }
+
+    /// Proposes a command and waits for the reply of apply. The command is enqueued before this returns.
+    pub(crate) fn command(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<ApplyReply, PartitionError>> + Send + use<> {
+        let (answer, receiver) = oneshot::channel();
+        self.queue.lock().push_command(QueuedCommand { command, answer });
+        self.work.notify_one();
+        async move { receiver.await.unwrap_or(Err(PartitionError::NotLeaderOrFollower)) }
+    }
+
+    /// Bytes of the queued batches.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.queue.lock().bytes()
+    }
+
+    /// Drops the refusals of a connection that is closed.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.queue.lock().close(connection);
+    }
+
+    /// Requests that a partition be adopted before others.
+    pub fn request_adoption(&self, partition: PartitionId) {
+        let mut adoption_requests = self.adoption_requests.lock();
+        if !adoption_requests.contains(&partition) {
+            adoption_requests.push(partition);
+            self.adoption_requests_changed.notify_one();
+        }
+    }
+
+    /// Takes the partitions whose adoption was requested.
+    pub(crate) fn take_adoption_requests(&self) -> Vec<PartitionId> {
+        std::mem::take(&mut self.adoption_requests.lock())
+    }
+
+    pub(crate) async fn adoption_requested(&self) {
+        self.adoption_requests_changed.notified().await;
+    }
+
+    /// The shard's time now; none where this replica does not lead.
+    #[must_use]
+    pub fn time(&self) -> Option<ShardTime> {
+        let term = self.leading()?;
+        Some(self.clock.time(term, self.applied_clock_ms()))
+    }
+
+    /// The shard's time, if it may be used for expiry.
+    pub(crate) fn clock_for_expiry(&self) -> Option<i64> {
+        self.time()?.for_expiry_ms
+    }
+
+    /// Whether the other nodes' clocks agree with this node's.
+    pub(super) fn clock_agreement(&self) -> Agreement {
+        self.clock.agreement(self.applied_clock_ms())
+    }
+
+    pub(super) fn applied_clock_ms(&self) -> i64 {
+        self.machine.state.lock().clock_ms
+    }
+}
+
+/// True if partitions of such a shard keep consumer groups.
+pub(crate) fn keeps_groups(kind: ShardKind) -> bool {
+    kind == ShardKind::ConsumerOffsets
+}
+
+#[cfg(test)]
+mod tests;

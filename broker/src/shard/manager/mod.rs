@@ -1,0 +1,569 @@
+//! The shards of this node: opened from what the disk holds, created when the metadata records them, found by id.
+//!
+//! No replica is deleted because the metadata does not have it (design section 6). May not know: topics' contents,
+//! requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use ottla_env::critical::Owner;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::{rt, watch};
+use ottla_protocol::ids::NodeId;
+use ottla_raft::{Creation, GroupHandle, Membership, RaftError, RaftHost};
+use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::ids::ReplicaId;
+use parking_lot::RwLock;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::closed_replicas::{ClosedReplica, ClosedReplicas};
+use super::handle::{Shard, StateMachineView, keeps_groups};
+use super::idempotence_fence::ConnectionId;
+use super::lag_request::GroupsService;
+use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
+use super::leadership::preferred_balance::PreferredLeaderBalancer;
+use super::metadata_view::MetadataView;
+use super::node_clocks::NodeClocks;
+use super::rpc::LedShard;
+use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
+use super::tasks::membership_reconciler;
+use super::tasks::{self, LeaderTaskSettings};
+use crate::codec::CodecError;
+use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, node_rpc_address};
+use crate::replicated::shard_state::ShardState;
+
+/// Before a shard that could not be created is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// In a shard of fewer replicas a lost one cannot be rebuilt from the others (`metadata::placement`).
+const REBUILT_FROM: usize = 3;
+
+/// Why a replica on this disk cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// What it recorded about itself cannot be read.
+    #[error("replica {replica}: its record cannot be read: {what}")]
+    Unreadable {
+        /// Which replica.
+        replica: ReplicaId,
+        /// What is wrong.
+        what: String,
+    },
+    /// Its checkpoint cannot be read.
+    #[error("replica {replica}: its checkpoint cannot be read: {source}")]
+    Checkpoint {
+        /// Which replica.
+        replica: ReplicaId,
+        /// What is wrong.
+        source: CodecError,
+    },
+    /// Raft refused.
+    #[error(transparent)]
+    Raft(#[from] RaftError),
+}
+
+pub(super) struct Inner {
+    pub(super) node: NodeId,
+    pub(super) host: RaftHost,
+    directories: BTreeMap<Uuid, Arc<DataDir>>,
+    pub(super) metadata: Arc<dyn MetadataView>,
+    task_settings: LeaderTaskSettings,
+    shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
+    /// Replicas on the disks of this node that do not run.
+    closed: ClosedReplicas,
+    /// Held while a replica is removed: from before it stops until it is gone from the disk.
+    removals: Arc<tokio::sync::Mutex<()>>,
+    /// Grows when a shard is added or closed.
+    changes: watch::Sender<u64>,
+    /// Grows when a shard's role or its set of partitions changes, or the shards that another node leads.
+    pub(super) leadership: watch::Sender<u64>,
+    pub(super) remote_leaders: Arc<RemoteLeaders>,
+    clocks: Arc<NodeClocks>,
+    /// Answers other nodes' requests for the lag of consumer groups; set by the coordinator.
+    pub(super) groups_service: OnceLock<GroupsService>,
+}
+
+/// The shards of this node; cheap to clone.
+#[derive(Clone)]
+pub struct Shards(pub(super) Arc<Inner>);
+
+impl std::fmt::Debug for Shards {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.shards.read().values()).finish()
+    }
+}
+
+/// What a recovered replica recorded about its shard.
+pub fn creation_of(recovered: &RecoveredReplica) -> Result<ShardCreation, OpenError> {
+    let replica = recovered.id;
+    let unreadable = |what: String| OpenError::Unreadable { replica, what };
+    let creation = Creation::decode(recovered.creation.clone()).ok_or_else(|| unreadable("no members".to_owned()))?;
+    ShardCreation::decode(&creation.shard).map_err(|error| unreadable(error.to_string()))
+}
+
+impl Shards {
+    /// A node without shards yet. `directories` by their random ids.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        host: RaftHost,
+        directories: BTreeMap<Uuid, Arc<DataDir>>,
+        metadata: Arc<dyn MetadataView>,
+        task_settings: LeaderTaskSettings,
+    ) -> Self {
+        Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
+            let (weak, remote_leaders) = (weak.clone(), Arc::<RemoteLeaders>::default());
+            let last_entry_ms = move || {
+                let all = weak.upgrade().map(|inner| Shards(inner).all()).unwrap_or_default();
+                all.iter().map(|shard| shard.applied_clock_ms()).max().unwrap_or_default()
+            };
+            let clocks = NodeClocks::new(remote_leaders.clone(), metadata.clone(), Box::new(last_entry_ms));
+            Inner {
+                node,
+                host,
+                directories,
+                metadata,
+                task_settings,
+                shards: RwLock::default(),
+                closed: ClosedReplicas::default(),
+                removals: Arc::default(),
+                changes: watch::Sender::new(0),
+                leadership: watch::Sender::new(0),
+                remote_leaders,
+                groups_service: OnceLock::new(),
+                clocks: Arc::new(clocks),
+            }
+        }))
+    }
+
+    /// One shard that runs already.
+    #[cfg(test)]
+    pub(crate) fn for_tests(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>) -> Self {
+        let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
+        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), metadata, LeaderTaskSettings::default());
+        shards.0.shards.write().insert(shard.creation.shard, shard.clone());
+        rt::spawn(watch_leadership(shard, shards.0.leadership.clone()));
+        shards
+    }
+
+    /// Opens the replicas that the disks hold; the metadata group's may not be among them. Of several replicas of one
+    /// shard the last one runs: it was created when those before it were lost, and they take part no more. One that
+    /// cannot be opened stays closed, and stops no other.
+    pub async fn open<'a>(&self, recovered: impl IntoIterator<Item = (&'a Arc<DataDir>, &'a RecoveredReplica)>) {
+        let recovered: Vec<_> = recovered.into_iter().collect();
+        let shard_of = |replica: &RecoveredReplica| creation_of(replica).ok().map(|creation| creation.shard);
+        let mut last = BTreeMap::new();
+        for (_, replica) in &recovered {
+            let last = last.entry(shard_of(replica)).or_insert(replica.id);
+            *last = replica.id.max(*last);
+        }
+        for (directory, replica) in recovered {
+            let shard = shard_of(replica);
+            let successor = shard.and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
+            if let Some(successor) = successor {
+                let why = format!("replica {successor} has come in its place");
+                self.mark_closed(replica.id, ClosedReplica { shard, why, is_lost: true });
+            } else if let Err(error) = self.open_sound(directory, replica).await {
+                self.leave_closed(replica.id, shard, &error);
+            }
+        }
+    }
+
+    /// Marks a replica closed. One that may have lost what it acknowledged is rebuilt under another id if other nodes
+    /// have what it had; else the operator decides what is to be done.
+    fn leave_closed(&self, replica: ReplicaId, shard: Option<ShardId>, error: &OpenError) {
+        let is_damaged = matches!(error, OpenError::Raft(RaftError::Damaged { .. }));
+        let image = self.0.metadata.image();
+        let is_lost = is_damaged && image.expected_nodes() != 1;
+        let replicas = shard.and_then(|shard| image.shard(shard)).map_or(0, |record| record.replicas.len());
+        let todo = if !is_damaged {
+            String::new()
+        } else if is_lost && replicas >= REBUILT_FROM {
+            "; it is rebuilt under a new id".to_owned()
+        } else {
+            format!(
+                "; what it holds is not served: see `ottla unsafe-recover --accept-loss {replica}` (docs/operations.md)"
+            )
+        };
+        self.mark_closed(replica, ClosedReplica { shard, why: format!("{error}{todo}"), is_lost });
+    }
+
+    async fn open_sound(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
+        let creation = match (creation_of(recovered), &recovered.lost) {
+            (Err(_), Some(what)) => {
+                return Err(RaftError::Damaged { replica: recovered.id, what: what.clone() }.into());
+            }
+            (creation, _) => creation?,
+        };
+        let state = state_machine::restore(keeps_groups(creation.kind), &recovered.state)
+            .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
+        let (machine, view) = self.state_machine(directory, recovered.id, state);
+        let group = self.0.host.open(directory.clone(), recovered, Box::new(machine)).await?;
+        self.add(creation, recovered.id, directory, group, view);
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        directory: &Arc<DataDir>,
+        record: &ShardRecord,
+        replica: &ReplicaRecord,
+    ) -> Result<(), OpenError> {
+        let creation = ShardCreation::from(record);
+        let (machine, view) = self.state_machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
+        // A replica that is added later starts without members, and waits for a snapshot or entries from the leader.
+        let founds = record.founders.contains(&replica.id);
+        let members = if founds { Membership::of(record.founders.iter().copied()) } else { Membership::default() };
+        let group =
+            self.0.host.create(directory.clone(), replica.id, creation.encode(), members, Box::new(machine)).await?;
+        self.add(creation, replica.id, directory, group, view);
+        tracing::info!("shard={} replica={}: created ({:?})", record.id, replica.id, record.kind);
+        Ok(())
+    }
+
+    fn state_machine(
+        &self,
+        directory: &Arc<DataDir>,
+        replica: ReplicaId,
+        state: ShardState,
+    ) -> (ShardStateMachine, StateMachineView) {
+        let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
+        let machine = ShardStateMachine::new(state, storage);
+        let view = StateMachineView::of(&machine);
+        (machine, view)
+    }
+
+    fn add(
+        &self,
+        creation: ShardCreation,
+        replica: ReplicaId,
+        directory: &Arc<DataDir>,
+        group: GroupHandle,
+        view: StateMachineView,
+    ) {
+        // Coordinators never wait behind bulk data in the writer.
+        group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
+        let shard =
+            Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, self.0.clocks.clone());
+        self.0.shards.write().insert(shard.creation.shard, shard.clone());
+        let owner = shard.group().owner();
+        rt::spawn_critical("appender", owner.clone(), shard.clone().run());
+        let tasks = tasks::run(shard.clone(), self.0.metadata.clone(), self.0.task_settings.clone());
+        rt::spawn_critical("retention", owner.clone(), tasks);
+        rt::spawn_critical(
+            "membership",
+            owner.clone(),
+            membership_reconciler::run(shard.clone(), self.0.metadata.clone()),
+        );
+        rt::spawn_critical("leadership", owner, watch_leadership(shard, self.0.leadership.clone()));
+        self.0.changes.send_modify(|version| *version += 1);
+    }
+
+    /// Creates the shards that the metadata places here, now and whenever it changes.
+    pub fn start(&self) {
+        let lost = self.0.closed.lost();
+        if !lost.is_empty() {
+            self.0.metadata.report_lost(lost);
+        }
+        self.serve_node_requests();
+        let weak = Arc::downgrade(&self.0);
+        let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led()).collect());
+        let publisher = LeadershipPublisher {
+            own: self.0.node,
+            host: self.0.host.clone(),
+            metadata: self.0.metadata.clone(),
+            leadership: self.0.leadership.clone(),
+            led: Box::new(led),
+        };
+        publisher.start();
+        let (weak, weaker) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
+        let balancer = PreferredLeaderBalancer {
+            own: self.0.node,
+            metadata: self.0.metadata.clone(),
+            shards: Box::new(move || Some(Shards(weak.upgrade()?).all())),
+            leader_of: Box::new(move |shard| Shards(weaker.upgrade()?).leader_of(shard)),
+        };
+        balancer.start();
+        let shards = self.clone();
+        rt::spawn_critical("reconciler", Owner::process(), async move { shards.reconcile().await });
+        let shards = self.clone();
+        rt::spawn_critical("damage-watcher", Owner::process(), async move { shards.watch_damage().await });
+    }
+
+    /// Closes replicas that have stopped because their own log does not read back: they are rebuilt as those that are
+    /// found lost at the start.
+    async fn watch_damage(&self) {
+        let mut failures = self.0.host.failures();
+        loop {
+            let damaged: Vec<_> = {
+                let known = failures.borrow_and_update();
+                let damaged = known.iter().filter(|(_, failure)| failure.is_damage);
+                damaged.map(|(replica, failure)| (*replica, failure.why.clone())).collect()
+            };
+            for (replica, why) in damaged {
+                let here = self.all().into_iter().find(|shard| shard.replica == replica);
+                let here = here.filter(|_| self.0.metadata.image().expected_nodes() != 1);
+                if let Some(shard) = here.map(|shard| shard.creation.shard) {
+                    let error = RaftError::Damaged { replica, what: why.to_string() };
+                    self.leave_closed(replica, Some(shard), &error.into());
+                    self.close(replica).await;
+                    self.0.metadata.report_lost(vec![replica]);
+                }
+            }
+            if failures.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Records that a replica does not run.
+    fn mark_closed(&self, replica: ReplicaId, closed: ClosedReplica) {
+        tracing::error!(replica = replica.0, "left aside: {}", closed.why);
+        if closed.is_lost {
+            self.0.directories.values().for_each(|directory| directory.set_aside(replica));
+        }
+        self.0.closed.insert(replica, closed);
+    }
+
+    /// Stops a replica and removes its shard from this node's; what is on the disk stays.
+    async fn close(&self, replica: ReplicaId) {
+        let running = self.all().into_iter().find(|shard| shard.replica == replica);
+        self.0.host.close(replica).await;
+        if let Some(shard) = running {
+            self.0.shards.write().remove(&shard.creation.shard);
+            self.0.changes.send_modify(|version| *version += 1);
+            self.0.leadership.send_modify(|version| *version += 1);
+        }
+    }
+
+    async fn reconcile(&self) {
+        let (mut images, mut removed) = (self.0.metadata.changes(), self.0.metadata.removed_from_cluster());
+        loop {
+            let image = images.borrow_and_update().clone();
+            let removed_metadata = *removed.borrow_and_update();
+            let mut failed = !self.remove_left(&image, removed_metadata).await;
+            for record in image.shards.values() {
+                failed |= !self.ensure(record).await;
+            }
+            let retry = if failed { RETRY } else { Duration::from_secs(3600) };
+            tokio::select! {
+                biased;
+                changed = images.changed() => if changed.is_err() { return },
+                changed = removed.changed() => if changed.is_err() { return },
+                () = rt::sleep(retry) => {}
+            }
+        }
+    }
+
+    /// True if the shard needs nothing more here.
+    async fn ensure(&self, record: &ShardRecord) -> bool {
+        let mine = |replica: &&ReplicaRecord| replica.node == self.0.node;
+        // A founder that is to leave is needed until the others are there: in a shard that was moved before it was
+        // formed no other replica can form it.
+        let needed = |replica: &&ReplicaRecord| {
+            mine(replica)
+                && record.founders.contains(&replica.id)
+                && self.0.directories.contains_key(&replica.directory)
+        };
+        let replica = record.replicas.iter().find(mine).or_else(|| record.leaving.iter().find(needed));
+        let Some(replica) = replica else { return true };
+        if record.kind == ShardKind::Metadata {
+            return true;
+        }
+        if let Some(shard) = self.get(record.id) {
+            // Ids only grow: an image with an earlier id is old metadata that is replayed after a restart.
+            if shard.replica >= replica.id {
+                return true;
+            }
+            // The predecessor of the replica on this node has not been removed yet. It is closed only once it has no
+            // vote any more: it is removed only when the shard has all its recorded members, the new replica included.
+            if record.replicas.iter().any(|wanted| wanted.id == shard.replica)
+                || shard.members().is_voter(shard.replica)
+            {
+                return false;
+            }
+            self.close(shard.replica).await;
+        }
+        if self.0.closed.is_lost(replica.id) {
+            // The metadata records it again, but it is lost.
+            self.0.metadata.report_lost(vec![replica.id]);
+        }
+        if self.0.closed.contains(replica.id) {
+            return true;
+        }
+        let any = || self.0.directories.values().next().filter(|_| mutants::is_on(Bug::WipedReplicaVotes));
+        let Some(directory) = self.0.directories.get(&replica.directory).or_else(any) else {
+            tracing::error!(
+                "shard={} replica={}: its data directory {} is not here; it stays down",
+                record.id,
+                replica.id,
+                replica.directory
+            );
+            return true;
+        };
+        // Old metadata that is replayed after a restart must not create a replica again that has been removed.
+        let current = self.0.metadata.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
+        let image = self.0.metadata.image();
+        let record = image.shard(record.id).filter(|record| record.members().any(|member| member == replica));
+        let Some(record) = record.filter(|_| current) else { return current };
+        match self.create(directory, record, replica).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!("shard={} replica={}: not created: {error}; tried again", record.id, replica.id);
+                false
+            }
+        }
+    }
+
+    /// Waits until no replica is being removed; while the guard is held none is. For the shutdown, before it closes the
+    /// directories.
+    pub async fn end_removals(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.0.removals.clone().lock_owned().await
+    }
+
+    /// Removes the replicas here that are no members any more; true if none is left over. No replica is removed because
+    /// it is unknown: one that this image does not have yet has an id above those that the image has given.
+    /// `removed_metadata`: this node's replica of the metadata, if the other nodes report that it has been removed.
+    async fn remove_left(&self, image: &MetadataImage, removed_metadata: Option<ReplicaId>) -> bool {
+        let recorded: BTreeSet<_> =
+            image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
+        let mut all = true;
+        // A node that is unregistered ends with its replica of the metadata, once that has no vote any more.
+        let dismissed = image.decommissioned_replica(self.0.node).filter(|replica| {
+            let votes = self.0.host.group(*replica).is_some_and(|group| group.membership().is_voter(*replica));
+            all &= !votes;
+            !votes
+        });
+        // With it the node leaves the cluster.
+        let is_last = |replica: ReplicaId| Some(replica) == dismissed || Some(replica) == removed_metadata;
+        let has_left =
+            |replica: &ReplicaId| is_last(*replica) || replica.0 < image.next_replica_id && !recorded.contains(replica);
+        for directory in self.0.directories.values() {
+            for replica in directory.log().replicas().into_iter().filter(has_left) {
+                let _removal = self.0.removals.lock().await;
+                self.close(replica).await;
+                let left = if is_last(replica) { directory.leave().await } else { Ok(()) };
+                let removed = match left {
+                    Ok(()) => directory.remove_replica(replica).await,
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                match removed {
+                    Ok(()) => tracing::info!(replica = replica.0, "removed: it is no member any more"),
+                    Err(error) => {
+                        tracing::error!(replica = replica.0, "not removed: {error}; tried again");
+                        all = false;
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// A shard of this node.
+    #[must_use]
+    pub fn get(&self, shard: ShardId) -> Option<Arc<Shard>> {
+        self.0.shards.read().get(&shard).cloned()
+    }
+
+    /// All shards of this node.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Shard>> {
+        self.0.shards.read().values().cloned().collect()
+    }
+
+    /// Changes when a shard is added or closed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Changes when a shard's role or its set of partitions changes.
+    #[must_use]
+    pub fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.0.leadership.subscribe()
+    }
+
+    /// Replicas of this node that do not run while no other replica of their shard runs here.
+    #[must_use]
+    pub fn closed(&self) -> Vec<(ReplicaId, ClosedReplica)> {
+        let runs = |closed: &ClosedReplica| closed.shard.is_some_and(|shard| self.get(shard).is_some());
+        self.0.closed.all().into_iter().filter(|(_, closed)| !runs(closed)).collect()
+    }
+
+    /// True if this node has a replica of the shard and it does not run.
+    #[must_use]
+    pub fn is_closed(&self, shard: ShardId) -> bool {
+        self.closed().iter().any(|(_, closed)| closed.shard == Some(shard))
+    }
+
+    /// The number of this node's replicas by role: see [`RaftHost::roles`]; `closed` are those that could not be
+    /// opened.
+    #[must_use]
+    pub fn replica_roles(&self) -> BTreeMap<&'static str, usize> {
+        let mut roles = self.0.host.roles();
+        roles.insert("closed", self.closed().len());
+        roles
+    }
+
+    /// The node that leads a shard, as far as this node knows.
+    #[must_use]
+    pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
+        match self.get(shard) {
+            Some(here) => leader_known_to(&here, &self.0.metadata.image()).map(|(node, _)| node),
+            None => self.remote_leader_of(shard).map(|(node, _)| node),
+        }
+    }
+
+    /// The other node that leads a shard, and its last update about the shard.
+    pub(crate) fn remote_leader_of(&self, shard: ShardId) -> Option<(NodeId, LedShard)> {
+        self.0.remote_leaders.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(node_rpc_address(*node)))
+    }
+
+    /// The view of the metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &Arc<dyn MetadataView> {
+        &self.0.metadata
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Drops the refusals of a connection that is closed.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.all().iter().for_each(|shard| shard.connection_closed(connection));
+    }
+}
+
+/// The node whose replica leads, as far as this node knows, and the term. A node that is fenced and silent counts as
+/// leading nothing: a shard that has lost its majority elects no other leader, and a client that is sent to a dead node
+/// waits for it.
+pub(crate) fn leader_known_to(shard: &Shard, image: &MetadataImage) -> Option<(NodeId, u64)> {
+    let role = shard.role();
+    let leader = role.leader.filter(|_| !role.stopped)?;
+    let mut members = image.shard(shard.creation.shard)?.members();
+    let node = members.find(|replica| replica.id == leader).map(|replica| replica.node)?;
+    let is_heard = leader == shard.replica || shard.following().is_some();
+    (is_heard || !image.is_fenced(node)).then_some((node, role.term.0))
+}
+
+/// Bumps the leadership version whenever the shard's role or its set of partitions changes.
+async fn watch_leadership(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
+    let mut role = shard.role_changes();
+    let mut adopted = shard.read_view().changes();
+    loop {
+        leadership.send_modify(|version| *version += 1);
+        tokio::select! {
+            biased;
+            changed = role.changed() => if changed.is_err() { return },
+            changed = adopted.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

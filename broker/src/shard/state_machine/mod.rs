@@ -1,0 +1,374 @@
+//! The shard's state machine for Raft: applies entries to [`ShardState`], publishes what readers may see, and gives the
+//! checkpoint its changes (`cut`).
+//!
+//! May not know: topics, configuration, which replica leads. Invariant: the cuts since the start, laid over what was
+//! restored, restore to the same state.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_raft::{Applied, Extent, Reply, StateMachine};
+use ottla_storage::data_dir::DataDir;
+use ottla_storage::entry::Entry;
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::index::ExtentKey;
+use parking_lot::Mutex;
+
+use super::cut_points::{CutPoint, CutPoints};
+use super::data_waiters::ANY_BYTES;
+use super::read_view::{LogOffsetSnapshot, ReadView};
+use crate::checksum::{OFFSET_BASIS, fnv1a};
+use crate::codec::CodecError;
+use crate::replicated::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
+use crate::replicated::command::AdoptedPartition;
+use crate::replicated::group::GroupStore;
+use crate::replicated::producer_state::ProducerTable;
+use crate::replicated::shard_state::{PartitionState, ShardState, Touched};
+
+/// The storage of this replica alone, which frees what apply has decided to be dead: log starts and dropped partitions.
+pub trait LocalStorage: Send + Sync + 'static {
+    /// The data below is dead from now on.
+    fn set_log_start(&self, id: PartitionId, log_start: Offset);
+    /// All data of the partition is dead.
+    fn drop_partition(&self, id: PartitionId);
+}
+
+/// A replica's data directory.
+#[derive(Debug)]
+pub struct DirectoryStorage {
+    /// Where the replica's frames are.
+    pub directory: Arc<DataDir>,
+    /// The replica.
+    pub replica: ReplicaId,
+}
+
+impl DirectoryStorage {
+    fn key(&self, partition: PartitionId) -> ExtentKey {
+        ExtentKey { partition, replica: self.replica }
+    }
+}
+
+impl LocalStorage for DirectoryStorage {
+    fn set_log_start(&self, id: PartitionId, log_start: Offset) {
+        self.directory.set_log_start(self.key(id), log_start);
+    }
+
+    fn drop_partition(&self, id: PartitionId) {
+        self.directory.drop_partition(self.key(id));
+    }
+}
+
+/// One replica's state machine.
+pub struct ShardStateMachine {
+    state: Arc<Mutex<ShardState>>,
+    read_view: Arc<ReadView>,
+    storage: Arc<dyn LocalStorage>,
+    cut_points: Arc<Mutex<CutPoints>>,
+    applied: RaftIndex,
+    /// The partitions that the metadata places in the shard; only for recovery of lost entries.
+    placed: Vec<AdoptedPartition>,
+}
+
+impl ShardStateMachine {
+    /// A state machine that can recover from lost entries, given the partitions that the metadata places in its shard.
+    #[must_use]
+    pub fn with_placed(self, placed: Vec<AdoptedPartition>) -> Self {
+        Self { placed, ..self }
+    }
+
+    /// A state machine over `state`, which is published to readers at once.
+    #[must_use]
+    pub fn new(mut state: ShardState, storage: Arc<dyn LocalStorage>) -> Self {
+        let ids: Vec<_> = state.partitions.keys().copied().collect();
+        state.touched.extend(ids.into_iter().map(|id| (id, Touched { log_start_moved: true, ..Touched::default() })));
+        let mut machine = Self {
+            state: Arc::new(Mutex::new(state)),
+            read_view: Arc::default(),
+            storage,
+            cut_points: Arc::default(),
+            applied: RaftIndex(0),
+            placed: Vec::new(),
+        };
+        machine.publish();
+        machine
+    }
+
+    /// The state, for reads on this node (DescribeProducers, retention).
+    #[must_use]
+    pub fn state(&self) -> Arc<Mutex<ShardState>> {
+        self.state.clone()
+    }
+
+    /// What readers see.
+    #[must_use]
+    pub fn read_view(&self) -> Arc<ReadView> {
+        self.read_view.clone()
+    }
+
+    /// Where the last cuts were taken.
+    #[must_use]
+    pub(crate) fn cut_points(&self) -> Arc<Mutex<CutPoints>> {
+        self.cut_points.clone()
+    }
+}
+
+impl StateMachine for ShardStateMachine {
+    fn apply(&mut self, entry: &Entry) -> Applied {
+        self.applied = entry.log_id.index;
+        let (verdicts, reply) = self.state.lock().apply(entry);
+        Applied { verdicts, reply: Reply::new(reply) }
+    }
+
+    /// True for a shard that keeps groups: committed offsets are records.
+    fn needs_records(&self) -> bool {
+        self.state.lock().keeps_groups
+    }
+
+    fn check(&self, entry: &Entry) -> Result<(), String> {
+        self.state.lock().check_records(entry)
+    }
+
+    fn term_started(&mut self, log_id: LogId) {
+        self.applied = log_id.index;
+        self.state.lock().term_started(log_id);
+    }
+
+    fn entries_lost(&mut self, log_id: LogId) {
+        self.applied = log_id.index;
+        self.state.lock().entries_lost(&self.placed);
+    }
+
+    fn publish(&mut self) {
+        let (mut updates, mut gone, mut log_starts) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let mut state = self.state.lock();
+            let touched = std::mem::take(&mut state.touched);
+            for (id, touched) in touched {
+                if touched.went {
+                    gone.push(id);
+                }
+                if let Some(partition) = state.partitions.get(&id) {
+                    if touched.log_start_moved {
+                        log_starts.push((id, partition.log_start));
+                    }
+                    updates.push((id, offsets_of(partition), touched.appended_bytes, partition.groups.clone()));
+                }
+            }
+        }
+        gone.iter().for_each(|id| self.storage.drop_partition(*id));
+        log_starts.iter().for_each(|(id, log_start)| self.storage.set_log_start(*id, *log_start));
+        self.read_view.publish(updates, &gone);
+    }
+
+    fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        let mut state = self.state.lock();
+        let ends = state.partitions.iter().filter(|(_, partition)| partition.groups.is_some());
+        let ends: Vec<_> = ends.map(|(id, partition)| (*id, partition.next_offset)).collect();
+        if !ends.is_empty() {
+            self.cut_points.lock().push(CutPoint { applied: self.applied, ends });
+        }
+        cut(&mut state)
+    }
+
+    fn checksum(&self) -> u64 {
+        self.state.lock().checksum()
+    }
+
+    fn extents(&self, stored: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
+        let keeps_groups = self.state.lock().keeps_groups;
+        let state = restore(keeps_groups, stored).map_err(io::Error::other)?;
+        let extent = |(id, partition): (&PartitionId, &PartitionState)| Extent {
+            partition: *id,
+            log_start: partition.log_start,
+            end: partition.next_offset,
+        };
+        Ok(state.partitions.iter().map(extent).collect())
+    }
+
+    fn install(&mut self, applied: LogId, stored: &[(Bytes, Bytes)]) -> io::Result<()> {
+        {
+            let mut own = self.state.lock();
+            let mut state = restore(own.keeps_groups, stored).map_err(io::Error::other)?;
+            if mutants::is_on(Bug::SnapshotWithoutProducers) {
+                state.forget_producers();
+            }
+            state.last = Some(applied);
+            state.touched = std::mem::take(&mut own.touched);
+            for id in own.partitions.keys().filter(|id| !state.partitions.contains_key(id)) {
+                state.touched.entry(*id).or_default().went = true;
+            }
+            for (id, partition) in &mut state.partitions {
+                let touched = state.touched.entry(*id).or_default();
+                touched.log_start_moved = true;
+                // Requests that wait for bytes read again.
+                touched.appended_bytes = ANY_BYTES;
+                // Readers hold the old store: its content is replaced, not the store.
+                let known = own.partitions.get(id).and_then(|known| known.groups.clone());
+                if let (Some(known), Some(new)) = (known, &mut partition.groups) {
+                    std::mem::swap(&mut *known.lock(), &mut *new.lock());
+                    *new = known;
+                }
+            }
+            *own = state;
+        }
+        self.applied = applied.index;
+        self.publish();
+        Ok(())
+    }
+}
+
+fn offsets_of(partition: &PartitionState) -> LogOffsetSnapshot {
+    let mut offsets = LogOffsetSnapshot {
+        log_start: partition.log_start,
+        high_watermark: partition.next_offset,
+        last_stable: partition.last_stable(),
+        epoch_base: partition.epoch_base,
+        epochs: partition.epochs.clone(),
+    };
+    if mutants::is_on(Bug::HwOneTooHigh) {
+        (offsets.high_watermark, offsets.last_stable) = (offsets.high_watermark.plus(1), offsets.last_stable.plus(1));
+    } else if mutants::is_on(Bug::LsoOneTooLow) {
+        offsets.last_stable = offsets.last_stable.plus(-1).max(offsets.log_start);
+    }
+    offsets
+}
+
+/// Takes what changed since the last cut.
+fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
+    let dirty = std::mem::take(&mut state.dirty);
+    let mut changes = Vec::new();
+    if dirty.shard {
+        changes.push((Key::Shard.encode(), Some(shard_value(state).encode())));
+    }
+    // Removed first: a partition that was adopted again has its keys set again below.
+    for (id, key) in dirty.groups_gone {
+        changes.push((Key::Group(id, key).encode(), None));
+    }
+    for id in dirty.partitions {
+        let value = state.partitions.get(&id).map(|partition| partition_value(partition).encode());
+        changes.push((Key::Partition(id).encode(), value));
+    }
+    for id in dirty.epochs {
+        let value = state.partitions.get(&id).map(|partition| checkpoint_keys::encode_epochs(&partition.epochs));
+        changes.push((Key::Epochs(id).encode(), value));
+    }
+    for (id, producer) in dirty.producers {
+        let history = state.partitions.get(&id).and_then(|partition| partition.producers.get(producer));
+        changes.push((Key::Producer(id, producer).encode(), history.map(checkpoint_keys::encode_producer)));
+    }
+    for id in dirty.dropped {
+        let value = state.dropped.get(&id).map(|intent| checkpoint_keys::encode_dropped(*intent));
+        changes.push((Key::Dropped(id).encode(), value));
+    }
+    for (id, partition) in &state.partitions {
+        if let Some(groups) = &partition.groups {
+            let mut changed = groups.lock().changes();
+            if mutants::is_on(Bug::GroupOffsetsLostAtCheckpoint) {
+                changed.clear();
+            }
+            changes.extend(changed.into_iter().map(|(key, value)| (Key::Group(*id, key).encode(), value)));
+        }
+    }
+    changes
+}
+
+/// A digest of the whole state except the groups, from its form in a checkpoint. Equal states have equal digests.
+pub(crate) fn digest(state: &ShardState) -> u64 {
+    let mut sum = OFFSET_BASIS;
+    let mut add = |bytes: &[u8]| sum = fnv1a(sum, bytes.iter().copied());
+    add(&shard_value(state).encode());
+    for (id, partition) in &state.partitions {
+        add(&Key::Partition(*id).encode());
+        add(&partition_value(partition).encode());
+        add(&checkpoint_keys::encode_epochs(&partition.epochs));
+        for (producer, history) in partition.producers.iter() {
+            add(&producer.0.to_le_bytes());
+            add(&checkpoint_keys::encode_producer(history));
+        }
+    }
+    for (id, intent) in &state.dropped {
+        add(&Key::Dropped(*id).encode());
+        add(&checkpoint_keys::encode_dropped(*intent));
+    }
+    sum
+}
+
+fn shard_value(state: &ShardState) -> ShardValue {
+    ShardValue {
+        clock_ms: state.clock_ms,
+        term: state.term,
+        order: state.order,
+        checksum: state.checksum,
+        floor: state.floor,
+    }
+}
+
+fn partition_value(partition: &PartitionState) -> PartitionValue {
+    PartitionValue {
+        intent: partition.intent,
+        epoch_base: partition.epoch_base,
+        log_start: partition.log_start,
+        next_offset: partition.next_offset,
+        last_stable: partition.last_stable(),
+    }
+}
+
+/// Restores a state from a checkpoint, whose keys come in order.
+pub fn restore(keeps_groups: bool, stored: &[(Bytes, Bytes)]) -> Result<ShardState, CodecError> {
+    let mut state = ShardState::new(keeps_groups);
+    for (key, value) in stored {
+        restore_one(&mut state, Key::decode(key)?, value)?;
+    }
+    Ok(state)
+}
+
+fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), CodecError> {
+    match key {
+        Key::Shard => {
+            let shard = ShardValue::decode(value)?;
+            (state.clock_ms, state.term, state.order) = (shard.clock_ms, shard.term, shard.order);
+            (state.checksum, state.floor) = (shard.checksum, shard.floor);
+        }
+        Key::Partition(id) => {
+            let stored = PartitionValue::decode(value)?;
+            let groups = state.keeps_groups.then(|| Arc::new(Mutex::new(GroupStore::new())));
+            let partition = PartitionState {
+                intent: stored.intent,
+                epoch_base: stored.epoch_base,
+                log_start: if mutants::is_on(Bug::LogStartLostAtRestart) { Offset(0) } else { stored.log_start },
+                next_offset: stored.next_offset,
+                epochs: Arc::default(),
+                producers: ProducerTable::default(),
+                groups,
+            };
+            state.partitions.insert(id, partition);
+        }
+        Key::Epochs(_) if mutants::is_on(Bug::EpochHistoryLost) => {}
+        Key::Producer(..) if mutants::is_on(Bug::DedupLostAtRestart) => {}
+        Key::Epochs(id) => {
+            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
+            partition.epochs = Arc::new(checkpoint_keys::decode_epochs(value)?);
+        }
+        Key::Producer(id, producer) => {
+            let history = checkpoint_keys::decode_producer(value)?;
+            state.producers_by_order.insert(history.order, (id, producer));
+            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
+            partition.producers.restore(producer, history);
+        }
+        Key::Dropped(id) => {
+            state.dropped.insert(id, checkpoint_keys::decode_dropped(value)?);
+        }
+        Key::Group(id, key) => {
+            let partition = state.partitions.get(&id).ok_or(CodecError::Value("partition id"))?;
+            let groups = partition.groups.as_ref().ok_or(CodecError::Tag("key", 6))?;
+            groups.lock().restore(key, value.clone());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
