@@ -21,9 +21,9 @@ pub mod response;
 #[cfg(test)]
 mod samples;
 mod schema;
-pub mod versions;
-pub mod wire;
 #[cfg(test)]
 mod tests;
+pub mod versions;
+pub mod wire;
 
 pub use kafka_protocol::protocol::StrBytes;

@@ -74,4 +74,3 @@ pub use requests::{
 };
 pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
 pub use state_machine::MetadataStateMachine;
-

@@ -13,9 +13,9 @@ use ottla_raft::{Directory, Faults, RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
+use crate::config::{Config, LivenessConfig};
 use crate::metadata::tests::live::Memory;
 use crate::metadata::*;
-use crate::config::{Config, LivenessConfig};
 
 pub(crate) const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

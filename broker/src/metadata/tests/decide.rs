@@ -8,14 +8,14 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use crate::config::{Config, Inputs};
 use crate::metadata::command::Command;
 use crate::metadata::decide::{ControllerRequest, ControllerResponse, decide};
 use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind};
-use crate::metadata::tests::placement::{cluster, node};
 use crate::metadata::registration::NodeRegistration;
 use crate::metadata::requests::*;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome};
-use crate::config::{Config, Inputs};
+use crate::metadata::tests::placement::{cluster, node};
 
 fn found(config: Config) -> MetadataStateMachine {
     let mut machine = MetadataStateMachine::new(Arc::new(config));

@@ -9,6 +9,8 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use crate::codec::CodecError;
+use crate::config::Config;
 use crate::metadata::bootstrap_service::BootstrapRequest;
 use crate::metadata::command::{Command, Decision, decode, encode};
 use crate::metadata::decide::{ControllerRequest, decide};
@@ -16,12 +18,10 @@ use crate::metadata::error::MetadataError;
 use crate::metadata::forward_codec::{ForwardedRequest, RequestKind};
 use crate::metadata::image::{NodeRecord, ReplicaRecord};
 use crate::metadata::levels::{FEATURE, FeatureLevel, Levels};
-use crate::metadata::tests::placement::node;
 use crate::metadata::registration::NodeRegistration;
 use crate::metadata::requests::{FeatureUpdate, NewTopic, UpgradeType};
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
-use crate::codec::CodecError;
-use crate::config::Config;
+use crate::metadata::tests::placement::node;
 
 /// The state machine of a later release than this one, which understands all levels of these tests.
 const LATER: Levels = Levels { oldest: FeatureLevel(1), newest: FeatureLevel(3) };

@@ -12,7 +12,9 @@ use crate::metadata::command::IntentEnd;
 use crate::metadata::decide::{ControllerRequest, ControllerResponse};
 use crate::metadata::error::MetadataError;
 use crate::metadata::forward_codec::{ForwardedRequest, ForwardedResponse, RequestKind};
-use crate::metadata::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId};
+use crate::metadata::image::{
+    DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId,
+};
 use crate::metadata::levels::{FeatureLevel, Levels};
 use crate::metadata::liveness::{FenceReason, Liveness, LivenessChange};
 use crate::metadata::registration::NodeRegistration;

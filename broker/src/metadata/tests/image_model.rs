@@ -9,6 +9,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::metadata::command::{Command, IntentEnd, NewShard, encode};
 use crate::metadata::image::{
     Intent, IntentKey, IntentKind, MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId,
@@ -16,9 +17,8 @@ use crate::metadata::image::{
 };
 use crate::metadata::levels::{FeatureLevel, Levels};
 use crate::metadata::liveness::{FenceReason, Liveness};
-use crate::metadata::tests::placement::node;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
-use crate::config::Config;
+use crate::metadata::tests::placement::node;
 
 type Values = BTreeMap<String, String>;
 

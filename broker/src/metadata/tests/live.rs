@@ -20,8 +20,8 @@ use ottla_storage::log::{EntryRange, GroupCreation, OnSynced};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::metadata::*;
 use crate::config::{Config, Inputs};
+use crate::metadata::*;
 
 #[derive(Default)]
 struct Kept {

@@ -10,16 +10,16 @@ use ottla_protocol::ids::NodeId;
 use ottla_raft::{Faults, RaftHost};
 use ottla_storage::ids::RaftIndex;
 
-use crate::metadata::tests::cluster::{Cluster, NODES, PATIENCE, machine_of, shut_down};
+use crate::config::Config;
 use crate::metadata::command::{Command, encode};
 use crate::metadata::fencing::decide;
 use crate::metadata::liveness::{FenceReason, Liveness, LivenessChange};
-use crate::metadata::tests::placement::{apply, cluster, node};
 use crate::metadata::records::Record;
 use crate::metadata::sessions::{Heartbeat, Sessions};
 use crate::metadata::state_machine::MetadataStateMachine;
+use crate::metadata::tests::cluster::{Cluster, NODES, PATIENCE, machine_of, shut_down};
+use crate::metadata::tests::placement::{apply, cluster, node};
 use crate::metadata::*;
-use crate::config::Config;
 
 const TIMEOUT: Duration = Duration::from_secs(9);
 const BOTH: Levels = Levels { oldest: FeatureLevel(1), newest: FeatureLevel(2) };

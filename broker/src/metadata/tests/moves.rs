@@ -13,10 +13,10 @@ use crate::metadata::decide::{ControllerRequest, decide};
 use crate::metadata::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::moves::{MOVES_MAX, due};
 use crate::metadata::placement::{default_factor, missing_pool_shards, place_in_pool, place_internal};
-use crate::metadata::tests::placement::{apply, cluster, node};
 use crate::metadata::registration::NodeRegistration;
 use crate::metadata::requests::Nodes;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
+use crate::metadata::tests::placement::{apply, cluster, node};
 
 /// A cluster of this many nodes in this many zones, with the metadata group, the pool and group offsets.
 fn founded(count: i32, zones: i32) -> MetadataStateMachine {

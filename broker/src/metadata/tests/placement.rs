@@ -8,13 +8,13 @@ use ottla_storage::ids::RaftIndex;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::metadata::command::{Command, encode};
 use crate::metadata::image::{DirectoryRecord, MetadataImage, NodeRecord, NodeState, ShardKind};
 use crate::metadata::levels::Levels;
 use crate::metadata::liveness::Liveness;
 use crate::metadata::placement::*;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome};
-use crate::config::Config;
 
 pub(crate) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
     NodeRecord {

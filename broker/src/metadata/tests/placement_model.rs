@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::metadata::command::{Command, NewShard};
 use crate::metadata::image::{MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind};
 use crate::metadata::placement::{Placement, default_factor, place_assigned, place_in_pool, place_internal};
-use crate::metadata::tests::placement::{apply, cluster, node};
 use crate::metadata::state_machine::MetadataStateMachine;
+use crate::metadata::tests::placement::{apply, cluster, node};
 
 /// A shard as the model sees it.
 #[derive(Clone)]

@@ -11,10 +11,10 @@ use crate::metadata::command::Command;
 use crate::metadata::decide::{ControllerRequest, decide};
 use crate::metadata::image::{ShardId, ShardKind};
 use crate::metadata::placement::{missing_pool_shards, place_in_pool};
-use crate::metadata::tests::placement::{apply, cluster, node};
 use crate::metadata::reassign::{Plan, plan};
 use crate::metadata::requests::Reassignment;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
+use crate::metadata::tests::placement::{apply, cluster, node};
 
 /// Four nodes, shards of three replicas, and two topics of as many partitions as there are shards.
 fn two_topics() -> MetadataStateMachine {

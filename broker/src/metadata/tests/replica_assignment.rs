@@ -5,12 +5,12 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::metadata::decide::{ControllerRequest, decide};
 use crate::metadata::image::{NodeRecord, ReplicaRecord, ShardId, ShardRecord};
-use crate::metadata::tests::placement::node;
 use crate::metadata::registration::NodeRegistration;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome};
-use crate::config::Config;
+use crate::metadata::tests::placement::node;
 
 fn submit(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
     let decided = decide(machine.image(), request).map_err(|error| error.code())?;

@@ -9,12 +9,12 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::metadata::command::{Command, IntentEnd, NewShard, encode};
 use crate::metadata::image::{IntentKey, IntentKind, MetadataImage, ReplicaRecord, ShardId, ShardKind};
 use crate::metadata::placement::place_in_pool;
-use crate::metadata::tests::placement::{apply, cluster, node};
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
-use crate::config::Config;
+use crate::metadata::tests::placement::{apply, cluster, node};
 
 fn with_pool() -> MetadataStateMachine {
     let mut machine = cluster(vec![node(1, None, &[100])]);

@@ -22,9 +22,9 @@ use ottla_storage::log::LogOptions;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::partition::*;
 use crate::config::TopicConfig;
 use crate::metadata::{MetadataImage, ShardKind, ShardRecord};
+use crate::partition::*;
 use crate::replicated::group::records::{CommittedOffset, Record};
 use crate::shard::fake::{FakeMetadata, NODE, SHARD, image_with_topic};
 use crate::shard::{LeaderTaskSettings, Shards};
