@@ -105,6 +105,13 @@ pub trait File: Send + Sync {
     }
 }
 
+/// True if the device could not return what is stored there (EIO), rather than that the file could not be opened or is
+/// too short: what is stored is lost, and counts as damaged.
+#[must_use]
+pub fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 /// Reads exactly `buf.len()` bytes at `offset`.
 pub fn read_exact_at(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<()> {
     let read = file.read_at(buf, offset)?;

@@ -7,7 +7,7 @@
 //!
 //! Kinds: 1 a part of the base, 2 the last part of it, 3 a delta. A transaction's CRC covers what follows it, the file's
 //! all other fields but the magic. Invariant: the file is valid up to the first transaction that is not sound, and not at
-//! all if its base is not whole. A delta never shares a page with an earlier one, so that a torn write cannot harm what is
+//! all if its base is not whole; a page that cannot be read is as good as damaged. A delta never shares a page with an earlier one, so that a torn write cannot harm what is
 //! synced.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use futures_util::FutureExt;
 use super::state::{Operation, Operations, State};
 use crate::ids::RunId;
 use crate::runs::Listing;
-use ottla_env::disk::{Disk, File, OpenMode, PAGE_BYTES, read_exact_at};
+use ottla_env::disk::{Disk, File, OpenMode, PAGE_BYTES, is_unreadable, read_exact_at};
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 
@@ -181,8 +181,18 @@ impl Generation {
         if self.base_bytes == 0 { Err(LoadError::Damaged("its base is not whole")) } else { Ok(state) }
     }
 
-    /// The transaction at the end; `None` if there is no sound one.
+    /// The transaction at the end; `None` if there is no sound one, or a page of it cannot be read.
     fn read_transaction(&self) -> io::Result<Option<(u32, Bytes, u64)>> {
+        match self.read_whole_transaction() {
+            Err(error) if is_unreadable(&error) => {
+                tracing::error!(path = %self.path.display(), byte = self.end, %error, "a page of the checkpoint is lost");
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    fn read_whole_transaction(&self) -> io::Result<Option<(u32, Bytes, u64)>> {
         if self.end + TRANSACTION_HEADER_BYTES as u64 > self.file_bytes {
             return Ok(None);
         }
@@ -299,7 +309,10 @@ fn read_header(file: &dyn File, file_bytes: u64, number: u64) -> Result<u64, Loa
         return Err(LoadError::Damaged("it is too short"));
     }
     let mut head = [0; FILE_HEADER_BYTES];
-    read_exact_at(file, &mut head, 0)?;
+    match read_exact_at(file, &mut head, 0) {
+        Err(error) if is_unreadable(&error) => return Err(LoadError::Damaged("its header cannot be read")),
+        read => read?,
+    }
     if !head.starts_with(FILE_MAGIC) || u32_at(&head, 12) != header_crc(&head) {
         return Err(LoadError::Damaged("its header does not hold"));
     }

@@ -277,6 +277,34 @@ fn what_lies_behind_a_damaged_delta_never_comes_back() {
     });
 }
 
+/// A latent sector error in a generation costs that generation, or what stands behind it, and never the start.
+#[test]
+fn a_page_that_cannot_be_read_counts_as_damaged() {
+    // Of the newest generation: header, base, the delta of 6, the delta of 7; then any page of the older one.
+    for (page, is_newest, expected) in
+        [(0, true, 5), (1, true, 5), (2, true, 5), (3, true, 6), (0, false, 7), (1, false, 7)]
+    {
+        sim::run(9, move || async move {
+            let (sim, disk) = disk(9, Tear::Pages);
+            let (mut checkpoint, _) = open(&disk).await;
+            for applied in 1..8 {
+                let rotate = applied == 4 || applied == 5;
+                checkpoint.commit(vec![Operation::Replica(head(1, applied))], 0, rotate).await.unwrap();
+            }
+            drop(checkpoint);
+            let mut names: Vec<_> = disk.list(Path::new(DIR)).unwrap().into_iter().map(|entry| entry.name).collect();
+            names.sort();
+            let name = if is_newest { names.pop() } else { names.first().cloned() };
+            sim.make_unreadable(&Path::new(DIR).join(name.unwrap()), page * 4096).unwrap();
+            let (mut checkpoint, found) = open(&disk).await;
+            assert_eq!(found.replicas[&ReplicaId(1)].head.applied, Some(log_id(expected)), "page {page}, {is_newest}");
+            checkpoint.commit(vec![Operation::Replica(head(1, 9))], 0, false).await.unwrap();
+            let (_, found) = open(&disk).await;
+            assert_eq!(found.replicas[&ReplicaId(1)].head.applied, Some(log_id(9)), "page {page}, {is_newest}");
+        });
+    }
+}
+
 /// Found by the simulation (seed 8425): what only it had needed was unlinked for good by then.
 #[test]
 fn a_generation_that_was_let_go_does_not_come_back_when_the_power_fails() {

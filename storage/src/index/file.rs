@@ -26,7 +26,7 @@ use super::segment_slice::{FileEntries, IndexEntries, SegmentSlice};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::page_cache::mapped::Mapped;
 use crate::space::table::{IndexRange, SegmentRanges};
-use ottla_env::disk::{File, read_exact_at};
+use ottla_env::disk::{File, is_unreadable, read_exact_at};
 
 const MAGIC: &[u8; 8] = b"OTTLAIDX";
 const VERSION: u32 = 1;
@@ -193,8 +193,19 @@ fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> 
     sound.then_some((ExtentKey { partition: PartitionId { topic, index }, replica }, slice))
 }
 
-/// Reads and checks header and directory. `None` if the file is damaged or of another segment: it is to be rebuilt.
+/// Reads and checks header and directory. `None` if the file is damaged, cannot be read or is of another segment: it is to
+/// be rebuilt.
 pub(crate) fn open(file: Arc<dyn File>, segment: u64, used_bytes: u32) -> std::io::Result<Option<Opened>> {
+    match open_readable(file, segment, used_bytes) {
+        Err(error) if is_unreadable(&error) => {
+            tracing::error!(segment, %error, "a page of an index file is lost");
+            Ok(None)
+        }
+        opened => opened,
+    }
+}
+
+fn open_readable(file: Arc<dyn File>, segment: u64, used_bytes: u32) -> std::io::Result<Option<Opened>> {
     let bytes = file.bytes()?;
     let mut image = [0; HEADER_BYTES];
     if bytes < HEADER_BYTES as u64 {

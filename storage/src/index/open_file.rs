@@ -10,7 +10,7 @@ use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::{Access, IndexError};
 use crate::page_cache::mapped::Mapped;
 use crate::page_cache::residency;
-use ottla_env::disk::{File, read_exact_at};
+use ottla_env::disk::{File, is_unreadable, read_exact_at};
 
 /// Entries whose residency is queried with one system call: 4 MiB of them.
 const RESIDENT_ENTRIES_MAX: usize = 100_000;
@@ -137,7 +137,10 @@ impl IndexFile {
     fn read(&self, first: u32, image: &mut [u8], access: Access) -> Result<(), IndexError> {
         let at = self.entries_at + u64::from(first) * INDEX_ENTRY_BYTES as u64;
         if access == Access::MayBlock {
-            return read_exact_at(&*self.file, image, at).map_err(IndexError::from);
+            return read_exact_at(&*self.file, image, at).map_err(|error| match is_unreadable(&error) {
+                true => IndexError::Damaged { segment: self.segment },
+                false => IndexError::Io(error),
+            });
         }
         let Some(mapped) = &self.mapped else { return Err(IndexError::NotResident) };
         let start = usize::try_from(at).map_err(|_| IndexError::NoSuchEntry)?;

@@ -175,6 +175,25 @@ fn a_missing_or_damaged_index_of_a_run_is_rebuilt_from_the_run() {
     });
 }
 
+#[test]
+fn an_index_of_a_run_of_which_a_page_cannot_be_read_is_rebuilt_from_the_run() {
+    sim::run(65, || async {
+        let (sim, disk) = disk(65, Tear::Pages);
+        let life = ready(&disk).await;
+        life.directory.rewrite_now().await.unwrap();
+        let run = life.directory.runs.listed().iter().find(|run| run.class.0 == 2).unwrap().id;
+        let index = run_index_path(Path::new(DIR), run);
+        let acknowledged = life.moments.lock().0.clone();
+        let at_start = sim.image().crash(Crash::Process, 1);
+        at_start.make_unreadable(&index, 0).unwrap();
+        check(Arc::new(at_start), &acknowledged).await;
+        // Met by a reader.
+        let last = disk.open(&index, OpenMode::Read).unwrap().bytes().unwrap() - 1;
+        sim.make_unreadable(&index, last).unwrap();
+        life.check().await;
+    });
+}
+
 async fn reopened(sim: &SimDisk) -> Result<Arc<DataDir>, DataDirError> {
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
     DataDir::open(disk, Path::new(DIR), options()).await.map(|(directory, _)| directory)

@@ -343,6 +343,14 @@ impl SimFile {
             if world.life != self.life || !self.writable {
                 return Err(eio());
             }
+            if let PendingOp::Write { offset, data } = &op {
+                // A drive gives a page that is written whole another place.
+                let page = PAGE_BYTES as u64;
+                let (first, last) = (offset.div_ceil(page), (offset + data.len() as u64) / page);
+                for page in first..last {
+                    world.faults.unreadable.remove(&(self.inode, page));
+                }
+            }
             world.change(self.inode, op)?;
         }
         self.shared.observe(DiskOp::Write);
