@@ -30,6 +30,10 @@ use crate::options::RaftOptions;
 use crate::state_machine::StateMachine;
 use crate::transport::dispatch;
 
+/// How far the term of a message may lie ahead: a replica that took a greater one from a stranger would burn the terms
+/// that leader epochs have, and no cluster elects a million leaders while one of its members is away.
+const TERM_STEP_MAX: u64 = 1 << 20;
+
 /// Bytes of entries read at once while looking for memberships.
 const MEMBERSHIP_READ_BYTES: usize = 4 << 20;
 
@@ -261,6 +265,12 @@ impl RaftHost {
         let Some(GroupHandle(group)) = self.group(to) else {
             return Err(NoResponse(format!("replica {to} is not here")));
         };
+        if let Some(vote) = message.vote()
+            && vote.term.0 > group.role().term.0.saturating_add(TERM_STEP_MAX)
+        {
+            tracing::error!(replica = to.0, from = from.0, term = vote.term.0, "a message from a term that cannot be");
+            return Err(NoResponse(format!("term {} is too far ahead of replica {to}", vote.term.0)));
+        }
         group.touch();
         match message {
             Message::InstallSnapshot { vote, last_included } => Ok(group.install_snapshot(from, vote, last_included)),

@@ -17,12 +17,20 @@ use super::Message;
 /// Payloads of this length and more are separate parts; shorter ones are cheaper to copy.
 const OWN_PART_BYTES: usize = 4 << 10;
 
+/// The greatest term of a message: Kafka's leader epochs, which count terms, have 31 bits.
+const TERM_MAX: u64 = i32::MAX as u64 - 1;
+/// The greatest index of a message: far below the numbers that the log can hold.
+const INDEX_MAX: u64 = u64::MAX / 4;
+
 /// The bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
     /// They end too early.
     #[error("a message ends in {0}")]
     Short(&'static str),
+    /// A number that no node reaches.
+    #[error("{0} is out of range")]
+    TooLarge(&'static str),
     /// A tag or flag has an unknown value.
     #[error("{0} has no meaning {1}")]
     Tag(&'static str, u8),
@@ -283,8 +291,15 @@ impl MessageDecoder {
         (0..count).map(|_| item(self)).collect()
     }
 
+    /// A number of at most `max`: what is beyond it could not be counted on from, or not be stored.
+    fn bounded(&mut self, max: u64, what: &'static str) -> Result<u64, DecodeError> {
+        let number = self.u64(what)?;
+        if number <= max { Ok(number) } else { Err(DecodeError::TooLarge(what)) }
+    }
+
     fn log_id(&mut self) -> Result<LogId, DecodeError> {
-        Ok(LogId { term: Term(self.u64("a term")?), index: RaftIndex(self.u64("an index")?) })
+        let term = Term(self.bounded(TERM_MAX, "a term")?);
+        Ok(LogId { term, index: RaftIndex(self.bounded(INDEX_MAX, "an index")?) })
     }
 
     fn maybe_log_id(&mut self) -> Result<Option<LogId>, DecodeError> {
@@ -292,7 +307,7 @@ impl MessageDecoder {
     }
 
     fn vote(&mut self) -> Result<Vote, DecodeError> {
-        let (term, voted_for) = (Term(self.u64("a vote")?), ReplicaId(self.u64("a vote")?));
+        let (term, voted_for) = (Term(self.bounded(TERM_MAX, "the term of a vote")?), ReplicaId(self.u64("a vote")?));
         Ok(Vote { term, voted_for, committed: self.flag("a vote")? })
     }
 
@@ -468,6 +483,24 @@ mod tests {
         let whole: Bytes = parts.concat().into();
         let Ok(Message::Request(read)) = decode(whole.clone()) else { panic!("not what was sent") };
         assert_eq!(read.as_ptr(), whole[whole.len() - read.len()..].as_ptr(), "a slice of the frame");
+    }
+
+    #[test]
+    fn numbers_that_no_node_reaches_are_refused() {
+        let last = LogId { term: Term(TERM_MAX), index: RaftIndex(INDEX_MAX) };
+        let of = |term, last_included| Message::InstallSnapshot {
+            vote: Vote { term: Term(term), voted_for: ReplicaId(1), committed: true },
+            last_included,
+        };
+        assert!(decode(encode(&of(TERM_MAX, last))).is_ok());
+        let beyond = [
+            (of(TERM_MAX + 1, last), "the term of a vote"),
+            (of(1, LogId { term: Term(u64::MAX), ..last }), "a term"),
+            (of(1, LogId { index: RaftIndex(INDEX_MAX + 1), ..last }), "an index"),
+        ];
+        for (message, what) in beyond {
+            assert_eq!(decode(encode(&message)), Err(DecodeError::TooLarge(what)));
+        }
     }
 
     #[test]

@@ -61,6 +61,19 @@ pub enum Message {
     FetchBatchesResponse(Exported),
 }
 
+impl Message {
+    /// The vote that a request makes its receiver see.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        match self {
+            Self::AppendEntries { vote, .. } | Self::RequestVote { vote, .. } | Self::InstallSnapshot { vote, .. } => {
+                Some(*vote)
+            }
+            Self::TransferLeader { from_leader, .. } => Some(*from_leader),
+            _ => None,
+        }
+    }
+}
+
 /// Whether a request may wait behind others between the same two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {

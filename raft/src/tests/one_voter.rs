@@ -7,8 +7,8 @@ use bytes::Bytes;
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
 use ottla_storage::data_dir::RecoveredReplica;
-use ottla_storage::entry::{Entry, EntryKind};
-use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::entry::{Entry, EntryKind, Vote};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::ledger::{Ledger, POISON};
@@ -17,6 +17,7 @@ use crate::directory::Directory;
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::handle::GroupHandle;
 use crate::membership::Membership;
+use crate::net::{Message, MessageHandler};
 use crate::proposal::Proposal;
 
 const NODE: SimNode = SimNode(1);
@@ -40,6 +41,28 @@ async fn started() -> (Cluster, GroupHandle, Arc<MemoryDisk>) {
     cluster.start(NODE).await;
     let handle = cluster.handle(NODE).unwrap();
     (cluster, handle, disk)
+}
+
+#[test]
+fn a_term_that_no_cluster_reaches_is_not_believed() {
+    sim::run_twice(2, || async {
+        let (cluster, handle, _) = started().await;
+        ready(&handle).await;
+        let term = handle.role().borrow().term;
+        let host = cluster.host(NODE);
+        let far = Vote { term: Term(1 << 30), voted_for: ReplicaId(9), committed: false };
+        let request =
+            |vote| Message::RequestVote { pre_vote: false, vote, last_log_id: None, leadership_transfer: true };
+        let append = Message::AppendEntries { vote: far, prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        for message in [request(far), append] {
+            let outcome = sim::on_node(NODE, || host.deliver(ReplicaId(9), handle.replica(), message)).await;
+            assert!(outcome.is_err_and(|why| why.0.contains("too far ahead")));
+        }
+        let near = Vote { term: Term(term.0 + 1_000), ..far };
+        assert!(host.deliver(ReplicaId(9), handle.replica(), request(near)).await.is_ok());
+        assert!(cluster.propose(NODE, Bytes::from_static(b"a")).await);
+        assert!(handle.role().borrow().term.0 < 2_000);
+    });
 }
 
 #[test]
