@@ -45,13 +45,67 @@ pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
 /// One of so many nodes that are unregistered is down, and started again when it has been forgotten.
 const DOWN_ONE_IN: u64 = 3;
 
+/// How the node is when it is unregistered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaver {
+    /// It runs, or it is down and started again when it has been forgotten.
+    Any,
+    /// Its disk hangs while its replicas are removed.
+    WithSlowDisk,
+    /// It has just been registered, and is down.
+    Joining,
+}
+
+/// How long a disk hangs.
+const HANGS: Duration = Duration::from_millis(400);
+/// A node that joins is registered by then.
+const REGISTERED_BY: Duration = Duration::from_secs(4);
+
+/// A node joins and is killed as soon as the others know it.
+pub(crate) async fn join_and_crash(world: &World) -> Option<SimNode> {
+    let node = world.add_node();
+    let starting = world.clone();
+    rt::spawn(async move { starting.start(node).await });
+    let until = rt::now() + REGISTERED_BY;
+    while rt::now() < until {
+        let others: Vec<_> = world.running_nodes().into_iter().filter(|running| running.node != node).collect();
+        if others.iter().any(|running| running.metadata.image().nodes.contains_key(&broker(node))) {
+            world.crash(node, Crash::Power);
+            return Some(node);
+        }
+        rt::sleep(Duration::from_millis(1)).await;
+    }
+    None
+}
+
+/// The disk hangs from the moment when the node is forgotten, so that the node stops before its replicas are removed.
+async fn hang_when_forgotten(world: World, node: SimNode) {
+    let until = rt::now() + UNREGISTERED_BY;
+    while rt::now() < until {
+        if world.image().is_some_and(|image| !image.nodes.contains_key(&broker(node))) {
+            world.disk(node).hang(true);
+            rt::sleep(HANGS).await;
+            world.disk(node).hang(false);
+            return;
+        }
+        rt::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Unregisters a node, which comes back as a new one; the unregistration is cancelled if it takes too long. Returns
 /// when the node is active again.
-pub(crate) async fn unregister(world: &World, node: SimNode) {
+pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     let id = broker(node);
-    let mut is_down = sim::random_below(DOWN_ONE_IN) == 0;
+    let mut is_down = match how {
+        Leaver::Any => sim::random_below(DOWN_ONE_IN) == 0,
+        Leaver::WithSlowDisk => false,
+        Leaver::Joining => true,
+    };
     if is_down {
         world.crash(node, Crash::Process);
+    }
+    if how == Leaver::WithSlowDisk {
+        rt::spawn(hang_when_forgotten(world.clone(), node));
     }
     let asked =
         world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;

@@ -2,24 +2,57 @@
 //! fails the command: either the laws are too weak, or the nemesis never reaches it.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ottla_env::mutants::Bug;
 
-use crate::profile::GRACEFUL_STOPS_FROM;
+use crate::profile::{GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM};
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
 
-/// The first seed to try: bugs of leaving and coming back need nodes that are stopped and unregistered.
-fn first_seed(bug: Bug) -> u64 {
-    match bug {
-        Bug::RemovalNotDetected
-        | Bug::LoneFounderWaitsToLead
-        | Bug::LeftNodeFounds
-        | Bug::RegisteredWhileLeaving
-        | Bug::UnregisteredStartWaits
-        | Bug::RemovalsNotAwaited => GRACEFUL_STOPS_FROM,
-        _ => 0,
+/// Where a bug is hunted unless the command says otherwise: most bugs in any seed, some only where they can do harm.
+struct Ground {
+    first_seed: u64,
+    /// Nodes of the cluster, 0 for those that the seed has.
+    nodes: u32,
+    /// At least so long are the faults.
+    storm: Duration,
+}
+
+impl Ground {
+    const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO };
+
+    fn of(bug: Bug) -> Self {
+        match bug {
+            // Nodes are stopped and unregistered.
+            Bug::RemovalNotDetected | Bug::RegisteredWhileLeaving => {
+                Self { first_seed: GRACEFUL_STOPS_FROM, ..Self::ANY }
+            }
+            // One node founds the cluster.
+            Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
+                Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20) }
+            }
+            // A founder is late; nodes are unregistered as soon as they have joined, and while their disks hang.
+            Bug::LevelNeedsAllFounders | Bug::UnregisteredStartWaits | Bug::RemovalsNotAwaited => {
+                Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY }
+            }
+            // A follower that lags behind answers for a leader of which it does not know.
+            Bug::FalseOutOfRange => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
+            // An isolated leader truncates, and crashes before the next entry.
+            Bug::TruncatedEntriesComeBack => Self { storm: Duration::from_secs(20), ..Self::ANY },
+            _ => Self::ANY,
+        }
+    }
+
+    /// The plan of a seed: what the command asks for, if it asks.
+    fn plan(&self, world: &WorldArguments, bug: Bug, seed: u64) -> Plan {
+        let plan = world.plan(seed);
+        Plan {
+            nodes: if self.nodes > 0 && world.nodes == 0 { self.nodes } else { plan.nodes },
+            fault_time: plan.fault_time.max(self.storm),
+            mutant: Some(bug.name().to_owned()),
+            ..plan
+        }
     }
 }
 
@@ -29,8 +62,9 @@ pub(crate) fn hunt(world: &WorldArguments, most: u64, only: &[String]) -> ExitCo
     println!("{:<44} {:>6}  law", "seeded bug", "seeds");
     for bug in Bug::ALL.iter().filter(chosen) {
         let began = Instant::now();
-        let first = first_seed(*bug);
-        let plans = (first..first + most).map(|seed| Plan { mutant: Some(bug.name().to_owned()), ..world.plan(seed) });
+        let ground = Ground::of(*bug);
+        let first = ground.first_seed;
+        let plans = (first..first + most).map(|seed| ground.plan(world, *bug, seed));
         let mut caught = None;
         in_order(
             world.jobs(),

@@ -34,6 +34,20 @@ pub(crate) const GRACEFUL_STOPS_FROM: u64 = 20_000;
 /// Smaller seeds had all been run before a cluster of one node survived a wrong byte in the head of a frame.
 const DAMAGED_HEADS_FROM: u64 = 30_000;
 
+/// Smaller seeds had all been run before founders could be late, and before nodes were unregistered as soon as they had joined,
+/// or on disks that hang.
+pub(crate) const LATE_FOUNDERS_FROM: u64 = 60_000;
+
+/// True if a founder starts when the others have made the first shards.
+pub(crate) fn has_late_founder(seed: u64, nodes: u32) -> bool {
+    nodes >= 3 && seed >= LATE_FOUNDERS_FROM && seed.is_multiple_of(2)
+}
+
+/// True if nodes are unregistered while they join, and while their disks hang.
+pub(crate) fn unregisters_early(seed: u64, nodes: u32) -> bool {
+    nodes >= 3 && seed >= LATE_FOUNDERS_FROM && Profile::of(seed, nodes) == Profile::GracefulStops
+}
+
 /// True if crashes of the only node damage a frame's head: a bit, which is corrected.
 pub(crate) fn damages_heads(seed: u64, nodes: u32) -> bool {
     nodes == 1 && seed >= DAMAGED_HEADS_FROM

@@ -20,12 +20,13 @@ use parking_lot::Mutex;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
-use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, memory, progress, reads};
+use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, levels, memory, progress, reads};
 use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
-use crate::profile::{Profile, Tuning, damages_heads};
+use crate::profile::{Profile, Tuning, damages_heads, has_late_founder, unregisters_early};
 use crate::registry::{PARTITIONS, node_of};
+use crate::scenarios;
 use crate::sim_node::RunningNode;
 use crate::workload::{
     BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, extra_clients, pipeline, prober, producer, reassigner,
@@ -123,6 +124,10 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     }
     let events = nemesis::draw_schedule(profile, plan.nodes, plan.fault_time, damages_heads(plan.seed, plan.nodes));
     let events = nemesis::with_task_panics(plan.seed, plan.nodes, plan.fault_time, events);
+    let events = match unregisters_early(plan.seed, plan.nodes) {
+        true => nemesis::with_early_unregistrations(plan.nodes, plan.fault_time, events),
+        false => events,
+    };
     let events = chosen(events, plan.only.as_deref());
     let faults = events.len();
     start_clients(plan, &world, profile, trims);
@@ -165,15 +170,19 @@ fn start_world(plan: &Plan, profile: Profile, trims: bool) -> World {
     World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max)
 }
 
-/// Starts all nodes at the same time, each with a clock of its own.
+/// Starts all nodes at the same time, each with a clock of its own; in some seeds one of them is down until there is a topic.
 fn start_nodes(plan: &Plan, world: &World) {
+    let late = has_late_founder(plan.seed, plan.nodes).then(|| world.random_node());
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
         let offset_ns = i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
         let wall_offset_ms = i64::try_from(sim::random_below(2_000)).unwrap_or(0) - 1_000;
         sim::set_clock(node, NodeClock { offset_ns, drift_ppm, wall_offset_ms });
-        let world = world.clone();
-        rt::spawn(async move { world.start(node).await });
+        let starting = world.clone();
+        rt::spawn(async move { starting.start(node).await });
+        if late == Some(node) {
+            rt::spawn(scenarios::found_late(world.clone(), node));
+        }
     }
     if let Some((node, wrong_ms)) = nemesis::wrong_clock_at_start(plan.seed, plan.nodes) {
         sim::set_wall_clock(node, wrong_ms);
@@ -352,6 +361,7 @@ async fn repaired_contents(
 
 /// The audit after the faults: every replica against what the clients were answered.
 async fn audit(world: &World) -> Result<(), Violation> {
+    world.image().map_or(Ok(()), |image| levels::newest_of_all(&image))?;
     let mut read = BTreeSet::new();
     for running in world.running_nodes() {
         for shard in running.shards.all() {

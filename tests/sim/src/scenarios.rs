@@ -19,10 +19,13 @@ use crate::corruption::{self, Corruption, Damaged};
 use crate::registry::PARTITIONS;
 use crate::sim_node::RunningNode;
 use crate::targeting::{Target, cut_off, resolve};
+use crate::workload::topics;
 use crate::world::World;
 
 /// How long to wait for a log that truncates.
 const TRUNCATION_WAIT: Duration = Duration::from_secs(2);
+/// Founders have met and elected a leader by then, mostly.
+const FOUNDED_BY_MS: u64 = 1_500;
 /// How long to wait until a topic is being created.
 const TOPIC_STARTED_BY: Duration = Duration::from_secs(2);
 /// How long to wait until the topic is deleted.
@@ -33,6 +36,14 @@ const LEADERS_KILLED_MAX: usize = 4;
 const ELECTION_WAIT: Duration = Duration::from_millis(800);
 /// An isolated leader has been deposed by then, and does not know it.
 const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
+
+/// A founder is down from the time when the founders have met, often before it is registered, until the others hold a topic.
+pub(crate) async fn found_late(world: World, node: SimNode) {
+    rt::sleep(Duration::from_millis(sim::random_below(FOUNDED_BY_MS))).await;
+    world.crash(node, Crash::Process);
+    let _ = rt::timeout(TOPIC_STARTED_BY, topics::create_first(&world, node)).await;
+    world.start(node).await;
+}
 
 /// A follower falls behind a leader, on whose disk the records that the follower lacks are corrupted meanwhile.
 pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<Damaged>) {

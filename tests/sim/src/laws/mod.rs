@@ -16,6 +16,7 @@ pub(crate) mod i8_recovery;
 pub(crate) mod i9_commits;
 pub(crate) mod i9_topics;
 pub(crate) mod leaders;
+pub(crate) mod levels;
 pub(crate) mod liveness;
 pub(crate) mod matching;
 pub(crate) mod memory;

@@ -16,7 +16,7 @@ use super::schedule::random_crash;
 use super::{Event, Fault};
 use crate::corruption::{self, Corruption, Damaged};
 use crate::durability_tracker::CrashPoint;
-use crate::graceful_stops;
+use crate::graceful_stops::{self, Leaver};
 use crate::panics;
 use crate::scenarios;
 use crate::targeting::{Target, cut_off, resolve};
@@ -52,7 +52,9 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::Stop(target, fails_ms) => stop(world, target, fails_ms, lasts).await,
         Fault::Panic(target) => panics::panic_a_task(world, resolve(world, target), lasts / 4).await,
         Fault::RollingRestart => graceful_stops::rolling_restart(world, lasts / 8).await,
-        Fault::Unregister(node) => graceful_stops::unregister(world, node).await,
+        Fault::Unregister(node) => graceful_stops::unregister(world, node, Leaver::Any).await,
+        Fault::UnregisterWithSlowDisk(node) => graceful_stops::unregister(world, node, Leaver::WithSlowDisk).await,
+        Fault::UnregisterJoining => unregister_joining(world).await,
         Fault::CrashAt(point, crash) => crash_at(world, point, crash, lasts).await,
         Fault::CrashDuringTruncation(crash) => scenarios::crash_during_truncation(world, crash, lasts).await,
         Fault::LaggingFollower => scenarios::lagging_follower(world, &damaged).await,
@@ -228,6 +230,14 @@ async fn join(world: &World) {
     if world.nodes().count() < NODES_MAX {
         let node = world.add_node();
         world.start(node).await;
+    }
+}
+
+async fn unregister_joining(world: &World) {
+    if world.nodes().count() < NODES_MAX
+        && let Some(node) = graceful_stops::join_and_crash(world).await
+    {
+        graceful_stops::unregister(world, node, Leaver::Joining).await;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::durability_tracker::CrashPoint;
 use crate::targeting::Target;
 
 pub(crate) use injection::{heal, run_faults};
-pub(crate) use schedule::{draw_schedule, with_task_panics, wrong_clock_at_start};
+pub(crate) use schedule::{draw_schedule, with_early_unregistrations, with_task_panics, wrong_clock_at_start};
 
 /// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub(crate) enum Fault {
     RollingRestart,
     /// A node is unregistered, and comes back as a new one.
     Unregister(SimNode),
+    /// As [`Fault::Unregister`], while its disk hangs.
+    UnregisterWithSlowDisk(SimNode),
+    /// A further node joins, is killed as soon as it is registered, unregistered, and comes back as a new one.
+    UnregisterJoining,
     /// As [`Fault::CrashAt`] for a vote, and all machines lose power with it.
     PowerLossAtVote,
     /// A disk is corrupted; `down`: after a crash, so that the next start finds it.

@@ -209,3 +209,13 @@ pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut event
     }
     events
 }
+
+/// Adds nodes that are unregistered as soon as they have joined, and one whose disk hangs meanwhile: drawn last, too.
+pub(crate) fn with_early_unregistrations(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
+    for fault in [Fault::UnregisterJoining, Fault::UnregisterWithSlowDisk(any_node(nodes)), Fault::UnregisterJoining] {
+        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: 0, fault });
+    }
+    events.sort_by_key(|event| event.at_ms);
+    events
+}

@@ -41,6 +41,8 @@ const UNKNOWN_TOPIC: i16 = 3;
 /// Errors after which the outcome is unknown: a time-out, or a replica that stopped meanwhile.
 const NOT_KNOWN: [i16; 2] = [7, 56];
 const TOPIC: i8 = 2;
+/// The topic that is there before the last founder.
+const EARLY: &str = "early";
 
 fn named(name: &str) -> TopicName {
     TopicName(text(name))
@@ -49,6 +51,19 @@ fn named(name: &str) -> TopicName {
 fn creation(name: &str, partitions: i32) -> CreateTopicsRequest {
     let topic = CreatableTopic::default().with_name(named(name)).with_num_partitions(partitions);
     CreateTopicsRequest::default().with_topics(vec![topic.with_replication_factor(-1)]).with_timeout_ms(2_000)
+}
+
+/// Creates a topic that the nodes can hold without this one, so that the first shards are made before it has joined.
+pub(crate) async fn create_first(world: &World, without: SimNode) {
+    let mut client = Client::new(world.clone(), "early");
+    let topic = CreatableTopic::default().with_name(named(EARLY)).with_num_partitions(1).with_replication_factor(1);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(2_000);
+    while world.image().is_none_or(|image| image.topic(EARLY).is_none()) {
+        if let Some(node) = world.nodes().find(|node| *node != without && world.running_node(*node).is_some()) {
+            let _ = client.call(node, CREATE, &request).await;
+        }
+        pause(200).await;
+    }
 }
 
 /// Creates the topic that most clients use, and `__consumer_offsets`; returns when both have leaders.

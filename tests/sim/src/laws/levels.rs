@@ -1,0 +1,15 @@
+//! A cluster that was never told another level is at the newest one that all its nodes understand, whenever its nodes came.
+
+use ottla_broker::metadata::MetadataImage;
+
+use super::Violation;
+
+/// The level in force once all nodes have joined.
+pub(crate) fn newest_of_all(image: &MetadataImage) -> Result<(), Violation> {
+    let newest = image.nodes.values().map(|node| node.levels.newest).min();
+    if newest.is_none_or(|newest| newest == image.level) {
+        return Ok(());
+    }
+    let what = format!("it is at {:?}, and all nodes understand {newest:?}", image.level);
+    Err(Violation::new("a cluster begins at the newest level of all its nodes", None, what))
+}
