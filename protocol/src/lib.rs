@@ -12,6 +12,7 @@ pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod header;
+pub mod id_hash;
 pub mod ids;
 mod leader_hint;
 pub mod produce;

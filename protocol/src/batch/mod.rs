@@ -365,6 +365,12 @@ pub fn patch_head(head: &mut [u8; PATCHED_HEAD_BYTES], base_offset: Offset, epoc
 
 /// As [`patch_head`], for a part of a batch that begins with the batch's byte `from`: patches what lies in it.
 pub fn patch_part(part: &mut [u8], from: usize, base_offset: Offset, epoch: LeaderEpoch) {
+    // Nearly always: a batch is cut only where a chunk ends.
+    if from == 0
+        && let Some(head) = part.first_chunk_mut()
+    {
+        return patch_head(head, base_offset, epoch);
+    }
     let mut head = [0; PATCHED_HEAD_BYTES];
     patch_head(&mut head, base_offset, epoch);
     for (at, byte) in (from..PATCHED_HEAD_BYTES).zip(part) {

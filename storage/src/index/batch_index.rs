@@ -2,12 +2,13 @@
 //!
 //! Lock order: `replicas`, then `partitions`, then one partition, then the segment table.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::batch::RawHeader;
+use ottla_protocol::id_hash::IdHashMap;
 use ottla_protocol::ids::Offset;
 use parking_lot::{Mutex, RwLock};
 
@@ -58,7 +59,7 @@ pub(crate) type Partition = Arc<RwLock<PartitionIndex>>;
 /// The index of a data directory.
 #[derive(Debug, Default)]
 pub(crate) struct BatchIndex {
-    partitions: RwLock<HashMap<ExtentKey, Partition>>,
+    partitions: RwLock<IdHashMap<ExtentKey, Partition>>,
     replicas: Mutex<BTreeMap<ReplicaId, ReplicaIndex>>,
     /// Segments whose live batches lie in runs.
     pub(super) rewritten: Mutex<BTreeSet<u64>>,

@@ -3,10 +3,10 @@
 //!
 //! May not know: what is appended.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::id_hash::IdHashMap;
 use ottla_protocol::produce::ProduceTopic;
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
@@ -59,7 +59,7 @@ pub struct PartitionCache {
     image: RaftIndex,
     /// The topic used last is first.
     topics: Vec<CachedTopic>,
-    partitions: HashMap<(usize, i32), Arc<CachedPartition>>,
+    partitions: IdHashMap<(usize, i32), Arc<CachedPartition>>,
 }
 
 impl PartitionCache {

@@ -29,20 +29,19 @@ pub(in crate::handlers) struct PartitionLookup<'a> {
     ctx: &'a Context,
     image: &'a MetadataImage,
     leaders: Leaders,
+    /// The leaders so far; the response names those that can be reached.
     reachable: BTreeMap<NodeId, bool>,
-    /// Leaders that the response names.
-    named: BTreeSet<NodeId>,
 }
 
 impl<'a> PartitionLookup<'a> {
     pub(in crate::handlers) fn new(ctx: &'a Context, image: &'a MetadataImage) -> Self {
         let leaders = ctx.partitions.leaders();
-        Self { ctx, image, leaders, reachable: BTreeMap::new(), named: BTreeSet::new() }
+        Self { ctx, image, leaders, reachable: BTreeMap::new() }
     }
 
     /// The leaders that the response names.
     pub(in crate::handlers) fn named(self) -> BTreeSet<NodeId> {
-        self.named
+        self.reachable.into_iter().filter(|(_, can_be)| *can_be).map(|(leader, _)| leader).collect()
     }
 
     /// The metadata of partition `index`; LEADER_NOT_AVAILABLE while this node knows no leader of its shard, and
@@ -60,7 +59,6 @@ impl<'a> PartitionLookup<'a> {
             Some(_) => (ErrorCode::ListenerNotFound, NodeId(-1)),
             None => (ErrorCode::LeaderNotAvailable, NodeId(-1)),
         };
-        self.named.extend(Some(leader).filter(|leader| leader.0 >= 0));
         PartitionMetadata {
             error,
             leader: BrokerId(leader.0),

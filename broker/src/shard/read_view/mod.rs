@@ -4,12 +4,12 @@
 //! bytes that it lacks, or when one of them is led here no longer. May not know: how a read is done, which request
 //! waits for what. Lock order: the map, then a view's offsets, then its waiters; none is held across an await.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_env::sync::{Mutex, RwLock};
 use ottla_env::watch;
+use ottla_protocol::id_hash::IdHashMap;
 use ottla_protocol::ids::{Offset, PartitionId};
 
 use super::data_waiters::{ChangeFeed, DataWaiter};
@@ -148,29 +148,10 @@ impl Drop for Subscription {
     }
 }
 
-/// Hashes a partition's id. Topic ids are random and given by the broker, so a client cannot make them collide; without
-/// a seed, so that a simulated run can be repeated.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        }
-    }
-}
-
 /// All partitions of a shard as readers see them.
 #[derive(Debug)]
 pub struct ReadView {
-    views: RwLock<HashMap<PartitionId, Arc<PartitionReadView>, BuildHasherDefault<IdHasher>>>,
+    views: RwLock<IdHashMap<PartitionId, Arc<PartitionReadView>>>,
     /// Grows whenever a partition is added or removed.
     changes: watch::Sender<u64>,
 }

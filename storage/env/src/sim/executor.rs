@@ -126,16 +126,25 @@ impl State {
 
     fn local(&self, node: SimNode) -> i64 {
         let clock = self.clock(node);
-        let drift = i128::from(self.now_ns) * i128::from(clock.drift_ppm) / MILLION;
-        self.now_ns.saturating_add(i64::try_from(drift).unwrap_or(0)).saturating_add(clock.offset_ns)
+        // No time of a run is so long that the product would not fit; and 128 bits are slow to divide.
+        let drift = match self.now_ns.checked_mul(clock.drift_ppm) {
+            Some(product) => product / 1_000_000,
+            None => i64::try_from(i128::from(self.now_ns) * i128::from(clock.drift_ppm) / MILLION).unwrap_or(0),
+        };
+        self.now_ns.saturating_add(drift).saturating_add(clock.offset_ns)
     }
 
     /// True time at which the node's clock shows `local`, rounded up.
     fn global(&self, node: SimNode, local: i64) -> i64 {
         let clock = self.clock(node);
-        let shifted = i128::from(local) - i128::from(clock.offset_ns);
-        let global = shifted * MILLION / (MILLION + i128::from(clock.drift_ppm)) + 1;
-        i64::try_from(global).unwrap_or(i64::MAX)
+        let shifted = local.saturating_sub(clock.offset_ns);
+        match shifted.checked_mul(1_000_000) {
+            Some(product) => product / (1_000_000 + clock.drift_ppm) + 1,
+            None => {
+                let global = i128::from(shifted) * MILLION / (MILLION + i128::from(clock.drift_ppm)) + 1;
+                i64::try_from(global).unwrap_or(i64::MAX)
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_env::rt::{self, Instant};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest};
+use ottla_protocol::id_hash::IdHashMap;
 use ottla_protocol::ids::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -121,7 +122,7 @@ struct Session {
     epoch: i32,
     by_ids: bool,
     /// By slot.
-    remembered: HashMap<u64, Remembered>,
+    remembered: IdHashMap<u64, Remembered>,
     slots: HashMap<Key, u64>,
     /// Slots to read, by turn: a partition that returned records goes to the end, so that all get their turn.
     due: BTreeMap<u64, u64>,
@@ -238,7 +239,7 @@ impl FetchSessions {
             id,
             epoch: 1,
             by_ids,
-            remembered: HashMap::new(),
+            remembered: IdHashMap::default(),
             slots: HashMap::new(),
             due: BTreeMap::new(),
             next_number: 1,
