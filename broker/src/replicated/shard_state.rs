@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
-use super::group::{GroupStore, records};
+use super::group::{GroupChange, GroupStore, records};
 use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance, precedes};
 
 /// A constant of the format, not a setting: every replica must evict alike.
@@ -298,11 +298,15 @@ impl ShardState {
             SequenceVerdict::Fenced => return rejected(Rejection::Fenced),
         }
         if let Some(groups) = &partition.groups {
+            let change = match GroupChange::decode(decision.guard.as_ref(), data) {
+                Ok(change) => change,
+                Err(error) => panic!("a batch of {id} cannot be read: {error}; is it of a newer release?"),
+            };
             let mut groups = groups.lock();
-            if let Err(code) = groups.judge_commit(decision.guard.as_ref(), data) {
+            if let Err(code) = groups.judge(&change) {
                 return rejected(Rejection::Group(code));
             }
-            groups.apply_batch(decision.guard.as_ref(), data);
+            groups.apply(change);
         }
         let base_offset = partition.next_offset;
         let epoch = epoch_of(partition.epoch_base, term);

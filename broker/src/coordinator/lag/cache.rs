@@ -285,8 +285,7 @@ mod tests {
             topic_id: TOPIC,
         });
         let record = Record::Offset { group: group.to_owned(), topic: topic.to_owned(), partition, value };
-        let (key, value) = record.encode().unwrap_or_default();
-        store.apply_record(key, value, false);
+        store.apply_record(record, false);
     }
 
     fn held(cached: &CachedStore) -> Vec<String> {

@@ -329,7 +329,7 @@ fn commit(offset: i64) -> Bytes {
         topic_id: Uuid::nil(),
     };
     let record = Record::Offset { group: "g".to_owned(), topic: "t".to_owned(), partition: 0, value: Some(value) };
-    let (key, value) = record.encode().unwrap();
+    let (key, value) = record.encode();
     let mut builder = BatchBuilder::new(Codec::None);
     builder.push(&NewRecord { timestamp: 1, key: Some(&key), value: value.as_deref(), headers: &[] });
     builder.build().unwrap()

@@ -40,7 +40,7 @@ pub(crate) fn records(batch: &Bytes) -> Result<Vec<KeyValue>, Malformed> {
 pub(crate) fn build(records: &[Record], time_ms: i64) -> Vec<Bytes> {
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(Codec::None);
-    for (key, value) in records.iter().filter_map(Record::encode) {
+    for (key, value) in records.iter().map(Record::encode) {
         builder.push(&NewRecord { timestamp: time_ms, key: Some(&key), value: value.as_deref(), headers: &[] });
         if builder.bytes() >= BATCH_BYTES_TARGET {
             let full = std::mem::replace(&mut builder, BatchBuilder::new(Codec::None));

@@ -16,17 +16,15 @@ pub(crate) fn record(data: &[u8]) {
     let Some((key, value)) = rest.split_at_checked(usize::from(u16::from_le_bytes(*key_bytes))) else { return };
     let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
     let value = (!value.is_empty()).then_some(value);
-    if let Ok(record) = Record::decode(key.clone(), value.clone())
-        && let Some((key, value)) = record.encode()
-    {
-        assert_eq!(Record::decode(key, value), Ok(record));
-    }
+    let Ok(record) = Record::decode(key, value) else { return };
+    let (key, value) = record.encode();
+    assert_eq!(Record::decode(key, value), Ok(record.clone()));
     let mut store = GroupStore::new();
-    store.apply_record(key, value, false);
+    store.apply_record(record, false);
     // What its checkpoint then holds makes the same store again.
     let mut restored = GroupStore::new();
     for (key, value) in store.changes() {
-        value.into_iter().for_each(|value| restored.restore(key.clone(), value));
+        value.into_iter().for_each(|value| restored.restore(key.clone(), value).unwrap());
     }
     assert!(restored.groups().map(|(name, _)| name).eq(store.groups().map(|(name, _)| name)));
 }
@@ -72,7 +70,7 @@ pub(crate) fn record_seeds() -> Vec<Vec<u8>> {
         a_group(Some(group(vec![member.clone(), member], true))),
     ];
     let seed = |record: &Record| {
-        let (key, value) = record.encode().unwrap();
+        let (key, value) = record.encode();
         let key_bytes = u16::try_from(key.len()).unwrap().to_le_bytes();
         [&key_bytes, &key[..], &value.unwrap_or_default()[..]].concat()
     };

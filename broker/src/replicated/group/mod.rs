@@ -15,7 +15,7 @@ mod tests;
 
 pub use guard::Guard;
 pub use schema::Malformed;
-pub use store::GroupStore;
+pub use store::{GroupChange, GroupStore};
 
 /// Name of the topic that holds the groups' records.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

@@ -9,7 +9,8 @@
 //!     member  | id | instance id | client id | host | rebalance, session timeout | subscription | assignment |
 //!
 //! The leading number is a 16-bit version; numbers are big-endian; a missing value (tombstone) deletes the key.
-//! Read are values v0 to v4. Keys of other kinds (KIP-848 groups) are reported as [`Record::Other`] and left alone.
+//! Read are values v0 to v4. Keys of other kinds (KIP-848 groups) are errors: a replica that passed over what another one keeps
+//! would differ from it.
 //! Invariant: what is written here reads back equal.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -104,11 +105,6 @@ pub enum Record {
         /// None removes it.
         value: Option<GroupValue>,
     },
-    /// A kind that this release does not keep.
-    Other {
-        /// The key's leading number.
-        kind: i16,
-    },
 }
 
 impl Record {
@@ -123,19 +119,18 @@ impl Record {
                 value: value.map(decode_offset).transpose()?,
             }),
             2 => Ok(Self::Group { group: reader.string(false)?, value: value.map(decode_group).transpose()? }),
-            kind => Ok(Self::Other { kind }),
+            _ => Err(Malformed("a kind of record that this release does not know")),
         }
     }
 
-    /// The record's key and value. `Other` has none.
+    /// The record's key and value.
     #[must_use]
-    pub fn encode(&self) -> Option<(Bytes, Option<Bytes>)> {
+    pub fn encode(&self) -> (Bytes, Option<Bytes>) {
         match self {
             Self::Offset { group, topic, partition, value } => {
-                Some((offset_key(group, topic, *partition), value.as_ref().map(encode_offset)))
+                (offset_key(group, topic, *partition), value.as_ref().map(encode_offset))
             }
-            Self::Group { group, value } => Some((group_key(group), value.as_ref().map(encode_group))),
-            Self::Other { .. } => None,
+            Self::Group { group, value } => (group_key(group), value.as_ref().map(encode_group)),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The group store: the groups of one partition of `__consumer_offsets` from its committed records. Pure, on every
 //! replica.
 //!
-//! The shard's state machine calls [`GroupStore::judge_commit`] before it accepts a batch, calls
-//! [`GroupStore::apply_batch`] with what it accepted, and takes [`GroupStore::changes`] into its checkpoint, whose keys
+//! The shard's state machine reads a batch as a [`GroupChange`], calls [`GroupStore::judge`] before it accepts it and
+//! [`GroupStore::apply`] with what it accepted, and takes [`GroupStore::changes`] into its checkpoint, whose keys
 //! and values are Kafka's own records; [`GroupStore::restore`] reads them back. May not know: clocks, configuration,
 //! which replica leads. Invariant: equal accepted batches make equal stores (I6); a group's generation never falls
 //! while the group exists (I4); memory follows the number of live keys, not of commits.
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::batch;
 use super::guard::Guard;
 use super::records::{self, CommittedOffset, GroupValue, Record};
+use super::schema::Malformed;
 use crate::checksum::{OFFSET_BASIS, fnv1a};
 
 /// Kafka's codes for refusals at apply.
@@ -27,7 +28,7 @@ pub mod refusal {
     pub const UNKNOWN_MEMBER_ID: i16 = 25;
     /// NON_EMPTY_GROUP: a group with members is not removed.
     pub const NON_EMPTY_GROUP: i16 = 68;
-    /// INVALID_RECORD: the batch or its guard cannot be read.
+    /// INVALID_RECORD: the batch holds records that its guard does not allow.
     pub const INVALID_RECORD: i16 = 87;
     /// CONCURRENT_TRANSACTIONS stands for "changed meanwhile": an offset was committed after the expiry's cutoff.
     pub const CHANGED_MEANWHILE: i16 = 51;
@@ -53,6 +54,30 @@ impl StoredGroup {
     }
 }
 
+/// A batch of `__consumer_offsets` as a replica takes it: its guard and its records, all of kinds that this release knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupChange {
+    guard: Option<Guard>,
+    records: Vec<Record>,
+}
+
+impl GroupChange {
+    /// Reads a batch.
+    ///
+    /// # Errors
+    /// The guard or a record cannot be read. A replica that refused or passed over what a newer release takes would give
+    /// other verdicts, so other offsets: it must not go on.
+    pub fn decode(guard: Option<&Bytes>, batch: &Bytes) -> Result<Self, Malformed> {
+        let guard = guard.map(Guard::decode).transpose()?;
+        let mut records = Vec::new();
+        for (key, value) in batch::records(batch)? {
+            // Copied: a slice would keep the whole entry in memory for as long as the group lives.
+            records.push(Record::decode(key, value.map(|bytes| Bytes::copy_from_slice(&bytes)))?);
+        }
+        Ok(Self { guard, records })
+    }
+}
+
 /// The groups of one partition.
 #[derive(Debug, Default)]
 pub struct GroupStore {
@@ -73,20 +98,20 @@ impl GroupStore {
     }
 
     /// Judges whether a batch may be applied to the state as it is; the error is the code of the refusal.
-    pub fn judge_commit(&self, guard: Option<&Bytes>, batch: &Bytes) -> Result<(), i16> {
-        let Some(guard) = guard else { return Ok(()) };
-        match Guard::decode(guard).map_err(|_| refusal::INVALID_RECORD)? {
-            Guard::Commit { group, generation, member_id } => self.judge_offsets(&group, generation, &member_id),
+    pub fn judge(&self, change: &GroupChange) -> Result<(), i16> {
+        let Some(guard) = &change.guard else { return Ok(()) };
+        match guard {
+            Guard::Commit { group, generation, member_id } => self.judge_offsets(group, *generation, member_id),
             Guard::Membership { .. } if mutants::is_on(Bug::GenerationLostAtFailover) => Ok(()),
-            Guard::Membership { group, generation, .. } => match self.membership(&group) {
-                Some(last) if last.generation > generation => Err(refusal::ILLEGAL_GENERATION),
+            Guard::Membership { group, generation, .. } => match self.membership(group) {
+                Some(last) if last.generation > *generation => Err(refusal::ILLEGAL_GENERATION),
                 _ => Ok(()),
             },
             Guard::Removal { group } => {
                 let empty = self.groups.get(group.as_str()).is_none_or(StoredGroup::has_no_members);
                 if empty { Ok(()) } else { Err(refusal::NON_EMPTY_GROUP) }
             }
-            Guard::Expiry { group, cutoff_ms } => self.judge_expiry(&group, cutoff_ms, batch),
+            Guard::Expiry { group, cutoff_ms } => self.judge_expiry(group, *cutoff_ms, &change.records),
         }
     }
 
@@ -104,15 +129,14 @@ impl GroupStore {
     }
 
     /// The leader chose the expired offsets from applied state; a commit that was pending then must survive.
-    fn judge_expiry(&self, group: &str, cutoff_ms: i64, batch: &Bytes) -> Result<(), i16> {
+    fn judge_expiry(&self, group: &str, cutoff_ms: i64, records: &[Record]) -> Result<(), i16> {
         if mutants::is_on(Bug::ExpiryRemovesNewerCommit) {
             return Ok(());
         }
-        let records = batch::records(batch).map_err(|_| refusal::INVALID_RECORD)?;
-        for (key, value) in records {
-            match Record::decode(key, value).map_err(|_| refusal::INVALID_RECORD)? {
+        for record in records {
+            match record {
                 Record::Offset { group, topic, partition, value: None } => {
-                    let current = self.offset(&group, &topic, partition);
+                    let current = self.offset(group, topic, *partition);
                     if current.is_some_and(|offset| offset.commit_time_ms > cutoff_ms) {
                         return Err(refusal::CHANGED_MEANWHILE);
                     }
@@ -128,36 +152,24 @@ impl GroupStore {
         Ok(())
     }
 
-    /// Applies the records of a batch that was accepted. What cannot be read is skipped alike on every replica.
-    pub fn apply_batch(&mut self, guard: Option<&Bytes>, batch: &Bytes) {
-        let guard = guard.and_then(|guard| Guard::decode(guard).ok());
-        let awaits = matches!(guard, Some(Guard::Membership { awaits_assignment: true, .. }));
-        match batch::records(batch) {
-            Ok(records) => {
-                for (key, value) in records {
-                    self.apply_record(key, value, awaits);
-                }
-            }
-            Err(error) => tracing::error!("a committed batch of {} cannot be read: {error}", super::OFFSETS_TOPIC),
+    /// Applies a batch that was accepted.
+    pub fn apply(&mut self, change: GroupChange) {
+        let awaits = matches!(change.guard, Some(Guard::Membership { awaits_assignment: true, .. }));
+        for record in change.records {
+            self.apply_record(record, awaits);
         }
     }
 
     /// Applies one record; `awaits`: its guard says that the generation awaits its leader's assignment.
-    pub(crate) fn apply_record(&mut self, key: Bytes, value: Option<Bytes>, awaits: bool) {
-        // Copied: a slice would keep the whole entry in memory for as long as the group lives.
-        let value = value.map(|bytes| Bytes::copy_from_slice(&bytes));
-        match Record::decode(key, value) {
-            Ok(Record::Offset { group, topic, partition, value }) => self.set_offset(&group, &topic, partition, value),
-            Ok(Record::Group { group, mut value }) => {
+    pub(crate) fn apply_record(&mut self, record: Record, awaits: bool) {
+        match record {
+            Record::Offset { group, topic, partition, value } => self.set_offset(&group, &topic, partition, value),
+            Record::Group { group, mut value } => {
                 if let Some(value) = &mut value {
                     value.awaits_assignment |= awaits;
                 }
                 self.set_membership(&group, value);
             }
-            Ok(Record::Other { kind }) => {
-                tracing::warn!(kind, "a record of {} is of a kind not kept", super::OFFSETS_TOPIC)
-            }
-            Err(error) => tracing::error!("a committed record of {} cannot be read: {error}", super::OFFSETS_TOPIC),
         }
     }
 
@@ -262,13 +274,17 @@ impl GroupStore {
                 self.offset(&group, &topic, partition).map(records::encode_offset)
             }
             Record::Group { group, .. } => self.membership(&group).map(records::encode_group),
-            Record::Other { .. } => None,
         }
     }
 
     /// Restores one record of a checkpoint.
-    pub fn restore(&mut self, key: Bytes, value: Bytes) {
-        self.dirty_free(|store| store.apply_record(key, Some(value), false));
+    ///
+    /// # Errors
+    /// This release does not know such a record.
+    pub fn restore(&mut self, key: Bytes, value: Bytes) -> Result<(), Malformed> {
+        let record = Record::decode(key, Some(value))?;
+        self.dirty_free(|store| store.apply_record(record, false));
+        Ok(())
     }
 
     /// What comes from the checkpoint need not be written to it again.

@@ -364,7 +364,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
         Key::Group(id, key) => {
             let partition = state.partitions.get(&id).ok_or(CodecError::Value("partition id"))?;
             let groups = partition.groups.as_ref().ok_or(CodecError::Tag("key", 6))?;
-            groups.lock().restore(key, value.clone());
+            groups.lock().restore(key, value.clone()).map_err(|_| CodecError::Value("group record"))?;
         }
     }
     Ok(())

@@ -446,7 +446,7 @@ mod groups {
         };
         let record =
             Record::Offset { group: group.to_owned(), topic: "t".to_owned(), partition: 0, value: Some(value) };
-        let (key, value) = record.encode().unwrap();
+        let (key, value) = record.encode();
         let mut builder = BatchBuilder::new(Codec::None);
         builder.push(&NewRecord { timestamp: 1, key: Some(&key), value: value.as_deref(), headers: &[] });
         builder.build().unwrap()

@@ -19,7 +19,7 @@ use crate::coordinator::group::partition_coordinator::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
 use crate::metadata::{FeatureLevel, Levels};
 use crate::replicated::error::{AppendError, PartitionError};
-use crate::replicated::group::store::GroupStore;
+use crate::replicated::group::store::{GroupChange, GroupStore};
 
 /// The partition's clock when the node's monotonic clock began.
 const BEGAN_MS: i64 = 1_700_000_000_000;
@@ -107,9 +107,10 @@ async fn apply_in_order(
             return;
         }
         let mut store = store.lock();
-        let outcome = store.judge_commit(Some(&guard), &batch).map_err(AppendError::Group);
+        let change = GroupChange::decode(Some(&guard), &batch).unwrap();
+        let outcome = store.judge(&change).map_err(AppendError::Group);
         if outcome.is_ok() {
-            store.apply_batch(Some(&guard), &batch);
+            store.apply(change);
             written.lock().push(batch);
         }
         drop(done.send(outcome));

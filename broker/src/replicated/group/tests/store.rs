@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::replicated::group::batch;
 use crate::replicated::group::guard::Guard;
 use crate::replicated::group::records::{CommittedOffset, GroupValue, MemberValue, Record};
-use crate::replicated::group::store::{GroupStore, refusal};
+use crate::replicated::group::store::{GroupChange, GroupStore, refusal};
 
 fn offset(group: &str, topic: &str, offset: Option<i64>) -> Record {
     let value = offset.map(|offset| CommittedOffset {
@@ -47,15 +49,19 @@ fn membership(group: &str, generation: i32, members: &[&str]) -> Record {
     Record::Group { group: group.into(), value: Some(value) }
 }
 
+fn change(guard: Option<&Guard>, batch: &Bytes) -> GroupChange {
+    GroupChange::decode(guard.map(Guard::encode).as_ref(), batch).unwrap()
+}
+
 fn apply(store: &mut GroupStore, records: &[Record]) {
     for batch in batch::build(records, 0) {
-        store.apply_batch(None, &batch);
+        store.apply(change(None, &batch));
     }
 }
 
 fn judge(store: &GroupStore, guard: &Guard, records: &[Record]) -> Result<(), i16> {
     let batches = batch::build(records, 0);
-    store.judge_commit(Some(&guard.encode()), &batches[0])
+    store.judge(&change(Some(guard), &batches[0]))
 }
 
 fn commit(generation: i32, member: &str) -> Guard {
@@ -94,17 +100,17 @@ fn an_incomplete_generation_is_known_from_its_guard() {
     let mut store = GroupStore::new();
     let records = [membership("g", 4, &["a"])];
     let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: true };
-    store.apply_batch(Some(&guard.encode()), &batch::build(&records, 0)[0]);
+    store.apply(change(Some(&guard), &batch::build(&records, 0)[0]));
     let awaits = |store: &GroupStore| store.group("g").unwrap().membership.as_ref().unwrap().awaits_assignment;
     assert!(awaits(&store));
     let mut restored = GroupStore::new();
     for (key, value) in store.changes() {
-        restored.restore(key, value.unwrap());
+        restored.restore(key, value.unwrap()).unwrap();
     }
     assert!(awaits(&restored));
     assert_eq!(restored.checksum(), store.checksum());
     let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: false };
-    store.apply_batch(Some(&guard.encode()), &batch::build(&records, 0)[0]);
+    store.apply(change(Some(&guard), &batch::build(&records, 0)[0]));
     assert!(!awaits(&store));
 }
 
@@ -124,12 +130,15 @@ fn a_group_with_members_is_not_removed_and_a_fresh_offset_does_not_expire() {
     assert_eq!(judge(&store, &expiry(1_001), &[offset("g", "t", Some(2))]), Err(refusal::INVALID_RECORD));
 }
 
+/// Refused here and taken by a newer release it would give the batches behind it different offsets.
 #[test]
-fn a_guard_that_cannot_be_read_refuses() {
-    let store = GroupStore::new();
+fn what_this_release_does_not_know_cannot_be_read() {
     let batch = &batch::build(&[offset("g", "t", Some(1))], 0)[0];
-    assert_eq!(store.judge_commit(Some(&Bytes::from_static(b"\x09")), batch), Err(refusal::INVALID_RECORD));
-    assert_eq!(store.judge_commit(None, batch), Ok(()));
+    assert!(GroupChange::decode(None, batch).is_ok());
+    assert!(GroupChange::decode(Some(&Bytes::from_static(b"\x09")), batch).is_err());
+    let mut newer = BatchBuilder::new(Codec::None);
+    newer.push(&NewRecord { timestamp: 0, key: Some(&[0, 3, 0, 1, b'g']), value: Some(b"v"), headers: &[] });
+    assert!(GroupChange::decode(None, &newer.build().unwrap()).is_err());
 }
 
 /// Memory follows the keys: the checkpoint's delta after many commits to few keys is those keys.
@@ -150,7 +159,7 @@ fn many_commits_to_few_keys_leave_few_keys() {
 fn a_stored_membership_does_not_keep_its_batch_in_memory() {
     let mut store = GroupStore::new();
     let batch = batch::build(&[membership("g", 1, &["a"])], 0).remove(0);
-    store.apply_batch(None, &batch);
+    store.apply(change(None, &batch));
     let member = &store.group("g").unwrap().membership.as_ref().unwrap().members[0];
     let range = batch.as_ptr_range();
     assert!(!range.contains(&member.subscription.as_ptr()));
@@ -194,7 +203,7 @@ proptest! {
         take(&mut store, &mut checkpoint);
         let mut restored = GroupStore::new();
         for (key, value) in checkpoint {
-            restored.restore(key, value);
+            restored.restore(key, value).unwrap();
         }
         prop_assert!(restored.changes().is_empty());
         prop_assert_eq!(restored.checksum(), store.checksum());
