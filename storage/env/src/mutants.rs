@@ -145,6 +145,11 @@ bugs! {
     PurgeBeyondCheckpoint "purge-beyond-checkpoint":
         "Entries are purged up to what is applied, not up to what the checkpoint contains (applier).",
 
+    StatePartLost "state-part-lost":
+        "A part of a state that is fetched for a snapshot is dropped (state parts).",
+    StateOfTwoPoints "state-of-two-points":
+        "Parts of the states at two points are put together (state parts).",
+
     // The transport between nodes.
     ConnectionNotReopened "connection-not-reopened":
         "A connection to another node that was lost is not opened again (peer connection).",

@@ -78,7 +78,14 @@ pub(super) fn start(directory: &Arc<DataDir>) {
 impl DataDir {
     /// One round.
     async fn maintain(&self, forced_at: &mut Option<rt::Instant>) -> Result<(), DataDirError> {
-        self.settle().await?;
+        let settled = self.settle().await;
+        // First, and whatever else fails: what comes next may wait for space.
+        self.unlink_dead().await?;
+        self.unlink_runs().await?;
+        // An index that cannot be rebuilt must not end the checkpoints: the log would grow until the disk is full.
+        if let Err(error) = settled {
+            tracing::error!(%error, "indexing what has become durable failed");
+        }
         let now = rt::now();
         let short = !self.reserve.has_room();
         let interval = if short { FORCED_INTERVAL } else { self.options.reclaim_interval };
@@ -92,9 +99,7 @@ impl DataDir {
             self.checkpoint(&due, forced, forced).await?;
         }
         self.relocate().await?;
-        self.write_index_files().await?;
-        self.unlink_dead().await?;
-        self.unlink_runs().await
+        self.write_index_files().await
     }
 
     /// True if a new generation would free space, and nothing else does.

@@ -20,6 +20,7 @@ mod repair;
 mod rewriter;
 mod rewriter_state;
 mod run_files;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -75,6 +76,8 @@ struct Counters {
     unlinked_runs: AtomicU64,
     index_files: AtomicU64,
     damaged_reads: AtomicU64,
+    scrubs: AtomicU64,
+    scrubbed_bytes: AtomicU64,
 }
 
 /// One open data directory.
@@ -261,6 +264,13 @@ impl DataDir {
         self.failure.get().is_none() && self.reserve.accepts(self.log.headroom_bytes())
     }
 
+    /// False when the disk is so full that records of leaders on other nodes must wait, too: the log must keep room for what
+    /// frees space.
+    #[must_use]
+    pub fn accepts_replicated(&self) -> bool {
+        self.reserve.accepts_replicated(self.log.headroom_bytes())
+    }
+
     /// The largest record batch that its segments are meant for.
     #[must_use]
     pub fn batch_bytes_max(&self) -> usize {
@@ -319,6 +329,8 @@ impl DataDir {
             unlinked_segments: self.counters.unlinked_segments.load(Ordering::Relaxed),
             index_files: self.counters.index_files.load(Ordering::Relaxed),
             damaged_reads: self.counters.damaged_reads.load(Ordering::Relaxed),
+            scrubs: self.counters.scrubs.load(Ordering::Relaxed),
+            scrubbed_bytes: self.counters.scrubbed_bytes.load(Ordering::Relaxed),
         }
     }
 

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::identity::{Expected, Identity};
 use super::index_files::{LOG_DIR, index_path, open_index, read_frames};
 use super::rewriter_state::Rewriter;
-use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, maintain, rewriter, run_files};
+use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, maintain, rewriter, run_files, scrub};
 use crate::checkpoint::file::{LoadError, off_thread};
 use crate::checkpoint::state::State;
 use crate::checkpoint::{Checkpoint, Found};
@@ -90,6 +90,7 @@ impl DataDir {
         });
         maintain::start(&directory);
         rewriter::start(&directory);
+        scrub::start(&directory);
         Ok((directory, replicas))
     }
 }

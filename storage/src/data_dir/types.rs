@@ -38,6 +38,8 @@ pub struct DataDirOptions {
     pub relocation_bytes: u64,
     /// How live batches of mostly dead files are copied together.
     pub rewrite: RewriteOptions,
+    /// Bytes of batches that are read and verified a second, whether anybody reads them or not. 0: none. Default 4 MiB.
+    pub scrub_bytes_per_second: u64,
     /// Called once if the directory fails.
     pub on_failure: Option<OnFailure>,
 }
@@ -55,6 +57,7 @@ impl Default for DataDirOptions {
             reclaim_interval: Duration::from_secs(20),
             relocation_bytes: 4 << 30,
             rewrite: RewriteOptions::default(),
+            scrub_bytes_per_second: 4 << 20,
             on_failure: None,
         }
     }
@@ -209,6 +212,10 @@ pub struct DataDirStats {
     pub index_files: u64,
     /// Damaged batches met by reads.
     pub damaged_reads: u64,
+    /// Times that everything was verified since the directory was opened.
+    pub scrubs: u64,
+    /// Bytes that were verified for that.
+    pub scrubbed_bytes: u64,
 }
 
 impl DataDirStats {

@@ -95,6 +95,15 @@ impl ReplicaLog {
         self.replica.state.lock().lost
     }
 
+    /// Marks the replica as lost, durably: it takes no part any more, and is found lost at the next start.
+    pub async fn mark_lost(&self) -> io::Result<()> {
+        let mark = |state: &mut super::replica::ReplicaState, _| {
+            state.lost = true;
+            0
+        };
+        self.write_with(FrameBody::Lost, mark).await.map(drop)
+    }
+
     /// Accepts its loss: a checkpoint with its next recovery point replaces what was before.
     pub fn accept_loss(&self) {
         self.replica.state.lock().lost = false;

@@ -213,6 +213,13 @@ impl ReadPlan {
         .map(|(_, out)| out)
     }
 
+    /// Reads all batches from the disk and verifies them; returns how many are sound before the first that is not, which is
+    /// recorded as damaged.
+    pub(crate) async fn verify(self) -> usize {
+        let outcome = self.on_disk(|plan| plan.each_from_disk(|_, _| {})).await;
+        outcome.map_or(0, |(plan, ())| plan.batches.len())
+    }
+
     /// Runs `work` on a blocking thread, with a permit to read from the disk.
     pub(super) async fn on_disk<T: Send + 'static>(
         mut self,

@@ -1,7 +1,8 @@
 //! The space reserve: refuses writes before the disk is full, and accepts them again when space is free.
 //!
 //! The log preallocates segments and stops at a reserve. Producers are refused once the prepared
-//! room runs short and no further segment fits above the reserve; what is left is for Raft, metadata and checkpoints.
+//! room runs short and no further segment fits above the reserve; records that leaders elsewhere send once half of the reserve
+//! is gone, too. What is left is for Raft's own commands, metadata, verdicts and checkpoints: without them nothing is freed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -47,6 +48,12 @@ impl Reserve {
         self.free_bytes.load(Ordering::Relaxed) >= self.reserve_bytes.saturating_add(self.segment_bytes)
     }
 
+    /// Whether records of a leader on another node may be appended, with this much prepared room in the log.
+    pub(crate) fn accepts_replicated(&self, headroom_bytes: u64) -> bool {
+        let free_bytes = self.free_bytes.load(Ordering::Relaxed);
+        free_bytes >= self.reserve_bytes / 2 || headroom_bytes >= self.headroom_bytes_min()
+    }
+
     /// Whether producers may write, with this much prepared room in the log.
     pub(crate) fn accepts(&self, headroom_bytes: u64) -> bool {
         let refusing = self.refusing.load(Ordering::Relaxed);
@@ -80,6 +87,9 @@ mod tests {
         assert!(reserve.accepts(65 * MIB));
         assert!(!reserve.accepts(63 * MIB), "room is left for Raft and the checkpoint");
         assert!(!reserve.accepts(300 * MIB), "a segment taken out of the reserve is not for producers");
+        assert!(reserve.accepts_replicated(0), "leaders elsewhere may use half of the reserve");
+        reserve.observe(250 * MIB, 20_000 * MIB);
+        assert!(reserve.accepts_replicated(65 * MIB) && !reserve.accepts_replicated(63 * MIB));
         reserve.observe(900 * MIB, 20_000 * MIB);
         assert!(reserve.accepts(63 * MIB));
     }

@@ -122,6 +122,61 @@ fn a_full_disk_refuses_writes_before_it_is_full_and_recovers_without_a_restart()
 }
 
 #[test]
+fn a_replica_that_was_marked_as_lost_is_found_lost() {
+    sim::run(8, || async {
+        let (_, disk) = disk(8);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        toy.write(vec![entry(1, 1, vec![(0, batch(1, 1, 10))], "")]).await;
+        directory.checkpoint_now().await.unwrap();
+        toy.log.mark_lost().await.unwrap();
+        directory.close().await.unwrap();
+        drop((toy, directory));
+        let (_directory, recovered) = open(&disk, options()).await;
+        assert!(
+            recovered[0].lost.as_deref().is_some_and(|why| why.contains("marked as lost")),
+            "{:?}",
+            recovered[0].lost
+        );
+    });
+}
+
+/// A leader on another node goes by its own disk. The log must end before the disk is full: a checkpoint needs verdicts in it,
+/// and what died is freed only by a checkpoint.
+#[test]
+fn a_disk_that_others_fill_still_frees_what_has_died() {
+    sim::run(3, || async {
+        let (sim, disk) = disk(3);
+        let log = LogOptions { reserve_bytes: 10 << 20, ..options().log };
+        sim.set_capacity(32 << 20);
+        let (directory, _) = open(&disk, DataDirOptions { log, ..options() }).await;
+        let toy = Toy::create(&directory, 1).await;
+        let minute = Duration::from_secs(60);
+        let mut index = 0;
+        while directory.accepts_replicated() {
+            index += 1;
+            assert!(index < 5_000, "records are never refused");
+            let writing = toy.write(vec![entry(1, index, vec![(0, batch(index, 1, 8000))], "")]);
+            rt::timeout(minute, writing).await.expect("the log is full to its end");
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        index += 1;
+        let trimming = toy.write(vec![entry(1, index, Vec::new(), "trim 0")]);
+        rt::timeout(minute, trimming).await.expect("room for a command");
+        let freed = async {
+            while !directory.accepts_writes() {
+                if let Some(kept) = directory.oldest_kept(toy.log.id()) {
+                    toy.log.purge(kept).await.unwrap();
+                }
+                rt::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        rt::timeout(minute, freed).await.expect("space is freed by maintenance alone");
+        assert!(directory.stats().unlinked_segments > 0);
+    });
+}
+
+#[test]
 fn a_segment_ends_at_its_most_batches_also_across_a_restart() {
     sim::run(13, || async {
         let (_, disk) = disk(13);

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
@@ -13,14 +14,14 @@ use parking_lot::Mutex;
 use super::crash::check_runs;
 use super::rewrite::{Life, NEVER};
 use super::toy::{DIR, Toy, batch, entry, open, options};
-use crate::data_dir::{DataDir, Exported, Peers};
+use crate::data_dir::{DataDir, DataDirOptions, Exported, Peers};
 use crate::ids::{ReplicaId, RunId};
 use crate::index::ExtentKey;
 use crate::read::{ReadError, ReadRequest};
 use crate::runs::run_path;
 use ottla_env::disk::Disk;
-use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
+use ottla_env::{rt, sim};
 
 const ENTRIES: u64 = 60;
 
@@ -141,9 +142,13 @@ impl Scene {
     }
 
     async fn restart(&mut self) {
+        self.restart_with(options()).await;
+    }
+
+    async fn restart_with(&mut self, options: DataDirOptions) {
         let crashed = self.sim.image().crash(Crash::Process, 1);
         (self.sim, self.disk) = (crashed.clone(), Arc::new(crashed));
-        let (directory, recovered) = open(&self.disk, options()).await;
+        let (directory, recovered) = open(&self.disk, options).await;
         self.toy = Toy::recover(&directory, &recovered[0]);
         register(&directory, &self.toy, &self.twin);
     }
@@ -177,6 +182,32 @@ fn a_damaged_batch_is_read_again_once_another_replica_has_given_it() {
         whole(&scene.toy, 1).await.unwrap_err();
         assert_eq!(scene.mended().await, 1);
         assert_eq!(whole(&scene.toy, 1).await.unwrap(), before);
+    });
+}
+
+/// In segments and in the run that holds what was mended.
+#[test]
+fn the_scrub_finds_damage_that_nobody_reads() {
+    sim::run(9, || async {
+        let mut scene = at_rest(9).await;
+        let before = whole(&scene.toy, 1).await.unwrap();
+        let scrubbed = || DataDirOptions { scrub_bytes_per_second: 1 << 20, ..options() };
+        for round in 1..=2 {
+            scene.damage(1, 5).await;
+            scene.damage(2, 8).await;
+            scene.restart_with(scrubbed()).await;
+            assert_eq!(scene.toy.directory.stats().damaged_reads, 0);
+            rt::sleep(Duration::from_secs(60)).await;
+            let stats = scene.toy.directory.stats();
+            // What is met first is mended at once, with all else that is damaged in its file.
+            assert!(stats.scrubs == 1 && stats.damaged_reads >= 1, "round {round}: {stats:?}");
+            assert_eq!(scene.mended().await, 2, "round {round}");
+            assert_eq!(whole(&scene.toy, 1).await.unwrap(), before);
+        }
+        let before = scene.toy.directory.stats().damaged_reads;
+        rt::sleep(Duration::from_secs(25 * 3600)).await;
+        let stats = scene.toy.directory.stats();
+        assert_eq!((stats.scrubs, stats.damaged_reads), (2, before), "a day later, and all is sound");
     });
 }
 

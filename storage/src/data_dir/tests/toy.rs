@@ -41,6 +41,7 @@ pub(super) fn options() -> DataDirOptions {
             patience: Duration::ZERO,
             ..RewriteOptions::default()
         },
+        scrub_bytes_per_second: 0,
         ..DataDirOptions::default()
     }
 }

@@ -318,7 +318,7 @@ impl Replay {
             Some(format!("segment {} is damaged, and nothing says that it had no frames there", damage.segment))
         });
         let newly_lost = loss.is_some() && !fold.lost_mark;
-        let lost = loss.or_else(|| fold.lost_mark.then(|| "lost acknowledged bytes in an earlier life".to_owned()));
+        let lost = loss.or_else(|| fold.lost_mark.then(|| "it was marked as lost in an earlier life".to_owned()));
         fold.state.lost = lost.is_some();
         let why = lost.clone().unwrap_or_default();
         let missing = fold.blanks.take().map(|entries| self.missing(why, entries, first, last));

@@ -50,6 +50,9 @@ impl Power {
     }
 }
 
+/// What one write takes at most: long messages arrive bit by bit over a slow link.
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+
 /// One direction.
 struct Pipe {
     link: Arc<Link>,
@@ -236,7 +239,7 @@ impl Stream for SimStream {
         if state.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let room = self.outgoing.bytes_max.saturating_sub(state.bytes);
+        let room = self.outgoing.bytes_max.saturating_sub(state.bytes).min(CHUNK_BYTES_MAX);
         if room == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
