@@ -29,6 +29,7 @@ use crate::directory::{Directory, EntryLog};
 use crate::openraft_types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
+use crate::state_check::ChecksumPoints;
 use crate::state_machine::{Extent, Reply, StateMachine};
 
 /// The replicated state of one replica.
@@ -37,6 +38,8 @@ pub(crate) struct Applier {
     directory: Arc<dyn Directory>,
     log: Arc<dyn EntryLog>,
     damage: Arc<Damage>,
+    /// The checksum of the state is kept after every so many entries.
+    checksum_entries: u64,
     state: Mutex<AppliedState>,
     applied: watch::Sender<Option<LogId>>,
 }
@@ -58,6 +61,8 @@ struct AppliedState {
     installing: bool,
     /// Entries up to here may be purged, if the checkpoint contains them.
     purgeable: Option<LogId>,
+    /// Checksums of the state after some entries.
+    checksums: ChecksumPoints,
 }
 
 /// Where a replica's state begins in this process.
@@ -80,6 +85,7 @@ impl Applier {
         damage: Arc<Damage>,
         initial: InitialState,
         state_machine: Box<dyn StateMachine>,
+        checksum_entries: u64,
     ) -> Arc<Self> {
         let InitialState { applied, membership, damaged, .. } = initial;
         // What is applied is committed, and so is what was found damaged: else the replica would not have been opened.
@@ -98,10 +104,11 @@ impl Applier {
             closed: false,
             installing: false,
             purgeable: None,
+            checksums: ChecksumPoints::default(),
         };
         let replica = log.id();
         let (state, applied) = (Mutex::new(state), watch::Sender::new(applied));
-        Arc::new(Applier { replica, directory, log, damage, state, applied })
+        Arc::new(Applier { replica, directory, log, damage, checksum_entries, state, applied })
     }
 
     pub(crate) fn set_priority(&self, first: bool) {
@@ -119,6 +126,16 @@ impl Applier {
     pub(crate) fn applied_state(&self) -> (Option<LogId>, StoredMembership) {
         let state = self.state.lock();
         (state.applied, state.memberships.last().cloned().unwrap_or_default())
+    }
+
+    /// The newest checksum of the state that is kept, and the entry after which it was taken.
+    pub(crate) fn newest_checksum(&self) -> Option<(RaftIndex, u64)> {
+        self.state.lock().checksums.newest()
+    }
+
+    /// The checksum of the state after an entry, if it is kept.
+    pub(crate) fn checksum_at(&self, index: RaftIndex) -> Option<u64> {
+        self.state.lock().checksums.at(index)
     }
 
     /// Why the state may not be used any more, if so.
@@ -157,6 +174,10 @@ impl Applier {
             }
         };
         state.applied = Some(entry.log_id);
+        if entry.log_id.index.0.is_multiple_of(self.checksum_entries) {
+            let checksum = state.state_machine.checksum();
+            state.checksums.note(entry.log_id.index, checksum);
+        }
         if let Some(membership) = membership {
             state.memberships.push(StoredMembership::new(Some(to_raft_log_id(entry.log_id)), membership));
         }
@@ -254,6 +275,7 @@ impl Applier {
         }
         state.applied = Some(snapshot.applied);
         state.cut_at = state.applied;
+        state.checksums.clear();
         state.memberships = vec![meta.last_membership.clone()];
         state.snapshot = Some(meta.clone());
         state.installing = false;

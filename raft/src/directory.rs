@@ -53,6 +53,11 @@ pub trait Directory: Send + Sync + 'static {
     /// Begins to import a snapshot.
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport>;
 
+    /// False when records of a leader on another node must wait for space.
+    fn accepts_replicated(&self) -> bool {
+        true
+    }
+
     /// Why the directory has failed for good, if it has.
     fn poisoned(&self) -> Option<Arc<str>> {
         None
@@ -150,6 +155,10 @@ impl Directory for DataDir {
         Box::new(DataDir::begin_import(&self, replica))
     }
 
+    fn accepts_replicated(&self) -> bool {
+        DataDir::accepts_replicated(self)
+    }
+
     fn poisoned(&self) -> Option<Arc<str>> {
         DataDir::poisoned(self)
     }
@@ -163,6 +172,10 @@ pub trait EntryLog: Send + Sync + 'static {
     fn set_priority(&self, first: bool);
     /// Appends entries, readable when this returns; `on_synced` is called when they are durable, in order.
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced);
+    /// Marks the replica as lost, durably.
+    fn mark_lost(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
     /// Makes a vote durable.
     fn save_vote(&self, vote: Vote) -> BoxFuture<'_, io::Result<()>>;
     /// Voids the entries after `last` (all, if `None`); durable when it completes.
@@ -196,6 +209,9 @@ impl EntryLog for ReplicaLog {
     }
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
         ReplicaLog::append(self, entries, on_synced);
+    }
+    fn mark_lost(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(ReplicaLog::mark_lost(self))
     }
     fn save_vote(&self, vote: Vote) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(ReplicaLog::save_vote(self, vote))

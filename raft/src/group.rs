@@ -34,6 +34,7 @@ use crate::options::RaftOptions;
 use crate::role::{Role, RoleTracker};
 use crate::snapshot_download::SnapshotDownload;
 use crate::state_machine::StateMachine;
+use crate::state_parts::HeldState;
 use crate::transport::TransportFactory;
 
 /// How often a group checks whether it may hibernate or purge.
@@ -73,8 +74,9 @@ pub(crate) struct Group {
     pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) snapshot_download: Arc<SnapshotDownload>,
+    pub(crate) held_state: Arc<HeldState>,
     on_failure: OnFailure,
-    damage: Arc<Damage>,
+    pub(crate) damage: Arc<Damage>,
     pub(crate) in_sync_tracker: InSyncTracker,
     active_at: AtomicI64,
     /// When a message of a leader was last received; at first, when the replica started.
@@ -126,7 +128,8 @@ impl Group {
         let is_new = log.vote().is_none() && log.last_log_id().is_none();
         let store = LogStore::new(log.clone(), options.read_bytes_max).with_committed(initial.committed);
         let damage = store.damage();
-        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), initial, state_machine);
+        let entries = options.state_check_entries;
+        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), initial, state_machine, entries);
         let role_tracker = RoleTracker::new();
         let snapshot_download = Arc::<SnapshotDownload>::default();
         let adapter = StateMachineAdapter {
@@ -155,6 +158,7 @@ impl Group {
             log,
             network,
             snapshot_download,
+            held_state: Arc::default(),
             on_failure,
             damage,
             in_sync_tracker: InSyncTracker::default(),
@@ -177,7 +181,8 @@ impl Group {
         owner.scope(|| group.raft.run());
         rt::spawn_critical("raft-role", owner.clone(), group.clone().watch_role());
         rt::spawn_critical("raft-maintenance", owner.clone(), group.clone().maintain());
-        rt::spawn_critical("raft-liveness", owner, group.clone().watch_liveness());
+        rt::spawn_critical("raft-liveness", owner.clone(), group.clone().watch_liveness());
+        rt::spawn_critical("raft-state-check", owner, group.clone().check_states());
         group.begin(is_new, initial_membership).await?;
         Ok(group)
     }

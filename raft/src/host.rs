@@ -27,6 +27,7 @@ use crate::membership::{Creation, Membership};
 use crate::net::{Message, MessageHandler, Network, NoResponse, Priority};
 use crate::openraft_types::{StoredMembership, decode_stored_membership, from_raft_membership};
 use crate::options::RaftOptions;
+use crate::state_check::CHECKSUM_FORMAT;
 use crate::state_machine::StateMachine;
 use crate::transport::dispatch;
 
@@ -274,12 +275,24 @@ impl RaftHost {
         group.touch();
         match message {
             Message::InstallSnapshot { vote, last_included } => Ok(group.install_snapshot(from, vote, last_included)),
-            Message::FetchState => group.serve_state().await,
+            Message::FetchState { resume } => group.serve_state(resume).await,
+            Message::FetchWholeState => group.serve_whole_state().await,
+            Message::CheckState { index, format } => {
+                let checksum = group.applier.checksum_at(index).filter(|_| format == CHECKSUM_FORMAT);
+                Ok(Message::CheckStateResponse(checksum))
+            }
             Message::FetchBatches { partition, from, up_to, bytes_max } => {
                 group.serve_batches(partition, from, up_to, bytes_max).await
             }
             Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true } => {
                 Ok(group.pre_vote_for_failed_leader(vote, last_log_id))
+            }
+            // The log keeps room for what frees space: votes, truncations, verdicts, and the commands of the metadata and of
+            // shards. The leader sends the records again, and counts this replica as not in sync meanwhile.
+            Message::AppendEntries { ref entries, .. }
+                if entries.iter().any(|entry| !entry.batches.is_empty()) && !group.directory.accepts_replicated() =>
+            {
+                Err(NoResponse(format!("the disk of replica {to} is full")))
             }
             message => {
                 let is_append = matches!(message, Message::AppendEntries { .. });

@@ -35,7 +35,9 @@ mod role;
 mod runtime;
 mod snapshot_download;
 mod snapshot_install;
+mod state_check;
 mod state_machine;
+mod state_parts;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -50,7 +52,7 @@ pub use membership_change::MembershipStep;
 pub use net::sim::{Faults, Observer, SimNetwork, peer_address};
 pub use net::{
     DeathConfirmation, HandshakeRejection, Identity, Interceptor, Listening, Message, MessageHandler, Network, NoPeers,
-    NoResponse, OnPeerClosed, PeerDirectory, PeerNetwork, Priority, ReplicaLocation,
+    NoResponse, OnPeerClosed, PeerDirectory, PeerNetwork, Priority, ReplicaLocation, Resume, StatePart,
 };
 pub use options::RaftOptions;
 pub use proposal::Proposal;

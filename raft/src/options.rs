@@ -30,6 +30,12 @@ pub struct RaftOptions {
     /// The purge horizon: a member that lacks entries older than so many bytes of the node's log, of all replicas
     /// together, gets a snapshot.
     pub purge_horizon_bytes: u64,
+    /// Bytes of keys and values in one part of a state that is sent to another member, except for a single longer key.
+    pub state_part_bytes: usize,
+    /// How often a replica compares its state with those of the other voters.
+    pub state_check_interval: Duration,
+    /// The checksum of the state is kept after every so many entries.
+    pub state_check_entries: u64,
     /// A voter that was caught up within this time counts as in sync.
     pub in_sync_lag: Duration,
     /// A group of one member hibernates after so long without a request. `None`: never.
@@ -45,6 +51,9 @@ impl Default for RaftOptions {
             in_flight_bytes_max: 32 << 20,
             read_bytes_max: 4 << 20,
             purge_horizon_bytes: 4 << 30,
+            state_part_bytes: 256 << 10,
+            state_check_interval: Duration::from_secs(30),
+            state_check_entries: 256,
             in_sync_lag: Duration::from_secs(30),
             idle_after: Some(Duration::from_secs(10)),
         }

@@ -6,6 +6,7 @@ use ottla_storage::data_dir::ReplicaSnapshot;
 use parking_lot::Mutex;
 
 use crate::directory::SnapshotImport;
+use crate::state_parts::ReceivedState;
 
 /// The snapshot download of a replica.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub(crate) struct SnapshotDownload(Mutex<DownloadState>);
 #[derive(Default)]
 struct DownloadState {
     running: bool,
+    /// The parts of the state that a failed download has received.
+    received: ReceivedState,
     /// What a failed download has imported so far.
     import: Option<Box<dyn SnapshotImport>>,
     /// Ready to be installed as soon as Raft requests it.
@@ -42,6 +45,16 @@ impl SnapshotDownload {
     /// Marks the download as ended.
     pub(crate) fn end(&self) {
         self.0.lock().running = false;
+    }
+
+    /// The parts of the state that an earlier attempt has received.
+    pub(crate) fn take_received(&self) -> ReceivedState {
+        std::mem::take(&mut self.0.lock().received)
+    }
+
+    /// Keeps parts of a state for the next attempt.
+    pub(crate) fn keep_received(&self, received: ReceivedState) {
+        self.0.lock().received = received;
     }
 
     /// What an earlier attempt has imported.

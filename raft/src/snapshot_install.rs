@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  leader:   InstallSnapshot{last_included} -> follower: is it installed already? else downloads; the leader repeats
-//!  follower: FetchState ---------------------> state of the newest checkpoint (leader)
+//!  follower: FetchState{after key} ----------> state of the newest checkpoint, part by part (leader)
 //!            FetchBatches{p, from, end} -----> batches by partition and offset (any member), into runs
 //!            Raft installs the point; one checkpoint transaction makes everything durable
 //! ```
@@ -22,11 +22,12 @@ use ottla_storage::ids::{LogId, ReplicaId};
 use crate::applier::Applier;
 use crate::directory::SnapshotImport;
 use crate::group::Group;
-use crate::net::{Message, NoResponse, Priority};
+use crate::net::{Message, NoResponse, Priority, Resume};
 use crate::openraft_adapter::Snapshot;
 use crate::openraft_types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 use crate::snapshot_download::Prepared;
 use crate::state_machine::Extent;
+use crate::state_parts::{ReceivedState, part_of};
 
 /// The most bytes of batches in one response, except for a single longer batch.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 1 << 20;
@@ -59,9 +60,10 @@ impl Group {
     }
 
     async fn download_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
-        let Message::FetchStateResponse(Some(snapshot)) = self.call(leader, Message::FetchState).await? else {
-            return Err(refused("the leader has no checkpoint yet"));
-        };
+        let mut received = self.snapshot_download.take_received();
+        let fetched = self.fetch_state(leader, &mut received).await;
+        self.snapshot_download.keep_received(received);
+        let snapshot = fetched?;
         if self.applier.applied() >= Some(snapshot.applied) {
             return Err(refused("the leader's checkpoint is older than what is here"));
         }
@@ -84,6 +86,25 @@ impl Group {
         let left = self.snapshot_download.take_prepared();
         self.snapshot_download.keep_import(left.map(|prepared| prepared.import));
         installed.map(drop).map_err(io::Error::other)
+    }
+
+    /// The state of the leader's newest checkpoint. `received`: its parts, which outlast an error.
+    async fn fetch_state(&self, leader: ReplicaId, received: &mut ReceivedState) -> io::Result<ReplicaSnapshot> {
+        loop {
+            let resume = received.resume();
+            match self.call(leader, Message::FetchState { resume }).await? {
+                Message::FetchStateResponse(Some(part)) => {
+                    if let Some(state) = received.take(part).map_err(refused)? {
+                        return Ok(state);
+                    }
+                }
+                Message::FetchWholeStateResponse(Some(state)) => return Ok(state),
+                Message::FetchStateResponse(None) | Message::FetchWholeStateResponse(None) => {
+                    return Err(refused("the leader has no checkpoint yet"));
+                }
+                _ => return Err(refused("not a response to a fetch of the state")),
+            }
+        }
     }
 
     async fn fetch_all(
@@ -134,10 +155,30 @@ impl Group {
         response.map_err(|NoResponse(why)| refused(&why))
     }
 
-    /// The state of the newest checkpoint, for another member.
-    pub(crate) async fn serve_state(&self) -> Result<Message, NoResponse> {
-        let state = self.directory.snapshot_of(self.replica).await;
-        state.map(Message::FetchStateResponse).map_err(|error| NoResponse(error.to_string()))
+    /// A part of the state of the newest checkpoint, for another member.
+    pub(crate) async fn serve_state(self: &Arc<Self>, resume: Option<Resume>) -> Result<Message, NoResponse> {
+        let held = self.held_state.find(resume.as_ref(), self.log.purged());
+        let state = match held {
+            Some(state) => state,
+            None => {
+                let Some(state) = self.newest_state().await? else { return Ok(Message::FetchStateResponse(None)) };
+                let state = Arc::new(state);
+                self.held_state.hold(state.clone(), self.owner());
+                state
+            }
+        };
+        let after = resume.as_ref().filter(|resume| resume.of == state.applied).map(|resume| &resume.after);
+        let part = part_of(&state, after, self.options.state_part_bytes);
+        Ok(Message::FetchStateResponse(Some(part)))
+    }
+
+    /// The state of the newest checkpoint, for a member of a release that does not know parts.
+    pub(crate) async fn serve_whole_state(&self) -> Result<Message, NoResponse> {
+        self.newest_state().await.map(Message::FetchWholeStateResponse)
+    }
+
+    async fn newest_state(&self) -> Result<Option<ReplicaSnapshot>, NoResponse> {
+        self.directory.snapshot_of(self.replica).await.map_err(|error| NoResponse(error.to_string()))
     }
 
     /// Batches for another member: only what is applied here has offsets.

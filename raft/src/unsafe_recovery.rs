@@ -20,6 +20,7 @@ use crate::error::RaftError;
 use crate::host::latest_membership;
 use crate::membership::{Creation, Membership};
 use crate::openraft_types::decode_stored_membership;
+use crate::options::RaftOptions;
 use crate::state_machine::StateMachine;
 
 /// The number of terms for which lost frames may have recorded votes, beyond the frames known to be lost.
@@ -125,7 +126,8 @@ pub async fn accept_loss(
     let log = directory.replica_log(replica).ok_or_else(|| storage("it has no log".to_owned()))?;
     let membership = decode_stored_membership(recovered.membership.clone()).unwrap_or_default();
     let initial = InitialState { applied: recovered.applied, membership, ..InitialState::default() };
-    let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), initial, state_machine);
+    let entries = RaftOptions::default().state_check_entries;
+    let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), initial, state_machine, entries);
     let source: Arc<dyn CheckpointSource> = applier.clone();
     directory.register(replica, Arc::downgrade(&source));
     // Each lost frame may have been a vote for a term of its own, and not all lost frames may be known.

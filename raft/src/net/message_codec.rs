@@ -12,7 +12,7 @@ use ottla_storage::entry::{Entry, EntryBatch, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use uuid::Uuid;
 
-use super::Message;
+use super::{Message, Resume, StatePart};
 
 /// Payloads of this length and more are separate parts; shorter ones are cheaper to copy.
 const OWN_PART_BYTES: usize = 4 << 10;
@@ -40,14 +40,20 @@ pub(crate) enum DecodeError {
 }
 
 /// An encoded message as parts that are sent one after another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct MessageEncoder {
+    /// The version that the receiver speaks.
+    version: u8,
     done: Vec<Bytes>,
     open: BytesMut,
     bytes: usize,
 }
 
 impl MessageEncoder {
+    pub(super) fn new(version: u8) -> Self {
+        Self { version, done: Vec::new(), open: BytesMut::new(), bytes: 0 }
+    }
+
     /// All parts, in order.
     pub(super) fn finish(mut self) -> Vec<Bytes> {
         if !self.open.is_empty() {
@@ -185,11 +191,41 @@ impl MessageEncoder {
                 self.log_id(*last_included);
             }
             Message::InstallSnapshotResponse { done } => self.tagged_flag(12, *done),
-            Message::FetchState => self.u8(13),
-            Message::FetchStateResponse(state) => {
+            // A node of version 1 does not know parts.
+            Message::FetchState { .. } if self.version < 2 => self.u8(13),
+            Message::FetchWholeState => self.u8(13),
+            Message::FetchWholeStateResponse(state) => {
                 self.u8(14);
                 self.flag(state.is_some());
                 if let Some(state) = state {
+                    self.snapshot(state);
+                }
+            }
+            Message::FetchState { resume } => {
+                self.u8(17);
+                self.flag(resume.is_some());
+                if let Some(Resume { of, after }) = resume {
+                    self.log_id(*of);
+                    self.data(after);
+                }
+            }
+            Message::CheckState { index, format } => {
+                self.u8(19);
+                self.u64(index.0);
+                self.u8(*format);
+            }
+            Message::CheckStateResponse(checksum) => {
+                self.u8(20);
+                self.flag(checksum.is_some());
+                if let Some(checksum) = checksum {
+                    self.u64(*checksum);
+                }
+            }
+            Message::FetchStateResponse(part) => {
+                self.u8(18);
+                self.flag(part.is_some());
+                if let Some(StatePart { state, is_last }) = part {
+                    self.flag(*is_last);
                     self.snapshot(state);
                 }
             }
@@ -371,8 +407,8 @@ impl MessageDecoder {
             10 => Message::Response(self.data("an answer")?),
             11 => Message::InstallSnapshot { vote: self.vote()?, last_included: self.log_id()? },
             12 => Message::InstallSnapshotResponse { done: self.flag("a snapshot")? },
-            13 => Message::FetchState,
-            14 => Message::FetchStateResponse(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
+            13 => Message::FetchWholeState,
+            14 => Message::FetchWholeStateResponse(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
             15 => {
                 let (partition, from) = (self.partition()?, Offset(self.i64("an offset")?));
                 let (up_to, bytes_max) = (Offset(self.i64("an offset")?), self.u64("a size")?);
@@ -386,6 +422,27 @@ impl MessageDecoder {
                 })?;
                 Message::FetchBatchesResponse(Exported { log_start, batches })
             }
+            17 => Message::FetchState {
+                resume: match self.flag("a place in a state")? {
+                    true => Some(Resume { of: self.log_id()?, after: self.data("a key")? }),
+                    false => None,
+                },
+            },
+            18 => Message::FetchStateResponse(match self.flag("a state")? {
+                true => {
+                    let is_last = self.flag("the end of a state")?;
+                    Some(StatePart { state: self.snapshot()?, is_last })
+                }
+                false => None,
+            }),
+            19 => {
+                let index = RaftIndex(self.bounded(INDEX_MAX, "an index")?);
+                Message::CheckState { index, format: self.u8("a format")? }
+            }
+            20 => Message::CheckStateResponse(match self.flag("a checksum")? {
+                true => Some(self.u64("a checksum")?),
+                false => None,
+            }),
             tag => return Err(DecodeError::Tag("a message", tag)),
         })
     }
@@ -401,7 +458,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
 /// A message as one part.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn encode(message: &Message) -> Bytes {
-    let mut parts = MessageEncoder::default();
+    let mut parts = MessageEncoder::new(2);
     parts.message(message);
     parts.finish().concat().into()
 }
@@ -445,9 +502,16 @@ pub(crate) fn samples() -> Vec<Message> {
         Message::Response(Bytes::new()),
         Message::InstallSnapshot { vote, last_included: id },
         Message::InstallSnapshotResponse { done: true },
-        Message::FetchState,
+        Message::FetchWholeState,
+        Message::FetchWholeStateResponse(None),
+        Message::FetchWholeStateResponse(Some(state.clone())),
+        Message::FetchState { resume: None },
+        Message::FetchState { resume: Some(Resume { of: id, after: Bytes::from_static(b"k") }) },
+        Message::CheckState { index: id.index, format: 1 },
+        Message::CheckStateResponse(None),
+        Message::CheckStateResponse(Some(u64::MAX)),
         Message::FetchStateResponse(None),
-        Message::FetchStateResponse(Some(state)),
+        Message::FetchStateResponse(Some(StatePart { state, is_last: true })),
         Message::FetchBatches { partition, from: offset, up_to: offset, bytes_max: 9 },
         Message::FetchBatchesResponse(Exported { log_start: offset, batches: exported }),
     ]
@@ -471,10 +535,22 @@ mod tests {
         }
     }
 
+    /// A release that speaks version 1 knows tag 13 alone, and answers with the whole state.
+    #[test]
+    fn a_state_is_requested_whole_where_parts_are_not_known() {
+        let resume = Some(Resume { of: LogId { term: Term(3), index: RaftIndex(7) }, after: Bytes::from_static(b"k") });
+        for message in [Message::FetchState { resume: None }, Message::FetchState { resume }] {
+            let mut old = MessageEncoder::new(1);
+            old.message(&message);
+            assert_eq!(old.finish().concat(), [13]);
+        }
+        assert_eq!(decode(Bytes::from_static(&[13])), Ok(Message::FetchWholeState));
+    }
+
     #[test]
     fn long_payloads_are_not_copied() {
         let data = Bytes::from(vec![1; OWN_PART_BYTES]);
-        let mut parts = MessageEncoder::default();
+        let mut parts = MessageEncoder::new(2);
         parts.message(&Message::Request(data.clone()));
         let bytes = parts.bytes();
         let parts = parts.finish();

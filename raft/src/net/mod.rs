@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::{Exported, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Vote};
-use ottla_storage::ids::{LogId, ReplicaId};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 pub use peer::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, PeerNetwork};
 pub use peer_directory::{PeerDirectory, ReplicaLocation};
 
@@ -51,17 +51,52 @@ pub enum Message {
     InstallSnapshot { vote: Vote, last_included: LogId },
     /// Response to `InstallSnapshot`: whether the snapshot is installed; if not, it is being downloaded.
     InstallSnapshotResponse { done: bool },
-    /// Request for the state of the newest checkpoint.
-    FetchState,
-    /// Response to `FetchState`.
-    FetchStateResponse(Option<ReplicaSnapshot>),
+    /// Request for the state of the newest checkpoint, part by part: for the first part, or for the next one.
+    FetchState { resume: Option<Resume> },
+    /// Response to `FetchState`: a part, `None` before there is a checkpoint. Its keys begin anew where the state at the
+    /// requested place is not held any more.
+    FetchStateResponse(Option<StatePart>),
+    /// Request for the state of the newest checkpoint in one message, as a node of version 1 sends it.
+    FetchWholeState,
+    /// Response to `FetchWholeState`.
+    FetchWholeStateResponse(Option<ReplicaSnapshot>),
+    /// Request for the checksum of the receiver's state after an entry, computed as `format` says.
+    CheckState { index: RaftIndex, format: u8 },
+    /// Response to `CheckState`; `None` if the receiver does not have it.
+    CheckStateResponse(Option<u64>),
     /// Request for batches of a partition.
     FetchBatches { partition: PartitionId, from: Offset, up_to: Offset, bytes_max: u64 },
     /// Response to `FetchBatches`.
     FetchBatchesResponse(Exported),
 }
 
+/// Where a state goes on that is fetched in parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// The last entry that the state contains.
+    pub of: LogId,
+    /// The last key that was received.
+    pub after: Bytes,
+}
+
+/// A part of a replica's state: some of its keys, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatePart {
+    /// The state, with the keys of this part alone.
+    pub state: ReplicaSnapshot,
+    /// No keys follow.
+    pub is_last: bool,
+}
+
 impl Message {
+    /// The version of messages from which on a node understands the request. What has an older form is sent in that one.
+    pub(crate) fn since_version(&self) -> u8 {
+        match self {
+            Self::CheckState { .. } => 2,
+            _ => 1,
+        }
+    }
+
     /// The vote that a request makes its receiver see.
     pub(crate) fn vote(&self) -> Option<Vote> {
         match self {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ottla_env::sim;
+use ottla_env::sim::{self, SimNode};
 use ottla_storage::entry::Entry;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
@@ -71,6 +71,8 @@ pub(crate) struct Ledger {
 
 /// A payload on which apply panics.
 pub(crate) const POISON: &[u8] = b"poison";
+/// A payload after which the state of node 2 is another one than those of the others.
+pub(crate) const DIFFERENT_ON_2: &[u8] = b"different";
 
 impl Ledger {
     /// A ledger that holds `state` from a checkpoint.
@@ -113,6 +115,9 @@ impl StateMachine for Ledger {
             sim::trace(&entry.payload);
         }
         self.add(entry.log_id.index.0, entry.log_id.term, entry.payload.clone());
+        if entry.payload == DIFFERENT_ON_2 && sim::current_node() == SimNode(2) {
+            self.checksum ^= 1;
+        }
         let verdicts = entry.batches.iter().map(|_| ottla_storage::entry::Verdict::Rejected).collect();
         Applied { verdicts, reply: Reply::new(self.checksum) }
     }

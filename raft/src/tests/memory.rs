@@ -104,6 +104,8 @@ pub(crate) struct MemoryDisk {
     pub(crate) broken: Mutex<bool>,
     /// No write completes.
     pub(crate) hangs: Mutex<bool>,
+    /// Records of a leader elsewhere have no room.
+    pub(crate) full: Mutex<bool>,
     /// Entries whose records are damaged.
     pub(crate) damaged: Mutex<BTreeSet<u64>>,
 }
@@ -307,6 +309,10 @@ impl Directory for Shared {
         _bytes_max: usize,
     ) -> BoxFuture<'_, io::Result<Exported>> {
         Box::pin(async move { Ok(Exported { log_start: offsets.end, batches: Vec::new() }) })
+    }
+
+    fn accepts_replicated(&self) -> bool {
+        !*self.0.disk.full.lock()
     }
 
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport> {

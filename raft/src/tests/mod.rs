@@ -10,5 +10,6 @@ mod memory;
 mod one_voter;
 mod panics;
 mod real_log;
+mod state_check;
 mod suite;
 mod three_voters;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
+use ottla_protocol::ids::PartitionId;
 use ottla_storage::data_dir::RecoveredReplica;
-use ottla_storage::entry::{Entry, EntryKind, Vote};
+use ottla_storage::entry::{Entry, EntryBatch, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
@@ -62,6 +63,32 @@ fn a_term_that_no_cluster_reaches_is_not_believed() {
         assert!(host.deliver(ReplicaId(9), handle.replica(), request(near)).await.is_ok());
         assert!(cluster.propose(NODE, Bytes::from_static(b"a")).await);
         assert!(handle.role().borrow().term.0 < 2_000);
+    });
+}
+
+/// A log that is full to its end has no room for what frees space.
+#[test]
+fn records_of_a_leader_wait_while_the_disk_is_full_and_commands_do_not() {
+    sim::run_twice(3, || async {
+        let (cluster, handle, disk) = started().await;
+        ready(&handle).await;
+        let (host, term) = (cluster.host(NODE), Term(handle.role().borrow().term.0 + 1));
+        let vote = Vote { term, voted_for: ReplicaId(9), committed: true };
+        let partition = PartitionId { topic: uuid::Uuid::nil(), index: 0 };
+        let records = vec![EntryBatch { partition, data: Bytes::from_static(b"records") }];
+        let deliver = async |batches: Vec<EntryBatch>| {
+            let log_id = LogId { term, index: RaftIndex(100) };
+            let prev_log_id = Some(LogId { term, index: RaftIndex(99) });
+            let (kind, payload) = (EntryKind::Normal, Bytes::new());
+            let entries = vec![Entry { log_id, kind, clock_ms: 0, payload, batches: batches.into() }];
+            let append = Message::AppendEntries { vote, prev_log_id, entries, leader_commit: None };
+            sim::on_node(NODE, || host.deliver(ReplicaId(9), handle.replica(), append)).await
+        };
+        *disk.full.lock() = true;
+        assert!(deliver(records.clone()).await.is_err_and(|why| why.0.contains("is full")));
+        assert!(deliver(Vec::new()).await.is_ok());
+        *disk.full.lock() = false;
+        assert!(deliver(records).await.is_ok());
     });
 }
 

@@ -75,7 +75,7 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<MemoryDirectory>> for O
         let creation = GroupCreation { replica, payload: bytes::Bytes::new(), vote: None, purged: None };
         let log = shared.create_replica(creation).await.unwrap();
         let ledger = Ledger::restore(&[], Arc::default());
-        let applier = Applier::new(shared, log.clone(), Arc::default(), InitialState::default(), Box::new(ledger));
+        let applier = Applier::new(shared, log.clone(), Arc::default(), InitialState::default(), Box::new(ledger), 256);
         let adapter =
             StateMachineAdapter { applier, role_tracker: RoleTracker::new(), snapshot_download: Arc::default() };
         Ok((directory, LogStore::new(log, 1 << 20), Installable::new(adapter)))

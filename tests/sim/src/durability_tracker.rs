@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use ottla_env::sim::SimNode;
 use ottla_env::sim::disk::Crash;
-use ottla_raft::Message;
+use ottla_raft::{Message, StatePart};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::ids::{LogPosition, ReplicaId};
 
@@ -70,9 +70,10 @@ impl DurabilityTracker {
             Message::RequestVoteResponse { vote, granted, .. } => (Some(*vote), granted.then_some(CrashPoint::Vote)),
             Message::HigherVote(vote) => (Some(*vote), None),
             Message::AppendEntriesConflict => (None, Some(CrashPoint::Conflict)),
-            Message::FetchStateResponse(Some(snapshot)) => {
+            Message::FetchStateResponse(Some(StatePart { state, .. }))
+            | Message::FetchWholeStateResponse(Some(state)) => {
                 let offered = &mut self.before.entry(to).or_default().offered;
-                *offered = (*offered).max(Some(snapshot.applied.index));
+                *offered = (*offered).max(Some(state.applied.index));
                 (None, None)
             }
             Message::Response(_) => (None, Some(CrashPoint::Answered)),

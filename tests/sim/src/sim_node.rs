@@ -33,6 +33,8 @@ use crate::registry::{OFFSETS_PARTITIONS, broker};
 const RELOCATION_BYTES: u64 = 32 << 10;
 /// Of records; each node's default differs. No run lasts so long: records that expire did so by a wrong clock.
 const RECORDS_RETENTION_MS: i64 = 7 * 86_400_000;
+/// So small that the state of a shard has many parts.
+const STATE_PART_BYTES: usize = 2 << 10;
 const PATH: &str = "/data";
 /// The listener for clients.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
@@ -84,7 +86,13 @@ fn options(tuning: Tuning) -> NodeOptions {
         offsets_check: Duration::from_millis(500),
         ..LeaderTaskSettings::default()
     };
-    let raft = RaftOptions { purge_horizon_bytes: tuning.purge_horizon_bytes, ..RaftOptions::default() };
+    let raft = RaftOptions {
+        purge_horizon_bytes: tuning.purge_horizon_bytes,
+        state_part_bytes: STATE_PART_BYTES,
+        state_check_interval: Duration::from_secs(1),
+        state_check_entries: 16,
+        ..RaftOptions::default()
+    };
     NodeOptions { data_dir, raft, leader_tasks }
 }
 

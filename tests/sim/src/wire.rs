@@ -6,16 +6,13 @@
 //! May not know: what requests mean.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
-use ottla_env::net::{self, Stream};
+use ottla_env::net::Duplex;
 use ottla_env::rt;
-use ottla_env::sim::net::SimStream;
 use ottla_env::sim::{self, SimNode};
 
 use crate::laws::Violation;
@@ -29,24 +26,12 @@ const READ_BYTES: usize = 16 << 10;
 
 /// A connection.
 struct Connection {
-    stream: SimStream,
+    stream: Duplex,
     /// What has arrived of the next responses.
     received: BytesMut,
 }
 
 impl Connection {
-    async fn send(&self, frame: &[u8]) -> io::Result<()> {
-        let mut rest = frame;
-        while !rest.is_empty() {
-            match self.stream.try_write_vectored(&[IoSlice::new(rest)]) {
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => net::writable(&self.stream).await?,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// The next response without its length prefix; `None` if the connection has ended.
     async fn receive(&mut self) -> Option<Bytes> {
         loop {
@@ -57,9 +42,7 @@ impl Connection {
                 }
             }
             self.received.reserve(READ_BYTES);
-            net::readable(&self.stream).await.ok()?;
-            let read = poll_fn(|cx| self.stream.poll_read(&mut self.received, cx)).await.ok()?;
-            if read == 0 {
+            if self.stream.read(&mut self.received).await.ok()? == 0 {
                 return None;
             }
         }
@@ -69,11 +52,11 @@ impl Connection {
     /// connection has ended.
     async fn exchange(&mut self, frames: Vec<(Duration, Bytes)>) -> Option<Vec<Bytes>> {
         let count = frames.len();
-        for (after, frame) in frames {
+        for (after, mut frame) in frames {
             if !after.is_zero() {
                 rt::sleep(after).await;
             }
-            self.send(&frame).await.ok()?;
+            self.stream.write_all(&mut frame).await.ok()?;
         }
         let mut responses = Vec::with_capacity(count);
         while responses.len() < count {
@@ -156,7 +139,10 @@ impl Client {
         let exchange = async move {
             let mut connection = match connection {
                 Some(connection) => connection,
-                None => Connection { stream: exchanging.running_node(node)?.port.connect(), received: BytesMut::new() },
+                None => Connection {
+                    stream: Duplex::new(Box::new(exchanging.running_node(node)?.port.connect())),
+                    received: BytesMut::new(),
+                },
             };
             let responses = connection.exchange(frames).await?;
             (!exchanging.loses_answer()).then_some((connection, responses))

@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_env::net::Duplex;
 use ottla_storage::ids::ReplicaId;
 
+use super::handshake::VERSIONS;
 use crate::net::Message;
 use crate::net::message_codec::MessageEncoder;
 
@@ -80,14 +81,19 @@ const NO_REPLICA: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
 
 impl EncodedFrame {
     /// A request. An error if it is too long to be sent.
-    pub(super) fn request(number: u64, ends: (ReplicaId, ReplicaId), message: &Message) -> io::Result<Self> {
-        Self::message(Kind::Request, number, ends, message)
+    pub(super) fn request(
+        number: u64,
+        ends: (ReplicaId, ReplicaId),
+        message: &Message,
+        version: u8,
+    ) -> io::Result<Self> {
+        Self::message(Kind::Request, number, ends, message, version)
     }
 
     /// A response, or the reason why there is none.
     pub(super) fn response(number: u64, response: &Result<Message, crate::net::NoResponse>) -> Self {
         let why = match response {
-            Ok(message) => match Self::message(Kind::Response, number, NO_REPLICA, message) {
+            Ok(message) => match Self::message(Kind::Response, number, NO_REPLICA, message, *VERSIONS.end()) {
                 Ok(encoded) => return encoded,
                 Err(error) => error.to_string(),
             },
@@ -101,14 +107,30 @@ impl EncodedFrame {
         encode_frame(kind, 0, NO_REPLICA, Vec::new())
     }
 
-    fn message(kind: Kind, number: u64, ends: (ReplicaId, ReplicaId), message: &Message) -> io::Result<Self> {
-        let mut parts = MessageEncoder::default();
+    /// `version`: of the receiver of a request. What responds to a request is of the version of that request.
+    fn message(
+        kind: Kind,
+        number: u64,
+        ends: (ReplicaId, ReplicaId),
+        message: &Message,
+        version: u8,
+    ) -> io::Result<Self> {
+        let mut parts = MessageEncoder::new(version);
         parts.message(message);
         if parts.bytes() > FRAME_BYTES_MAX - HEAD_BYTES {
             return Err(damaged("a message is too long for a frame"));
         }
         Ok(encode_frame(kind, number, ends, parts.finish()))
     }
+}
+
+/// What was read of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// A whole frame.
+    Frame(Frame),
+    /// Bytes that are no frame yet.
+    Bytes,
 }
 
 /// Reads frames; bytes of the next frame that were read already are kept.
@@ -118,18 +140,19 @@ pub(super) struct FrameReader {
 }
 
 impl FrameReader {
-    /// The next frame; `None` at the end of the connection. Cancelling the future loses nothing.
-    pub(super) async fn next(&mut self, from: &Duplex) -> io::Result<Option<Frame>> {
-        loop {
-            let lacking = match self.whole()? {
-                Ok(frame) => return Ok(Some(frame)),
-                Err(lacking) => lacking,
-            };
-            // The buffer grows with the bytes received, not with the length announced.
-            self.buffer.reserve(lacking.min(self.buffer.len().max(READ_BYTES)));
-            if from.read(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-            }
+    /// What comes next: a frame, or only more bytes of one, for a long frame on a slow link takes longer than a node may be
+    /// silent; `None` at the end of the connection. Cancelling the future loses nothing.
+    pub(super) async fn next(&mut self, from: &Duplex) -> io::Result<Option<Read>> {
+        let lacking = match self.whole()? {
+            Ok(frame) => return Ok(Some(Read::Frame(frame))),
+            Err(lacking) => lacking,
+        };
+        // The buffer grows with the bytes received, not with the length announced.
+        self.buffer.reserve(lacking.min(self.buffer.len().max(READ_BYTES)));
+        match from.read(&mut self.buffer).await? {
+            0 if self.buffer.is_empty() => Ok(None),
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(Some(Read::Bytes)),
         }
     }
 
@@ -221,6 +244,16 @@ mod tests {
         (ReplicaId(5), ReplicaId(u64::MAX))
     }
 
+    async fn next_frame(frames: &mut FrameReader, from: &Duplex) -> io::Result<Option<Frame>> {
+        loop {
+            match frames.next(from).await? {
+                Some(Read::Frame(frame)) => return Ok(Some(frame)),
+                Some(Read::Bytes) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
     #[test]
     fn frames_come_back_through_a_stream() {
         sim::run(1, || async {
@@ -228,7 +261,7 @@ mod tests {
             let writer = async move {
                 let mut batch = Batch::default();
                 for (number, message) in (1..).zip(samples()) {
-                    batch.push(EncodedFrame::request(number, ends(), &message).unwrap());
+                    batch.push(EncodedFrame::request(number, ends(), &message, *VERSIONS.end()).unwrap());
                 }
                 batch.push(EncodedFrame::bare(Kind::Ping));
                 batch.push(EncodedFrame::response(4, &Err(NoResponse("gone".to_owned()))));
@@ -238,14 +271,14 @@ mod tests {
             let reader = async move {
                 let mut frames = FrameReader::default();
                 for (number, message) in (1..).zip(samples()) {
-                    let frame = frames.next(&far).await.unwrap().unwrap();
+                    let frame = next_frame(&mut frames, &far).await.unwrap().unwrap();
                     assert_eq!((frame.kind, frame.number, (frame.from, frame.to)), (Kind::Request, number, ends()));
                     assert_eq!(decode(frame.body), Ok(message));
                 }
-                assert_eq!(frames.next(&far).await.unwrap().unwrap().kind, Kind::Ping);
-                let refused = frames.next(&far).await.unwrap().unwrap();
+                assert_eq!(next_frame(&mut frames, &far).await.unwrap().unwrap().kind, Kind::Ping);
+                let refused = next_frame(&mut frames, &far).await.unwrap().unwrap();
                 assert_eq!((refused.kind, refused.number, &refused.body[..]), (Kind::NoResponse, 4, &b"gone"[..]));
-                assert_eq!(frames.next(&far).await.unwrap(), None);
+                assert_eq!(next_frame(&mut frames, &far).await.unwrap(), None);
             };
             futures_util::future::join(writer, reader).await;
         });
@@ -253,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_ends_the_connection() {
-        let encoded = EncodedFrame::request(3, ends(), &Message::AppendEntriesConflict).unwrap();
+        let encoded = EncodedFrame::request(3, ends(), &Message::AppendEntriesConflict, 1).unwrap();
         let sound = encoded.parts.concat();
         for bit in 0..sound.len() * 8 {
             let mut bytes = sound.clone();
@@ -262,7 +295,7 @@ mod tests {
                 let (near, far) = connected_pair().await;
                 near.write_all(&mut &bytes[..]).await.unwrap();
                 drop(near);
-                let read = FrameReader::default().next(&far).await;
+                let read = next_frame(&mut FrameReader::default(), &far).await;
                 assert!(read.is_err(), "bit {bit}: {read:?}");
             });
         }

@@ -11,6 +11,7 @@
 //! May not know: what follows.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use bytes::{Buf, BufMut, BytesMut};
 use ottla_env::net::Duplex;
@@ -18,8 +19,8 @@ use ottla_protocol::ids::NodeId;
 use uuid::Uuid;
 
 const MAGIC: [u8; 4] = *b"OTLA";
-/// The version of frames and messages that this release speaks; it reads no older one.
-pub(super) const VERSION: u8 = 1;
+/// The versions of frames and messages that this release speaks. 1: 0.4.0 to 0.5.3; 2: a replica's state comes in parts.
+pub(super) const VERSIONS: RangeInclusive<u8> = 1..=2;
 /// The value of `expected` if any node will do.
 const ANY_NODE: i32 = -1;
 
@@ -83,7 +84,7 @@ pub enum HandshakeRejection {
         expected: i32,
     },
     /// The two nodes have no version in common.
-    #[error("no common version: this node speaks {VERSION}, the other {oldest} to {newest}")]
+    #[error("no common version: this node speaks {VERSIONS:?}, the other {oldest} to {newest}")]
     Version {
         /// The oldest version that the other node speaks.
         oldest: u8,
@@ -105,13 +106,14 @@ pub(super) struct HandshakeRequest {
 
 impl HandshakeRequest {
     pub(super) fn new(identity: Identity, class: ConnectionClass, expected: Option<NodeId>) -> Self {
-        Self { identity, class, expected, oldest: VERSION, newest: VERSION }
+        Self { identity, class, expected, oldest: *VERSIONS.start(), newest: *VERSIONS.end() }
     }
 
-    /// Why `own` rejects the request, judged by the request alone.
-    pub(super) fn check(&self, own: &Identity) -> Result<(), HandshakeRejection> {
+    /// The version of the connection, or why `own` rejects the request, judged by the request alone.
+    pub(super) fn check(&self, own: &Identity) -> Result<u8, HandshakeRejection> {
         let (oldest, newest) = (self.oldest, self.newest);
-        if !(oldest..=newest).contains(&VERSION) {
+        let version = newest.min(*VERSIONS.end());
+        if version < oldest.max(*VERSIONS.start()) {
             return Err(HandshakeRejection::Version { oldest, newest });
         }
         same_cluster(own, &self.identity)?;
@@ -122,7 +124,7 @@ impl HandshakeRequest {
             _ if self.identity.node == own.node && self.identity.directory != own.directory => {
                 Err(HandshakeRejection::InUse { node: own.node, directory: own.directory })
             }
-            _ => Ok(()),
+            _ => Ok(version),
         }
     }
 }
@@ -214,11 +216,15 @@ pub(super) async fn read_request(from: &Duplex) -> io::Result<HandshakeRequest> 
     Ok(HandshakeRequest { identity, class, expected, oldest: *oldest, newest: *newest })
 }
 
-pub(super) async fn write_response(to: &Duplex, response: &Result<Identity, HandshakeRejection>) -> io::Result<()> {
+/// `response`: the version of the connection and who accepts it, or why it is rejected.
+pub(super) async fn write_response(
+    to: &Duplex,
+    response: &Result<(u8, Identity), HandshakeRejection>,
+) -> io::Result<()> {
     let mut bytes = BytesMut::new();
     match response {
-        Ok(own) => {
-            bytes.put_slice(&[0, VERSION]);
+        Ok((version, own)) => {
+            bytes.put_slice(&[0, *version]);
             put_identity(&mut bytes, own);
         }
         Err(why) => {
@@ -229,16 +235,16 @@ pub(super) async fn write_response(to: &Duplex, response: &Result<Identity, Hand
     write(to, &bytes).await
 }
 
-/// The identity of the responding node, or why it rejected the handshake.
-pub(super) async fn read_response(from: &Duplex) -> io::Result<Result<Identity, String>> {
+/// The version of the connection and the identity of the responding node, or why it rejected the handshake.
+pub(super) async fn read_response(from: &Duplex) -> io::Result<Result<(u8, Identity), String>> {
     let bytes = read(from).await?;
     match bytes.split_first() {
         Some((0, rest)) => {
             let (version, mut rest) = rest.split_first().ok_or_else(|| invalid("a handshake response ends early"))?;
-            if *version != VERSION {
+            if !VERSIONS.contains(version) {
                 return Err(invalid("a handshake response in a version that was not offered"));
             }
-            Ok(Ok(identity(&mut rest, 0)?.0))
+            Ok(Ok((*version, identity(&mut rest, 0)?.0)))
         }
         Some((1, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
         _ => Err(invalid("a handshake response of no known kind")),
@@ -275,7 +281,7 @@ mod tests {
         written.output
     }
 
-    fn bytes_of_response(response: Result<Identity, HandshakeRejection>) -> Vec<u8> {
+    fn bytes_of_response(response: Result<(u8, Identity), HandshakeRejection>) -> Vec<u8> {
         let written = sim::run(1, || async move {
             let (near, far) = connected_pair().await;
             write_response(&near, &response).await.unwrap();
@@ -290,7 +296,7 @@ mod tests {
         sim::run(1, || async move { read_request(&holding(bytes).await).await }).output
     }
 
-    fn response_in(bytes: &[u8]) -> io::Result<Result<Identity, String>> {
+    fn response_in(bytes: &[u8]) -> io::Result<Result<(u8, Identity), String>> {
         let bytes = bytes.to_vec();
         sim::run(1, || async move { read_response(&holding(bytes).await).await }).output
     }
@@ -308,7 +314,7 @@ mod tests {
             assert!((0..bytes.len()).all(|cut| request_in(&bytes[..cut]).is_err()));
         }
         let refused = HandshakeRejection::NotHere { found: NodeId(1), expected: 2 };
-        for sent in [Ok(known(3, 9, None)), Ok(known(3, 9, Some("c"))), Err(refused)] {
+        for sent in [Ok((1, known(3, 9, None))), Ok((2, known(3, 9, Some("c")))), Err(refused)] {
             let received = response_in(&bytes_of_response(sent.clone())).unwrap();
             assert_eq!(received, sent.map_err(|why| why.to_string()));
         }
@@ -317,24 +323,25 @@ mod tests {
 
     /// The bytes are fixed: nodes of two releases exchange them.
     #[test]
-    fn a_later_release_that_speaks_this_version_too_is_accepted_in_this_one() {
+    fn the_newest_version_that_both_nodes_speak_is_chosen() {
         let own = known(1, 10, Some("c"));
-        let of_a_later_release: Vec<u8> =
-            [&b"OTLA"[..], &[0, 28, 1, 2, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"].concat();
-        let request = request_in(&of_a_later_release).unwrap();
-        let expected = HandshakeRequest {
-            newest: 2,
-            ..HandshakeRequest::new(known(2, 20, Some("c")), ConnectionClass::Entries, None)
-        };
-        assert_eq!(request, expected);
-        let response = bytes_of_response(request.check(&own).map(|()| own.clone()));
-        let welcome = [&b"OTLA"[..], &[0, 23, 0, 1, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
-        assert_eq!(response, welcome);
-        // In the other direction the response must be in the version that this node offered; another version is an
-        // error.
-        assert_eq!(response_in(&welcome).unwrap(), Ok(own));
-        let not_offered = [&welcome[..7], &[2], &welcome[8..]].concat();
-        assert!(response_in(&not_offered).is_err());
+        let welcome = |version: u8| [&b"OTLA"[..], &[0, 23, 0, version, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
+        for (oldest, newest, chosen) in [(1, 1, Some(1)), (1, 2, Some(2)), (2, 9, Some(2)), (3, 9, None), (0, 0, None)]
+        {
+            let offered: Vec<u8> =
+                [&b"OTLA"[..], &[0, 28, oldest, newest, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"]
+                    .concat();
+            let request = request_in(&offered).unwrap();
+            let version = request.check(&own);
+            assert_eq!(version.as_ref().ok().copied(), chosen, "{oldest} to {newest}");
+            if let Some(chosen) = chosen {
+                assert_eq!(bytes_of_response(version.map(|version| (version, own.clone()))), welcome(chosen));
+                assert_eq!(response_in(&welcome(chosen)).unwrap(), Ok((chosen, own.clone())));
+            }
+        }
+        let ours = HandshakeRequest::new(known(2, 20, Some("c")), ConnectionClass::Entries, None);
+        assert_eq!(&bytes_of_request(ours)[6..8], &[1, 2]);
+        assert!(response_in(&welcome(3)).is_err(), "a version that was not offered");
     }
 
     #[test]
@@ -343,16 +350,12 @@ mod tests {
         let request = |other: Identity, expected: Option<i32>| {
             HandshakeRequest::new(other, ConnectionClass::Urgent, expected.map(NodeId))
         };
-        assert_eq!(request(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(()));
-        assert_eq!(request(known(2, 20, None), None).check(&own), Ok(()), "it is new");
-        assert_eq!(request(known(1, 10, Some("ours")), None).check(&own), Ok(()), "itself");
+        assert_eq!(request(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(2));
+        assert_eq!(request(known(2, 20, None), None).check(&own), Ok(2), "it is new");
+        assert_eq!(request(known(1, 10, Some("ours")), None).check(&own), Ok(2), "itself");
         let other = request(known(2, 20, Some("theirs")), Some(1)).check(&own);
         assert!(matches!(other, Err(HandshakeRejection::OtherCluster { .. })));
         assert!(matches!(request(known(1, 20, None), None).check(&own), Err(HandshakeRejection::InUse { .. })));
         assert!(matches!(request(known(2, 20, None), Some(3)).check(&own), Err(HandshakeRejection::NotHere { .. })));
-        let both = HandshakeRequest { newest: VERSION + 1, ..request(known(2, 20, None), None) };
-        assert_eq!(both.check(&own), Ok(()), "a later release, while nodes are upgraded");
-        let newer = HandshakeRequest { oldest: VERSION + 1, newest: VERSION + 1, ..request(known(2, 20, None), None) };
-        assert!(matches!(newer.check(&own), Err(HandshakeRejection::Version { .. })));
     }
 }

@@ -17,7 +17,7 @@ use ottla_env::rt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::connected_peers::{ConnectedPeer, ConnectedPeers};
-use super::frame::{Batch, EncodedFrame, FrameReader, Kind};
+use super::frame::{Batch, EncodedFrame, FrameReader, Kind, Read};
 use super::handshake::{read_request, write_response};
 use super::local_node::LocalNode;
 use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budget, units};
@@ -91,11 +91,12 @@ async fn receive(stream: Duplex, from: SocketAddr, handler: Arc<dyn MessageHandl
 async fn handshake(stream: &Duplex, local: &Arc<LocalNode>) -> io::Result<Option<ConnectedPeer>> {
     let request = read_request(stream).await?;
     let own = local.identity();
-    let peer = request.check(&own).and_then(|()| ConnectedPeers::register(&local.connected, &request));
-    let response = peer.as_ref().map(|_| own).map_err(Clone::clone);
+    let checked = request.check(&own);
+    let peer = checked.and_then(|version| Ok((version, ConnectedPeers::register(&local.connected, &request)?)));
+    let response = peer.as_ref().map(|(version, _)| (*version, own)).map_err(Clone::clone);
     write_response(stream, &response).await?;
     match peer {
-        Ok(peer) => Ok(Some(peer)),
+        Ok((_, peer)) => Ok(Some(peer)),
         Err(why) => {
             tracing::warn!(node = request.identity.node.0, "a node is rejected: {why}");
             Ok(None)
@@ -130,7 +131,11 @@ async fn read_frames(
         };
         let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing comes, not even a ping");
         let frame = frame.map_err(silent)??;
-        let Some(frame) = frame else { return Ok(()) };
+        let frame = match frame {
+            Some(Read::Frame(frame)) => frame,
+            Some(Read::Bytes) => continue,
+            None => return Ok(()),
+        };
         match frame.kind {
             Kind::Request => {
                 let taken = Arc::clone(&budget).acquire_many_owned(units(frame.body.len())).await;

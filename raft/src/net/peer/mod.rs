@@ -91,7 +91,7 @@ impl PeerNetwork {
     /// # Errors
     /// When no node is there, or the node rejects the handshake.
     pub async fn identify(&self, address: &str) -> io::Result<Identity> {
-        let (_stream, found) = connect_to(&self.local, address, ConnectionClass::Urgent, None).await?;
+        let (_stream, (_, found)) = connect_to(&self.local, address, ConnectionClass::Urgent, None).await?;
         Ok(found)
     }
 
@@ -107,7 +107,7 @@ impl PeerNetwork {
 fn class_of(request: &Message, priority: Priority, is_urgent: bool) -> ConnectionClass {
     match request {
         _ if priority == Priority::Bulk => ConnectionClass::Bulk,
-        Message::FetchState | Message::FetchBatches { .. } => ConnectionClass::Bulk,
+        Message::FetchState { .. } | Message::FetchBatches { .. } => ConnectionClass::Bulk,
         Message::AppendEntries { entries, .. } if !entries.is_empty() && !is_urgent => ConnectionClass::Entries,
         _ => ConnectionClass::Urgent,
     }

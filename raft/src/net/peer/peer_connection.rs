@@ -13,14 +13,16 @@ use std::time::Duration;
 use ottla_env::critical::Owner;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::net::Duplex;
-use ottla_env::rt;
+use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind};
-use super::handshake::{ConnectionClass, HandshakeRequest, Identity, read_response, same_cluster, write_request};
+use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind, Read};
+use super::handshake::{
+    ConnectionClass, HandshakeRequest, Identity, VERSIONS, read_response, same_cluster, write_request,
+};
 use super::local_node::LocalNode;
 use crate::net::message_codec::decode;
 use crate::net::{Message, NoResponse};
@@ -119,15 +121,50 @@ pub(super) struct PeerConnection {
     budget: Arc<Semaphore>,
     calls: Arc<Calls>,
     backoff: Backoff,
+    /// The version that the other node spoke last; `None` before the first connection.
+    version: watch::Sender<Option<u8>>,
 }
 
 impl PeerConnection {
     pub(super) fn new(local: &Arc<LocalNode>, node: NodeId, class: ConnectionClass) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (calls, backoff): (Arc<Calls>, Backoff) = Default::default();
-        let task = ConnectionTask { local: local.clone(), node, class, calls: calls.clone(), backoff: backoff.clone() };
+        let version = watch::Sender::new(None);
+        let task = ConnectionTask {
+            local: local.clone(),
+            node,
+            class,
+            calls: calls.clone(),
+            backoff: backoff.clone(),
+            version: version.clone(),
+        };
         rt::spawn_critical("peer-connection", Owner::process(), task.run(waiting));
-        Self { queue, budget: call_budget(), calls, backoff }
+        Self { queue, budget: call_budget(), calls, backoff, version }
+    }
+
+    /// The version in which a request is encoded. Before the first connection it is the oldest, in which nearly everything can be
+    /// said; for what cannot, the connection is opened first.
+    async fn version_for(&self, request: &Message) -> Result<u8, NoResponse> {
+        let (oldest, needed) = (*VERSIONS.start(), request.since_version());
+        let mut known = *self.version.borrow();
+        if known.is_none() && needed > oldest {
+            let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
+            let (responder, _nothing) = oneshot::channel();
+            self.calls.waiting.lock().insert(number, responder);
+            let _guard = CallGuard { calls: &self.calls, number };
+            let closed = || NoResponse("the connection is closed".to_owned());
+            let permit = Arc::clone(&self.budget).acquire_many_owned(1).await.map_err(|_| closed())?;
+            let opener = Outgoing { number, frame: EncodedFrame::bare(Kind::Ping), _permit: permit };
+            self.queue.send(opener).map_err(|_| closed())?;
+            let mut version = self.version.subscribe();
+            drop(version.wait_for(Option::is_some).await.map_err(|_| closed())?);
+            known = *version.borrow();
+        }
+        let version = known.unwrap_or(oldest);
+        match version >= needed {
+            true => Ok(version),
+            false => Err(NoResponse(format!("the other node speaks version {version} of messages"))),
+        }
     }
 
     /// Sends a request; waits for its response as long as the caller does.
@@ -138,7 +175,9 @@ impl PeerConnection {
             return Err(NoResponse(why.clone()));
         }
         let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
-        let frame = EncodedFrame::request(number, ends, request).map_err(|error| NoResponse(error.to_string()))?;
+        let version = self.version_for(request).await?;
+        let frame = EncodedFrame::request(number, ends, request, version);
+        let frame = frame.map_err(|error| NoResponse(error.to_string()))?;
         let closed = || NoResponse("the connection is closed".to_owned());
         let budget = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
         let (responder, response) = oneshot::channel();
@@ -167,6 +206,7 @@ struct ConnectionTask {
     class: ConnectionClass,
     calls: Arc<Calls>,
     backoff: Backoff,
+    version: watch::Sender<Option<u8>>,
 }
 
 /// A pause of this length or up to half less, so that nodes do not reconnect all at once.
@@ -234,7 +274,8 @@ impl ConnectionTask {
         let unknown =
             || io::Error::new(io::ErrorKind::NotFound, format!("the address of node {} is not known", self.node));
         let address = self.local.peers.address(self.node).ok_or_else(unknown)?;
-        let (stream, found) = connect_to(&self.local, &address, self.class, Some(self.node)).await?;
+        let (stream, (version, found)) = connect_to(&self.local, &address, self.class, Some(self.node)).await?;
+        self.version.send_replace(Some(version));
         if found.node != self.node {
             return Err(io::Error::other(format!("node {} is at {address}, not node {}", found.node, self.node)));
         }
@@ -260,8 +301,9 @@ impl ConnectionTask {
 
     async fn read_frames(&self, from: &Duplex, received_at: &AtomicI64) -> io::Result<()> {
         let mut frames = FrameReader::default();
-        while let Some(Frame { kind, number, body, .. }) = frames.next(from).await? {
+        while let Some(read) = frames.next(from).await? {
             received_at.store(rt::now().0, Ordering::Relaxed);
+            let Read::Frame(Frame { kind, number, body, .. }) = read else { continue };
             match kind {
                 Kind::Response => {
                     let message = decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -332,13 +374,14 @@ impl ConnectionTask {
     }
 }
 
-/// Connects to an address and completes the handshake; returns the identity of the other node.
+/// Connects to an address and completes the handshake; returns the version of the connection and the identity of the other
+/// node.
 pub(super) async fn connect_to(
     local: &LocalNode,
     address: &str,
     class: ConnectionClass,
     expected: Option<NodeId>,
-) -> io::Result<(Duplex, Identity)> {
+) -> io::Result<(Duplex, (u8, Identity))> {
     let own = local.identity();
     let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{address}: {what}"));
     let connected = rt::timeout(CONNECT_TIMEOUT, local.connector.connect(address)).await;
@@ -349,7 +392,8 @@ pub(super) async fn connect_to(
         read_response(&stream).await
     };
     let answer = rt::timeout(HANDSHAKE_TIMEOUT, said).await.map_err(|_| late("no handshake in time"))??;
-    let other = answer.map_err(|why| io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address}: {why}")))?;
+    let refused = |why| io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address}: {why}"));
+    let (version, other) = answer.map_err(refused)?;
     same_cluster(&own, &other).map_err(io::Error::other)?;
-    Ok((stream, other))
+    Ok((stream, (version, other)))
 }

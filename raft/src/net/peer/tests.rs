@@ -1,5 +1,5 @@
-//! Two nodes over loopback: requests and responses, rejected handshakes, lost connections. No group runs here: services
-//! respond.
+//! Two nodes over loopback, or over a simulated link: requests and responses, rejected handshakes, lost connections. No group
+//! runs here: services respond.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_types)] // real sockets
 
@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_env::real::TcpConnector;
+use ottla_env::sim::net::{Conditions, SimNet};
+use ottla_env::sim::{self, SimNode};
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
@@ -18,7 +20,7 @@ use uuid::Uuid;
 
 use super::{Identity, Listening, PeerNetwork};
 use crate::host::RaftHost;
-use crate::net::{PeerDirectory, Priority, ReplicaLocation};
+use crate::net::{Message, Network, PeerDirectory, Priority, ReplicaLocation};
 use crate::options::RaftOptions;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -184,5 +186,29 @@ fn a_dead_process_is_distinguished_from_a_closed_connection() {
         let _listening = network.listen(Box::new(again), Arc::new(host));
         let (_, confirmation) = closed_nodes.recv().await.unwrap();
         assert!(!confirmation.await.unwrap(), "a node listens");
+    });
+}
+
+/// Four seconds without a whole frame, but not without a byte: twice as long as a node may be silent.
+#[test]
+fn a_long_response_over_a_slow_link_is_no_silence() {
+    sim::run(1, || async {
+        let (net, map) = (SimNet::default(), Arc::<Map>::default());
+        let network = |node: i32| {
+            let connector = net.connector(SimNode(node.unsigned_abs()));
+            PeerNetwork::new(identity(node, 10, None), connector, map.clone())
+        };
+        let (near, far) = (network(1), network(2));
+        let host = RaftHost::new(Arc::new(far.clone()), RaftOptions::default());
+        let service = |_from: ReplicaId, _request: Bytes| -> BoxFuture<'static, Option<Bytes>> {
+            Box::pin(async { Some(vec![7; 400_000].into()) })
+        };
+        host.serve(ReplicaId(2), Arc::new(service));
+        map.0.lock().insert(NodeId(2), "node-2:19092".to_owned());
+        let _listening = far.listen(net.listen(SimNode(2), "node-2:19092"), Arc::new(host));
+        net.set_conditions(Conditions { bytes_per_second: Some(100_000), ..Conditions::default() });
+        let request = Message::Request(Bytes::from_static(b"?"));
+        let response = near.call(ReplicaId(9), ReplicaId(2), request, Priority::Bulk, WAIT).await;
+        assert!(matches!(&response, Ok(Message::Response(bytes)) if bytes.len() == 400_000), "{response:?}");
     });
 }

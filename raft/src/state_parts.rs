@@ -1,0 +1,180 @@
+//! A replica's state in parts, for another member: held in memory while it is fetched, since the checkpoint goes on
+//! meanwhile and parts of two checkpoints do not fit together.
+//!
+//! May not know: how parts travel, what the keys mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_env::critical::Owner;
+use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
+use ottla_storage::data_dir::ReplicaSnapshot;
+use ottla_storage::ids::LogId;
+use parking_lot::Mutex;
+
+use crate::net::{Resume, StatePart};
+
+/// How long a state is held that nobody asks for.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+struct Held {
+    state: Arc<ReplicaSnapshot>,
+    used_at: rt::Instant,
+}
+
+/// The state that is being fetched from this replica, by any number of members.
+#[derive(Default)]
+pub(crate) struct HeldState(Mutex<Option<Held>>);
+
+impl HeldState {
+    /// The state to go on with: the one at `resume`; for a first part any that reaches the log, which begins after
+    /// `purged`.
+    pub(crate) fn find(&self, resume: Option<&Resume>, purged: Option<LogId>) -> Option<Arc<ReplicaSnapshot>> {
+        let mut held = self.0.lock();
+        let held = held.as_mut().filter(|held| match resume {
+            Some(resume) => held.state.applied == resume.of,
+            None => Some(held.state.applied) >= purged,
+        })?;
+        held.used_at = rt::now();
+        Some(held.state.clone())
+    }
+
+    /// Holds a state until it has not been used for [`IDLE_MAX`].
+    pub(crate) fn hold(self: &Arc<Self>, state: Arc<ReplicaSnapshot>, owner: Owner) {
+        let before = self.0.lock().replace(Held { state, used_at: rt::now() });
+        if before.is_some() {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        rt::spawn_critical("held-state", owner, async move {
+            loop {
+                rt::sleep(IDLE_MAX / 2).await;
+                let Some(held) = weak.upgrade() else { return };
+                let mut held = held.0.lock();
+                if held.as_ref().is_none_or(|held| rt::now().since(held.used_at) >= IDLE_MAX) {
+                    *held = None;
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// The part of a state that follows the key `after`: keys and values of `bytes_max`, but at least one.
+pub(crate) fn part_of(state: &ReplicaSnapshot, after: Option<&Bytes>, bytes_max: usize) -> StatePart {
+    let first = after.map_or(0, |after| state.keys.partition_point(|(key, _)| key <= after));
+    let mut bytes = 0;
+    let fits = |(key, value): &&(Bytes, Bytes)| {
+        let is_first = bytes == 0;
+        bytes += key.len() + value.len();
+        is_first || bytes <= bytes_max
+    };
+    let rest = state.keys.get(first..).unwrap_or_default();
+    let keys: Vec<_> = rest.iter().take_while(fits).cloned().collect();
+    let is_last = keys.len() == rest.len();
+    let (membership, checksum) = (state.membership.clone(), state.checksum);
+    StatePart { state: ReplicaSnapshot { applied: state.applied, membership, checksum, keys }, is_last }
+}
+
+/// A state of which parts were received, in order.
+#[derive(Debug, Default)]
+pub(crate) struct ReceivedState(Option<ReplicaSnapshot>);
+
+impl ReceivedState {
+    /// What to ask for next.
+    pub(crate) fn resume(&self) -> Option<Resume> {
+        let known = self.0.as_ref()?;
+        Some(Resume { of: known.applied, after: known.keys.last()?.0.clone() })
+    }
+
+    /// Takes a part; returns the state when it is whole. The sender begins anew when it does not hold the state any more.
+    ///
+    /// # Errors
+    /// The keys of the part do not follow those that are known.
+    pub(crate) fn take(&mut self, part: StatePart) -> Result<Option<ReplicaSnapshot>, &'static str> {
+        let StatePart { state, is_last } = part;
+        let is_sorted = state.keys.is_sorted_by(|one, next| one.0 < next.0);
+        let mixes = mutants::is_on(Bug::StateOfTwoPoints);
+        match &mut self.0 {
+            Some(known) if known.applied == state.applied || mixes => {
+                let follows = match (known.keys.last(), state.keys.first()) {
+                    (Some((last, _)), Some((first, _))) => last < first,
+                    _ => true,
+                };
+                if !is_sorted || !(follows || mixes) {
+                    self.0 = None;
+                    return Err("the keys of a state are out of order");
+                }
+                if !mutants::is_on(Bug::StatePartLost) || known.keys.is_empty() {
+                    known.keys.extend(state.keys);
+                }
+            }
+            _ if !is_sorted => return Err("the keys of a state are out of order"),
+            known => *known = Some(state),
+        }
+        Ok(if is_last { self.0.take() } else { None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use ottla_env::sim;
+    use ottla_storage::ids::{RaftIndex, Term};
+
+    fn state(index: u64, keys: u8) -> ReplicaSnapshot {
+        let applied = LogId { term: Term(1), index: RaftIndex(index) };
+        let pair = |key: u8| (Bytes::from(vec![key; 3]), Bytes::from(vec![key; 10]));
+        let keys = (0..keys).map(pair).collect();
+        ReplicaSnapshot { applied, membership: Bytes::from_static(b"m"), checksum: index, keys }
+    }
+
+    #[test]
+    fn parts_of_any_size_make_the_state_again() {
+        for (keys, bytes_max) in [(0, 1), (1, 1), (7, 1), (7, 13), (7, 26), (7, 27), (200, 500)] {
+            let (whole, mut received) = (state(5, keys), ReceivedState::default());
+            let again = loop {
+                let resume = received.resume();
+                let part = part_of(&whole, resume.as_ref().map(|resume| &resume.after), bytes_max);
+                assert!(part.state.keys.len() <= (bytes_max / 13).max(1));
+                if let Some(again) = received.take(part).unwrap() {
+                    break again;
+                }
+            };
+            assert_eq!(again, whole);
+        }
+    }
+
+    #[test]
+    fn a_state_at_another_point_begins_anew_and_keys_out_of_order_are_refused() {
+        let (old, new, mut received) = (state(5, 7), state(6, 4), ReceivedState::default());
+        assert_eq!(received.take(part_of(&old, None, 30)), Ok(None));
+        assert_eq!(received.take(part_of(&new, None, 30)), Ok(None));
+        let after = received.resume().unwrap();
+        assert_eq!(after.of, new.applied);
+        assert!(received.take(part_of(&new, None, 30)).is_err(), "the same keys once more");
+        assert_eq!(received.resume(), None);
+        assert_eq!(received.take(part_of(&new, None, 1_000)), Ok(Some(new)));
+    }
+
+    #[test]
+    fn a_state_is_held_while_it_is_used_and_shared_by_those_whom_it_serves() {
+        sim::run(1, || async {
+            let (held, state) = (Arc::<HeldState>::default(), Arc::new(state(5, 3)));
+            held.hold(state.clone(), Owner::process());
+            let resume = |index| Resume { of: LogId { term: Term(1), index: RaftIndex(index) }, after: Bytes::new() };
+            for _ in 0..5 {
+                rt::sleep(IDLE_MAX / 2).await;
+                assert!(held.find(Some(&resume(5)), None).is_some());
+            }
+            assert!(held.find(Some(&resume(4)), None).is_none());
+            assert!(held.find(None, Some(resume(5).of)).is_some());
+            assert!(held.find(None, Some(resume(6).of)).is_none(), "the log begins after it");
+            rt::sleep(IDLE_MAX * 2).await;
+            assert!(held.find(Some(&resume(5)), None).is_none());
+        });
+    }
+}
