@@ -72,6 +72,14 @@ fn sources() -> Vec<Source> {
         (counter("ottla_checkpoints_total", "Checkpoints written"), |s| s.checkpoints as f64),
         (counter("ottla_checkpoint_bytes_total", "Bytes of checkpoints written"), |s| s.checkpoint_bytes as f64),
         (counter("ottla_damaged_reads_total", "Damaged batches met by reads"), |s| s.damaged_reads as f64),
+        (counter("ottla_scrubs_total", "Times that all batches were verified"), |s| s.scrubs as f64),
+        (
+            counter(
+                "ottla_scrubbed_bytes_total",
+                "Bytes of batches that were verified whether anybody read them or not",
+            ),
+            |s| s.scrubbed_bytes as f64,
+        ),
         (counter("ottla_repaired_batches_total", "Damaged batches that were fetched from another replica"), |s| {
             s.repaired_batches as f64
         }),

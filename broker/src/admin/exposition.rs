@@ -12,7 +12,7 @@ use prometheus::TextEncoder;
 
 use super::families::{Family, label};
 use super::groups::Scope;
-use super::{disk, group_families, shard_clock, topics};
+use super::{disk, group_families, shard_families, topics};
 use crate::coordinator::lag::report::{Filter, Report};
 use crate::handlers::context::Domain;
 use crate::metadata::{FenceReason, MetadataImage, NodeState};
@@ -42,7 +42,7 @@ fn page(domain: &Domain, groups: &Report) -> String {
     brokers(domain, &image, &mut page);
     topics::overview(domain, &image, &mut page);
     group_families::write(groups, GROUP_SERIES_MAX, &mut page);
-    shard_clock::metrics(domain, &mut page);
+    shard_families::metrics(domain, &mut page);
     disk::directories(domain, &mut page);
     page
 }

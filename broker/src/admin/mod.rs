@@ -18,6 +18,7 @@ mod pages;
 mod partitions;
 pub mod readiness;
 mod shard_clock;
+mod shard_families;
 mod shards;
 mod table;
 mod topics;

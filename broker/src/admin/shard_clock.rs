@@ -1,5 +1,5 @@
 //! POST /api/shards/<id>/set-clock and /set-clock/<milliseconds since 1970>, on any node: sets a shard's clock to its
-//! leader's wall clock, or to that time. Also the metrics of the clocks of shards that this node leads.
+//! leader's wall clock, or to that time.
 //!
 //! The response is sent when the change is applied. 404: no such shard; 409: most nodes' clocks do not agree, or the
 //! time lies ahead, or the feature level is too low; 503: retry. May not know: how a clock is set.
@@ -11,9 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
 
-use super::families::Family;
 use super::{AdminState, starting_response};
-use crate::handlers::context::Domain;
 use crate::metadata::ShardId;
 use crate::shard::SetClockOutcome;
 
@@ -51,20 +49,4 @@ async fn change(state: &AdminState, shard: ShardId, to_ms: Option<i64>) -> Respo
             refused(StatusCode::SERVICE_UNAVAILABLE, "the shard's leader has not answered in time; ask again")
         }
     }
-}
-
-/// The clocks of the shards that this node leads.
-pub(super) fn metrics(domain: &Domain, page: &mut String) {
-    let mut ahead =
-        Family::gauge("ottla_shard_clock_ahead_seconds", "How far a shard's clock is ahead of its leader's wall clock");
-    let mut paused =
-        Family::gauge("ottla_shard_expiry_paused", "1 if nothing expires in a shard because no time is certain");
-    for shard in domain.partitions.shards() {
-        let Some(time) = shard.time() else { continue };
-        let label = format!("shard=\"{}\"", shard.creation.shard.0);
-        ahead.add(&label, time.ahead_ms / 1_000);
-        paused.add(&label, u8::from(time.for_expiry_ms.is_none()));
-    }
-    ahead.finish(page);
-    paused.finish(page);
 }

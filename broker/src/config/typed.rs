@@ -124,6 +124,8 @@ pub struct LogConfig {
     pub run_bytes: u64,
     /// `log.cleaner.backoff.ms`: pause of the rewriter when there is nothing to do.
     pub rewriter_backoff_ms: u64,
+    /// `ottla.scrub.bytes.per.second`: bytes verified a second, whether anybody reads them or not; 0 is none.
+    pub scrub_bytes_per_second: u64,
     /// `replica.lag.time.max.ms`, default 30 s.
     pub replica_lag_ms_max: u64,
 }
@@ -334,6 +336,7 @@ impl LogConfig {
             rewriter_bytes_per_second_max: whole(v.double("log.cleaner.io.max.bytes.per.second")),
             run_bytes: v.amount("ottla.rewriter.run.bytes"),
             rewriter_backoff_ms: v.amount("log.cleaner.backoff.ms"),
+            scrub_bytes_per_second: v.amount("ottla.scrub.bytes.per.second"),
             replica_lag_ms_max: v.amount("replica.lag.time.max.ms"),
         }
     }

@@ -139,6 +139,7 @@ fn options(config: &Config, base: &DataDirOptions, failures: &Failures) -> DataD
             ..base.log.clone()
         },
         rewrite: rewrite_options(config, &base.rewrite),
+        scrub_bytes_per_second: config.log.scrub_bytes_per_second,
         on_failure: Some(failures.hook()),
         ..base.clone()
     }

@@ -88,7 +88,7 @@ impl Partition {
             producer_batch: self.producer_batch(&data, options.origin),
             data,
             decision: BatchDecision {
-                coordinator: options.origin == Origin::Coordinator,
+                coordinator: matches!(options.origin, Origin::Coordinator(_)),
                 guard: options.guard.clone(),
             },
             deadline,
@@ -101,8 +101,13 @@ impl Partition {
     }
 
     fn check(&self, batch: Bytes, options: &AppendOptions) -> Result<Bytes, AppendError> {
-        if options.origin == Origin::Coordinator {
-            return prepare_internal(batch);
+        if let Origin::Coordinator(epoch) = options.origin {
+            // One that began in an earlier epoch may not know what others have written since: it has been replaced, or is
+            // about to be.
+            return match self.leader_epoch() == Some(epoch) {
+                true => prepare_internal(batch),
+                false => Err(PartitionError::NotLeaderOrFollower.into()),
+            };
         }
         if self.topic.internal {
             return Err(AppendError::InternalTopic);
@@ -139,7 +144,7 @@ impl Partition {
     fn fits(&self, data: Bytes, origin: Origin) -> Result<Bytes, AppendError> {
         let bytes_max = match origin {
             Origin::Client(_) => self.shard.batch_bytes_max(),
-            Origin::Coordinator => BATCH_BYTES_MAX,
+            Origin::Coordinator(_) => BATCH_BYTES_MAX,
         };
         if data.len() > bytes_max {
             return Err(AppendError::EntryTooLarge { bytes: data.len(), bytes_max });

@@ -17,16 +17,24 @@ use crate::shard::read_view::LogOffsetSnapshot;
 impl Partition {
     /// Reads from an offset on. An empty result is no error.
     pub async fn read(&self, spec: FetchSpec) -> Result<Fetched, PartitionError> {
-        let (mut offsets, epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
+        let (mut offsets, mut epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
         let leads = self.shard.leading().is_some();
         if !leads && spec.offset > offsets.high_watermark {
             // Other replicas may have more: neither out of range nor a divergence.
             return Err(PartitionError::OffsetNotAvailable);
         }
         if let Some(last) = spec.last_fetched_epoch {
-            let end = offsets.epochs.end_of(last, epoch, offsets.high_watermark);
-            let (known, end_offset) = end.ok_or(PartitionError::OffsetOutOfRange)?;
-            if known < last || end_offset < spec.offset {
+            let agrees = |offsets: &LogOffsetSnapshot, epoch| {
+                let end = offsets.epochs.end_of(last, epoch, offsets.high_watermark)?;
+                Some((end, end.0 >= last && end.1 >= spec.offset))
+            };
+            if leads && agrees(&offsets, epoch).is_none_or(|(_, agrees)| !agrees) {
+                // A leader that was deposed unawares knows neither the newest epochs nor how far the others came.
+                self.read_index().await?;
+                (offsets, epoch) = self.led_in(spec.current_leader_epoch)?;
+            }
+            let ((known, end_offset), agrees) = agrees(&offsets, epoch).ok_or(PartitionError::OffsetOutOfRange)?;
+            if !agrees {
                 let diverging = EpochEnd { epoch: known, end_offset };
                 return Ok(Fetched { diverging_epoch: Some(diverging), ..empty(&offsets, spec.isolation) });
             }

@@ -46,8 +46,18 @@ impl Partition {
                 Ok(Some(ListedOffset { offset: offsets.log_start, timestamp_ms: -1, leader_epoch: written_in }))
             }
             OffsetQuery::LatestTiered => Ok(None),
-            OffsetQuery::MaxTimestamp => self.greatest_timestamp(&offsets, isolation).await,
-            OffsetQuery::Timestamp(at) => self.first_from(at, &offsets, isolation).await,
+            OffsetQuery::MaxTimestamp => {
+                self.read_index().await?;
+                self.greatest_timestamp(&self.led_in(current)?.0, isolation).await
+            }
+            OffsetQuery::Timestamp(at) => match self.first_from(at, &offsets, isolation).await? {
+                // A leader that was deposed unawares lacks what came since; a client would skip it.
+                None => {
+                    self.read_index().await?;
+                    self.first_from(at, &self.led_in(current)?.0, isolation).await
+                }
+                found => Ok(found),
+            },
         }
     }
 

@@ -23,8 +23,8 @@ pub enum TopicRef<'a> {
 pub enum Origin {
     /// A client's Produce request.
     Client(ConnectionId),
-    /// A coordinator of this node; may write to internal topics.
-    Coordinator,
+    /// A coordinator of this node that began in this leader epoch; may write to internal topics.
+    Coordinator(LeaderEpoch),
 }
 
 /// The acknowledgement for which the producer waits.

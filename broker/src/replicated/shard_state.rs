@@ -135,6 +135,8 @@ pub struct ShardState {
     pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
     pub(crate) dropped: BTreeMap<PartitionId, RaftIndex>,
     pub(crate) producers_by_order: BTreeMap<u64, (PartitionId, ProducerId)>,
+    /// Producers forgotten by this process for lack of room, not for their age; not replicated.
+    pub(crate) producers_evicted: u64,
     pub(crate) dirty: Dirty,
     pub(crate) touched: BTreeMap<PartitionId, Touched>,
 }
@@ -339,6 +341,7 @@ impl ShardState {
         if partition.producers.len() > PRODUCERS_PER_PARTITION_MAX
             && let Some(idle) = partition.producers.eviction_candidate()
         {
+            self.producers_evicted += 1;
             self.forget_producer(id, idle);
         }
         if self.producers_by_order.len() > PRODUCERS_PER_SHARD_MAX {
@@ -347,9 +350,15 @@ impl ShardState {
                 history.is_some_and(|history| history.transaction_start.is_none())
             };
             if let Some((id, idle)) = self.producers_by_order.values().find(closed).copied() {
+                self.producers_evicted += 1;
                 self.forget_producer(id, idle);
             }
         }
+    }
+
+    /// Producers remembered, and those forgotten for lack of room.
+    pub(crate) fn producer_counts(&self) -> (usize, u64) {
+        (self.producers_by_order.len(), self.producers_evicted)
     }
 
     fn forget_producer(&mut self, id: PartitionId, producer: ProducerId) {

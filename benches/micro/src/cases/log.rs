@@ -64,7 +64,7 @@ impl Log {
             fresh_page_per_commit: Some(true),
             ..LogOptions::default()
         };
-        let options = DataDirOptions { node_id: 1, log, ..DataDirOptions::default() };
+        let options = DataDirOptions { node_id: 1, log, scrub_bytes_per_second: 0, ..DataDirOptions::default() };
         let (directory, _) = DataDir::open(disk, path, options).await.unwrap();
         let creation = GroupCreation { replica: REPLICA, payload: Bytes::new(), vote: None, purged: None };
         let replica = directory.create_replica(creation).await.unwrap();

@@ -69,6 +69,7 @@ async fn node() -> Node {
     config.admin_listener = None;
     config.log.segment_bytes = 64 << 20;
     config.log.disk_reserve_bytes = 0;
+    config.log.scrub_bytes_per_second = 0;
     let log = LogOptions { zero_ahead_bytes_per_second: 0, ..LogOptions::default() };
     let data_dir = DataDirOptions { log, ..DataDirOptions::default() };
     let options = NodeOptions { data_dir, ..NodeOptions::default() };

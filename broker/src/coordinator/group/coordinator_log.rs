@@ -57,8 +57,9 @@ pub trait CoordinatorLog: Debug + Send + Sync + 'static {
     /// The replicated groups of a partition; none where this node has no replica.
     fn store(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>>;
 
-    /// Appends; the order of calls is the order of batches.
-    fn append(&self, partition: i32, batch: Bytes, guard: Bytes) -> AppendFuture;
+    /// Appends for a coordinator that began in this leader epoch, unless there is a later one; the order of calls is the order
+    /// of batches.
+    fn append(&self, partition: i32, epoch: LeaderEpoch, batch: Bytes, guard: Bytes) -> AppendFuture;
 
     /// Waits until what this node has applied is current.
     fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;

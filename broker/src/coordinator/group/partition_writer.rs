@@ -91,9 +91,9 @@ impl CoordinatorLog for PartitionWriter {
         self.partition(partition).ok()?.group_store()
     }
 
-    fn append(&self, partition: i32, batch: Bytes, guard: Bytes) -> AppendFuture {
-        let options =
-            AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin: Origin::Coordinator, guard: Some(guard) };
+    fn append(&self, partition: i32, epoch: LeaderEpoch, batch: Bytes, guard: Bytes) -> AppendFuture {
+        let (origin, guard) = (Origin::Coordinator(epoch), Some(guard));
+        let options = AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin, guard };
         match self.partition(partition) {
             Ok(partition) => {
                 let appended = partition.append(batch, &options);

@@ -387,8 +387,38 @@ async fn a_leader_that_was_deposed_unawares_tells_no_end() {
     world.group.depose_unawares();
     let refused = PartitionError::NotLeaderOrFollower;
     assert_eq!(partition.epoch_end(LeaderEpoch(1), None).await.unwrap_err(), refused);
-    let latest = partition.list_offset(OffsetQuery::Latest, Isolation::ReadUncommitted, None).await;
-    assert_eq!(latest.unwrap_err(), refused);
+    for query in [OffsetQuery::Latest, OffsetQuery::MaxTimestamp, OffsetQuery::Timestamp(i64::MAX)] {
+        let listed = partition.list_offset(query, Isolation::ReadUncommitted, None).await;
+        assert_eq!(listed.unwrap_err(), refused, "{query:?}");
+    }
+    let spec = FetchSpec {
+        offset: Offset(5),
+        max_bytes: 1,
+        at_least_one: true,
+        copy_bytes_max: usize::MAX,
+        isolation: Isolation::ReadUncommitted,
+        access: Access::Leader,
+        current_leader_epoch: None,
+        last_fetched_epoch: Some(LeaderEpoch(1)),
+    };
+    assert_eq!(partition.read(spec).await.unwrap_err(), refused, "no divergence: others may have more of its epoch");
+    let newer = FetchSpec { offset: Offset(2), last_fetched_epoch: Some(LeaderEpoch(2)), ..spec };
+    assert_eq!(partition.read(newer).await.unwrap_err(), refused, "nor out of range: others may know the epoch");
+}
+
+/// It led before, others led since, and it leads again: what it knows of the groups is of the first time.
+#[tokio::test]
+async fn a_coordinator_of_an_earlier_epoch_writes_nothing() {
+    let (world, partition) = found(TopicConfig::default()).await;
+    let began = partition.leader_epoch().unwrap();
+    let options = |epoch| AppendOptions { origin: Origin::Coordinator(epoch), ..options(Acks::All) };
+    assert!(partition.append(batch(1), &options(began)).await.is_ok());
+    world.group.set_role(3, true);
+    let now = partition.leader_epoch().unwrap();
+    assert!(now > began);
+    let refused = partition.append(batch(1), &options(began)).await.unwrap_err();
+    assert_eq!(refused, PartitionError::NotLeaderOrFollower.into());
+    assert!(partition.append(batch(1), &options(now)).await.is_ok());
 }
 
 #[tokio::test]

@@ -347,7 +347,8 @@ fn the_log_of_group_offsets_stays_short_and_the_offsets_survive() {
             let node = start_as(disk_now, TopicConfig::default(), upkeep_now, kind).await;
             let partition = node.partitions.find(NAME, 0).await.unwrap();
             for offset in 0..400 {
-                let options = AppendOptions { origin: Origin::Coordinator, ..options_of(0) };
+                let origin = Origin::Coordinator(partition.leader_epoch().unwrap());
+                let options = AppendOptions { origin, ..options_of(0) };
                 partition.append(commit(offset), &options).await.unwrap();
                 rt::sleep(Duration::from_millis(5)).await;
             }
@@ -390,7 +391,8 @@ async fn damaged_life(kind: ShardKind, batches: Vec<Bytes>, needle: &[u8]) -> Si
         let node = start_as(disk_now, TopicConfig::default(), LeaderTaskSettings::default(), kind).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         for batch in batches {
-            let options = AppendOptions { origin: Origin::Coordinator, ..options_of(0) };
+            let origin = Origin::Coordinator(partition.leader_epoch().unwrap());
+            let options = AppendOptions { origin, ..options_of(0) };
             partition.append(batch, &options).await.unwrap();
         }
     });

@@ -475,6 +475,16 @@ mod groups {
         assert_eq!(offset_of(&replica.machine.state.lock()), Some(30));
     }
 
+    /// Refused here and taken by a newer release it would shift the offsets behind it.
+    #[test]
+    #[should_panic(expected = "is it of a newer release?")]
+    fn a_guard_of_a_kind_that_is_not_known_stops_the_replica() {
+        let mut replica = Replica::new(ShardState::new(true));
+        replica.adopt(1, 0, 0);
+        let unknown = BatchDecision { coordinator: true, guard: Some(Bytes::from_static(b"\x09\x00\x01g")) };
+        let _ = replica.run(&Command::Data(vec![unknown]), vec![(id(0), commit("g", 10))]);
+    }
+
     #[test]
     fn groups_come_back_from_the_checkpoint_and_go_with_their_partition() {
         let mut replica = Replica::new(ShardState::new(true));

@@ -321,8 +321,10 @@ impl PartitionCoordinator {
         value.awaits_assignment &= !in_guard;
         let record = Record::Group { group: group.to_string(), value: Some(value) };
         let batches = batch::build(&[record], self.now().wall_ms);
-        let appends: Vec<_> =
-            batches.into_iter().map(|batch| self.log.append(self.partition, batch, guard.encode())).collect();
+        let appends: Vec<_> = batches
+            .into_iter()
+            .map(|batch| self.log.append(self.partition, self.epoch, batch, guard.encode()))
+            .collect();
         if let Some(live) = self.live.get_mut(group) {
             live.begin(sequence);
         }

@@ -152,9 +152,11 @@ impl CoordinatorLog for FakeLog {
         Some(self.store.clone())
     }
 
-    fn append(&self, _: i32, batch: Bytes, guard: Bytes) -> AppendFuture {
+    fn append(&self, _: i32, epoch: LeaderEpoch, batch: Bytes, guard: Bytes) -> AppendFuture {
         let refusal = match (*self.epoch.lock(), *self.state.borrow()) {
-            (None, _) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
+            (led, _) if led.map(LeaderEpoch) != Some(epoch) => {
+                Some(AppendError::Partition(PartitionError::NotLeaderOrFollower))
+            }
             (_, LogState::Refuses) => Some(AppendError::DiskFull),
             _ => None,
         };
