@@ -161,6 +161,11 @@ def left_out(journal):
     return found
 
 
+def of_findings(judged):
+    """The checker's findings as complaints."""
+    return [f"{finding['law']}: {finding['sentence']}" for finding in judged["findings"]]
+
+
 def judge(lines, path, judge_command=None):
     """The checker's report of a history, which is kept at `path`."""
     path.write_text("".join(f"{line}\n" for line in lines))
