@@ -16,15 +16,18 @@ from page import recorded
 
 
 def lost(journal):
-    """(partition, offset, value) of an acknowledged record in the middle of the run that is read and that is not the last of its partition."""
-    sent, found = {}, []
+    """(partition, offset, value) of an acknowledged record from the middle of the run; in its partition others follow it."""
+    sent, found, ends = {}, [], {}
     for line in journal:
         if line["do"] == "send":
             sent[line["client"]] = line["records"]
         elif line["do"] == "sent":
             records = sent.pop(line["client"])
             found += [(partition, offset, value) for (partition, value), (offset, _) in zip(records, line["results"]) if offset is not None]
-    return found[len(found) // 2]
+    for partition, offset, _ in found:
+        ends[partition] = max(offset, ends.get(partition, 0))
+    middle = len(found) // 2
+    return next(one for one in found[middle:] + found[:middle] if one[1] < ends[one[0]])
 
 
 def without(journal, value):
@@ -44,8 +47,8 @@ def main():
     shutil.copytree(source, target)
     judged = history.judge(history.of_journal(journal), target / "history.jsonl", sys.argv[3:] or None)
     note = (
-        f"This history was falsified by tests/chaos/falsify.py to show what a page says when a record is lost: record {value}, acknowledged at offset "
-        f"{offset} of partition {partition}, was taken out of everything that was read. The cluster had not lost it."
+        f"This history was falsified by tests/chaos/falsify.py to show what a page says when a record is lost: record {value}, acknowledged at "
+        f"offset {offset} of partition {partition}, was taken out of everything that was read. The cluster had not lost it."
     )
     complaints = history.complaints(journal) + history.of_findings(judged)
     facts = {**run.facts, "outcome": "INVALID", "judged": judged, "complaints": complaints, "note": note}

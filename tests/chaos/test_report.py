@@ -15,6 +15,7 @@ import unittest
 
 import history
 import page
+from falsify import lost, without
 from page import anomalies, recorded, series, surroundings
 from page.chart import DOTS_MAX, SIZES, Chart, nice_step
 
@@ -59,16 +60,10 @@ def journal_of(bursts=5, size=4):
     return sorted(lines, key=lambda line: line["t"])
 
 
-def without(journal, lost):
-    for line in journal:
-        if line["do"] in ("poll", "read"):
-            line["records"] = [record for record in line["records"] if record[2] != lost]
-    return journal
-
-
 def fault(kind, begun, over, ended, **more):
     t = lambda at: None if at is None else BEGAN + int(at * SECOND)
-    return {"kind": kind, "title": f"{kind} node 1", "begun": t(begun), "over": t(over), "ended": t(ended), "gap": 0.75, "crashed": None, "failure": None, **more}
+    times = {"begun": t(begun), "over": t(over), "ended": t(ended)}
+    return {"kind": kind, "title": f"{kind} node 1", **times, "gap": 0.75, "crashed": None, "failure": None, **more}
 
 
 def finding_of(journal):
@@ -209,7 +204,8 @@ class Report(unittest.TestCase):
         self.assertEqual(shown.count(f"value {LOST} was written"), 1)
         # At the place itself: acknowledged, never read; beside it both.
         self.assertIn(f"3 {LOST} to client {PRODUCER} (patient), sent at 1.100 s never", shown)
-        self.assertIn(f"4 {value(8)} to client {PRODUCER} (patient), sent at 2.100 s {value(8)}: 2 times, first at 2.500 s by client {MEMBER} (member-0)", shown)
+        read = f"{value(8)}: 2 times, first at 2.500 s by client {MEMBER} (member-0)"
+        self.assertIn(f"4 {value(8)} to client {PRODUCER} (patient), sent at 2.100 s {read}", shown)
         self.assertIn(f"1.100 1.120 {PRODUCER} (patient) send ok 2: {value(4)}, 3: {LOST}", shown)
         self.assertIn("(observer) read ok", shown)
         self.assertIn("1 were never read.", shown)
@@ -232,7 +228,10 @@ class Report(unittest.TestCase):
         self.assertLess(len(text), 150_000)
 
     def test_a_fault_without_effect_and_one_that_never_ended(self):
-        faults = [fault("pause", 1, None, 2, failure=f"without effect: {NASTY}"), fault("kill", 3, None, 6, failure="kill: waited 60 s until every node serves")]
+        faults = [
+            fault("pause", 1, None, 2, failure=f"without effect: {NASTY}"),
+            fault("kill", 3, None, 6, failure="kill: waited 60 s until every node serves"),
+        ]
         run = self.run_of(journal_of(), "unknown", faults=faults, without_effect=["pause: node 1 answers while it is stopped"])
         _, shown = self.page_of(run)
         self.assertIn("Chaos run: unknown", shown)
@@ -333,10 +332,23 @@ class Drawing(unittest.TestCase):
         self.assertEqual("".join(chart.parts).count('class="fault"'), 59)
 
 
+class Falsified(unittest.TestCase):
+    def test_what_is_taken_out_was_acknowledged_and_is_not_the_last_of_its_partition(self):
+        for bursts in (1, 2, 5):
+            journal = journal_of(bursts)
+            partition, offset, taken = lost(journal)
+            records = lambda: next(line for line in journal if line["do"] == "read")["records"]
+            self.assertIn([partition, offset, taken], records())
+            self.assertIn([partition, offset + 1], [record[:2] for record in records()])
+            self.assertEqual(len(records()) - 1, len(next(line for line in without(journal, taken) if line["do"] == "read")["records"]))
+            self.assertEqual(series.unseen(journal)[1], 1)
+
+
 class Command(unittest.TestCase):
     def test_it_has_every_option_as_it_was_in_the_end(self):
         given = types.SimpleNamespace(
-            nodes=3, nemesis="kill,cut", time_limit=0.0, seed=7, broker="/a b/ottla", old_broker=None, keep=True, report=None, kinds=["kill"], loud=True
+            nodes=3, nemesis="kill,cut", time_limit=0.0, seed=7, broker="/a b/ottla", old_broker=None, keep=True, report=None, kinds=["kill"],
+            loud=True,
         )
         said = surroundings.command(given)
         self.assertTrue(said.endswith("tests/chaos/run.py --nodes 3 --nemesis kill,cut --time-limit 0 --seed 7 --broker '/a b/ottla' --loud"), said)

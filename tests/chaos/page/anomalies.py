@@ -72,7 +72,9 @@ def places_of(operation):
 def in_full(operation):
     """What it is about, where no offset says what matters of it."""
     places = places_of(operation)
-    named = [f"{partition}/{'?' if offset is None else offset}" + ("" if value is None else f": {value}") for partition, offset, value in places[:VALUES_MAX]]
+    named = []
+    for partition, offset, value in places[:VALUES_MAX]:
+        named.append(f"{partition}/{'?' if offset is None else offset}" + ("" if value is None else f": {value}"))
     return ", ".join(named) + (f" and {len(places) - VALUES_MAX} more" if len(places) > VALUES_MAX else "")
 
 
@@ -105,7 +107,8 @@ class Around:
                     sent.append(f"{value} to client {self.who(operation.invoked)}, sent at {self.at(operation.invoked)} s")
                 elif value is not None:
                     read.setdefault(value, []).append(operation)
-            seen = [f"{value}: {times(len(by))}, first at {self.at(by[0].completed)} s by client {self.who(by[0].invoked)}" for value, by in read.items()]
+            first = lambda by: f"first at {self.at(by[0].completed)} s by client {self.who(by[0].invoked)}"
+            seen = [f"{value}: {times(len(by))}, {first(by)}" for value, by in read.items()]
             never = element("span", "never", class_="missing") if sent else "–"
             rows.append([str(offset), "<br>".join(map(text, sent)) or "–", "<br>".join(map(text, seen)) or never])
         return table(["offset", "acknowledged", "read"], rows, marked)
@@ -185,5 +188,5 @@ def section_of(recorded):
     head = [paragraph(f"How often each law was broken: {counted}. The checker keeps the first 32 of each.")] if counted else []
     if further:
         parts.append(details(text(f"{len(further)} more"), listing(further)))
-    legend = "Marked: the offsets and operations that the finding names. A record's value is the number of its client times 2^32, and a number of its own."
+    legend = "Marked: the offsets and operations that the finding names. A record's value is its client's number times 2^32, and its own number."
     return section("Anomalies", *head, paragraph(legend, "soft"), *parts)

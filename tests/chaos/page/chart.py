@@ -78,7 +78,8 @@ class Chart:
             hover = element("title", text(f"{number} {kind}: {title}"))
             for first, last, name in ((begun, over, "fault"), (over, ended, "after")):
                 left, width = self.x(first), max(self.x(last) - self.x(first), 0.5)
-                self.add("rect", hover, x=f"{left:.1f}", y=f"{self.top:.0f}", width=f"{width:.1f}", height=f"{self.bottom - self.top:.0f}", class_=name)
+                place = {"x": f"{left:.1f}", "y": f"{self.top:.0f}", "width": f"{width:.1f}", "height": f"{self.bottom - self.top:.0f}"}
+                self.add("rect", hover, **place, class_=name)
             label = f"{number} {kind}" if self.size.name == "wide" else str(number)
             place = min(self.x(begun), self.right - len(label) * self.size.letter)
             row = next((row for row, end in enumerate(ends) if end <= place), None)

@@ -65,7 +65,7 @@ def verdict(recorded):
         **given["about"],
     }
     note = paragraph(given["note"], "note") if given.get("note") else ""
-    seed = "The seed decides the faults and their order, not how threads and packets run. All times on this page are seconds since the start of the clients."
+    seed = "The seed decides the faults and their order, not how threads and packets run. All times here are seconds since the clients' start."
     parts = [note, element("div", head, class_=f"verdict {outcome}"), counts(recorded), paragraph("The command that repeats the run:")]
     return "".join([*parts, element("pre", text(given["command"]), class_="wrap"), paragraph(seed, "soft"), facts(rows.items())])
 
@@ -111,20 +111,19 @@ BANDS = {"fault": "a fault", "after": "until every partition took records again"
 
 def latency(recorded):
     found = series.points(recorded.journal)
-    took = [(point.ended - point.begun) / 1e9 for point in found if point.ended is not None]
-    if not took:
+    ended = [(point.ended - point.begun) / 1e9 for point in found if point.ended is not None]
+    if not ended:
         return section("Latency", paragraph("No operation ended."))
-    least = 10.0 ** math.floor(math.log10(max(min(took), 1e-5)))
-    greatest = max(10.0 ** math.ceil(math.log10(max(took))), least * 10)
+    least = 10.0 ** math.floor(math.log10(max(min(ended), 1e-5)))
+    greatest = max(10.0 ** math.ceil(math.log10(max(*ended, least))), least * 10)
     left_out = []
 
     def draw(size):
         chart = Chart(size, recorded.duration, greatest, least)
         chart.bands(bands(recorded))
         chart.logarithmic("log scale")
-        places = lambda kind, done: [
-            (recorded.seconds(one.begun), None if one.ended is None else (one.ended - one.begun) / 1e9) for one in found if one.kind == kind and one.done == done
-        ]
+        took = lambda one: None if one.ended is None else (one.ended - one.begun) / 1e9
+        places = lambda kind, done: [(recorded.seconds(one.begun), took(one)) for one in found if one.kind == kind and one.done == done]
         left_out.append(sum(chart.dots(places(kind, True), kind) for kind in series.KINDS))
         for kind in series.KINDS:
             chart.crosses(places(kind, False), kind)
@@ -154,7 +153,7 @@ def over_time(recorded, steps, label, unit, name):
 def throughput(recorded):
     moments = [recorded.seconds(t) for t, _ in series.acknowledged(recorded.journal)]
     steps = list(enumerate(series.per_second(moments, recorded.duration)))
-    said = f"Records acknowledged in each second; {len(moments):,} in all. Producers pause between their bursts: this is no measure of what the cluster can do."
+    said = f"Records acknowledged in each second; {len(moments):,} in all. Producers pause between bursts: no measure of what a cluster can do."
     return section("Throughput", paragraph(said, "soft"), over_time(recorded, steps, "Acknowledged records by second", "records/s", "send"))
 
 
