@@ -81,6 +81,8 @@ def arguments():
         parser.error(f"unknown: {', '.join(sorted(strange))}; there are {', '.join(KINDS)}, {UPGRADE}")
     if (UPGRADE in given.kinds) != bool(given.old_broker):
         parser.error(f"{UPGRADE} and --old-broker belong together")
+    if given.report and not given.report.absolute().parent.is_dir():
+        parser.error(f"there is no directory for {given.report}")
     return given
 
 
@@ -183,6 +185,7 @@ class Run:
         self.workload.read_all()
 
     def verdict(self):
+        self.ended = time.monotonic_ns()
         self.journal = journal = sorted(self.workload.journal, key=lambda line: line["t"])
         lines = history.of_journal(journal)
         self.judged = report = history.judge(lines, self.directory / "history.jsonl", self.given.judge and [self.given.judge])
@@ -198,7 +201,6 @@ class Run:
             return INVALID
         return UNKNOWN if self.without_effect or report["verdict"] != "valid" else VALID
 
-
     def facts(self, outcome):
         """What is kept for the page, beside the journal; `page/recorded.py` says what each is."""
         clients = f"confluent-kafka {confluent_kafka.version()[0]}, librdkafka {confluent_kafka.libversion()[0]}"
@@ -212,7 +214,7 @@ class Run:
             "zones": {node.number: node.zone for node in self.nodes},
             "about": surroundings.about(self.given.broker, self.given.old_broker, clients),
             "began": self.began,
-            "ended": time.monotonic_ns(),
+            "ended": self.ended,
             "unix": self.unix,
             "faults": self.faults,
             "complaints": self.complaints,

@@ -94,9 +94,9 @@ def unavailability(recorded):
         rows.append([*cells, "–" if gap is None else f"{bar}{gap:.2f} s"])
     said = (
         "Longest gap: the longest time between two acknowledgements of one partition, in the fault and until every partition took records again; of "
-        "the producers that wait for a minute. Served: every node was ready again. Whole: every partition had taken records again."
+        "the producers that wait for a minute. Ready: every node was ready again. Recovered: every partition had taken records again."
     )
-    head = ["#", "fault", "what was done", "at", "served after", "whole after", "longest gap"]
+    head = ["#", "fault", "what was done", "at", "ready after", "recovered after", "longest gap"]
     return section("Unavailability by fault", paragraph(said, "soft"), table(head, rows) if rows else paragraph("There was no fault."))
 
 
