@@ -202,6 +202,8 @@ class Report(unittest.TestCase):
         self.assertIn("lost-write 1", shown)
         # The finding stands once, though it is a complaint, too.
         self.assertEqual(shown.count(f"value {LOST} was written"), 1)
+        # Its burst was sent when the first fault had begun.
+        self.assertIn("It names: send at 1.100 s, in fault 1 (kill).", shown)
         # At the place itself: acknowledged, never read; beside it both.
         self.assertIn(f"3 {LOST} to client {PRODUCER} (patient), sent at 1.100 s never", shown)
         read = f"{value(8)}: 2 times, first at 2.500 s by client {MEMBER} (member-0)"

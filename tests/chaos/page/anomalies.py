@@ -13,6 +13,7 @@ OFFSETS_NAMED_MAX = 2
 # With their operations, of each law; of the others there is the sentence.
 SHOWN_MAX = 4
 ROWS_MAX = 40
+NAMED_MAX = 6
 VALUES_MAX = 8
 SHIFT = 32
 
@@ -134,9 +135,19 @@ class Around:
         marked = {number for number, one in enumerate(chosen) if one[2]}
         return table(["begun, s", "ended, s", "client", "operation", "outcome", "offset: value"], rows, marked)
 
+    def when(self, named):
+        """In which faults the named operations were."""
+        told = []
+        for number in sorted(named & self.operations.keys())[:NAMED_MAX]:
+            one = self.operations[number]
+            begun, ended = one.invoked["time"], (one.completed or one.invoked)["time"]
+            during = [f"{n} ({fault['kind']})" for n, fault in enumerate(self.recorded.faults, 1) if fault["begun"] <= ended and begun <= fault["ended"]]
+            told.append(f"{one.kind} at {self.at(one.invoked)} s, " + (f"in fault {', '.join(during)}" if during else "in no fault"))
+        return told
+
     def show(self, partition, offsets, named):
         near = offsets_around(offsets) if partition is not None else []
-        parts = []
+        parts = [paragraph(f"It names: {'; '.join(told)}.")] if (told := self.when(named)) else []
         if near:
             parts += [element("h3", text(f"Offsets of partition {partition}")), self.offsets(partition, near, offsets)]
         if listed := self.table(partition, near, named):
