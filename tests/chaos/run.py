@@ -203,7 +203,7 @@ class Run:
 
     def facts(self, outcome):
         """What is kept for the page, beside the journal; `page/recorded.py` says what each is."""
-        clients = f"confluent-kafka {confluent_kafka.version()[0]}, librdkafka {confluent_kafka.libversion()[0]}"
+        clients = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
         return {
             "outcome": VERDICTS[outcome],
             "command": surroundings.command(self.given),

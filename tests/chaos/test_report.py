@@ -198,7 +198,7 @@ class Report(unittest.TestCase):
     def test_a_run_that_is_not_valid_shows_the_operations_around(self):
         text, shown = self.page_of(self.invalid())
         self.assertIn("Chaos run: not valid", shown)
-        self.assertIn("3 complaints", shown)
+        self.assertIn("Laws that were broken: lost-write (1); complaints of the run: 2, the first: node 2: panicked", shown)
         self.assertIn("lost-write 1", shown)
         # The finding stands once, though it is a complaint, too.
         self.assertEqual(shown.count(f"value {LOST} was written"), 1)

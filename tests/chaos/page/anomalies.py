@@ -6,7 +6,7 @@ May not know: which laws there are.
 import dataclasses
 import re
 
-from page.markup import details, element, listing, paragraph, section, table, text
+from page.markup import details, element, listing, paragraph, section, short, table, text
 
 OFFSETS_AROUND = 3
 OFFSETS_NAMED_MAX = 2
@@ -120,20 +120,31 @@ class Around:
         for offset in near:
             for operation, value in self.there[partition, offset]:
                 about.setdefault(operation.number, []).append(f"{offset}" if value is None else f"{offset}: {value}")
-        others = [number for number in sorted(about) if number not in named][:ROWS_MAX]
+        others = self.without_repeats([number for number in sorted(about) if number not in named], about)[:ROWS_MAX]
         chosen = sorted({*others, *[number for number in about if number in named][:ROWS_MAX]})
         return [(self.operations[number], ", ".join(about[number]) or in_full(self.operations[number]), number in named) for number in chosen]
+
+    def without_repeats(self, numbers, about):
+        """Without fetches that told a client the same as the one before: it waited for something else."""
+        kept, before = [], None
+        for number in numbers:
+            one = self.operations[number]
+            told = (one.kind, one.invoked["client"], about[number])
+            if one.kind != "fetch" or told != before:
+                kept.append(number)
+            before = told
+        return kept
 
     def table(self, partition, near, named):
         chosen = self.rows(partition, near, named)
         if not chosen:
             return ""
         rows = [
-            [self.at(one.invoked), self.at(one.completed), text(self.who(one.invoked)), one.kind, text(one.outcome), element("code", text(about))]
+            [self.at(one.invoked), self.at(one.completed), short(self.who(one.invoked)), one.kind, short(one.outcome), element("code", text(about))]
             for one, about, _ in chosen
         ]
         marked = {number for number, one in enumerate(chosen) if one[2]}
-        return table(["begun, s", "ended, s", "client", "operation", "outcome", "offset: value"], rows, marked)
+        return table(["begun", "ended", "client", "kind", "outcome", "offset: value"], rows, marked)
 
     def when(self, named):
         """In which faults the named operations were."""
@@ -166,17 +177,23 @@ def place_in(sentence):
     return (int(partition[1]), offsets) if partition and offsets else (None, [])
 
 
+def findings(recorded):
+    return recorded.facts["judged"]["findings"] if recorded.facts["judged"] else []
+
+
+def of_the_run(recorded):
+    """The complaints without the checker's findings, which are among them."""
+    said = {f"{one['law']}: {one['sentence']}" for one in findings(recorded)}
+    return [sentence for sentence in recorded.facts["complaints"] if sentence not in said]
+
+
 def wrong(recorded):
     """All that makes the run not valid: (law or none, sentence, partition, offsets, named operations)."""
-    findings = recorded.facts["judged"]["findings"] if recorded.facts["judged"] else []
-    found, said = [], set()
-    for one in findings:
+    found = []
+    for one in findings(recorded):
         named = {neighbour["invoked"] for neighbour in one["operations"]}
         found.append((one["law"], one["sentence"], one["partition"], one["offsets"], named))
-        said.add(f"{one['law']}: {one['sentence']}")
-    # The checker's findings are complaints of the run, too.
-    others = [(None, sentence, *place_in(sentence), set()) for sentence in recorded.facts["complaints"] if sentence not in said]
-    return others + found
+    return found + [(None, sentence, *place_in(sentence), set()) for sentence in of_the_run(recorded)]
 
 
 def section_of(recorded):
@@ -199,5 +216,5 @@ def section_of(recorded):
     head = [paragraph(f"How often each law was broken: {counted}. The checker keeps the first 32 of each.")] if counted else []
     if further:
         parts.append(details(text(f"{len(further)} more"), listing(further)))
-    legend = "Marked: the offsets and operations that the finding names. A record's value is its client's number times 2^32, and its own number."
+    legend = "Marked: what the finding names. Of fetches in a row with one answer the first is shown. A record's value is its client's number times 2^32, and its own number."
     return section("Anomalies", *head, paragraph(legend, "soft"), *parts)

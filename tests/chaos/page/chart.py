@@ -26,7 +26,7 @@ class Size:
     dot: float
 
 
-SIZES = (Size("wide", 1040, 330, 52, 12, 6.8, 2.6), Size("narrow", 344, 260, 40, 10.5, 6, 2))
+SIZES = (Size("wide", 1040, 330, 52, 12, 6.8, 2.6), Size("narrow", 344, 260, 48, 10.5, 6, 2))
 
 
 def nice_step(span, count):

@@ -32,6 +32,11 @@ def paragraph(words, class_=None):
     return element("p", text(words), class_=class_)
 
 
+def short(words):
+    """A cell that stays on one line."""
+    return element("span", text(words), class_="short")
+
+
 def listing(lines):
     return element("ul", "".join(element("li", line) for line in lines))
 
@@ -93,10 +98,11 @@ p { margin: 6px 0; max-width: 78ch; } .soft, dt { color: var(--soft); }
 pre { background: var(--box); border-radius: 4px; padding: 10px 12px; margin: 6px 0; font: 12.5px/1.5 ui-monospace, monospace; overflow-x: auto; }
 pre.wrap { white-space: pre-wrap; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 10px 0; } dd { margin: 0; overflow-wrap: anywhere; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 8px 0; } td, th { text-align: left; vertical-align: top; padding: 4px 14px 4px 0; }
-th { color: var(--soft); font-weight: 500; } td { border-top: 1px solid var(--line); font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 8px 0; } td, th { text-align: left; vertical-align: top; padding: 4px 14px 4px 0; overflow-wrap: break-word; }
+th { color: var(--soft); font-weight: 500; } td { border-top: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+.short { white-space: nowrap; }
 tr.marked td { background: color-mix(in srgb, var(--bad) 14%, transparent); }
-.bar { display: inline-block; height: 9px; background: var(--bad); border-radius: 2px; margin-right: 8px; min-width: 2px; vertical-align: middle; }
+.bar { display: inline-block; height: 9px; background: var(--bad); border-radius: 2px; margin-left: 8px; min-width: 2px; vertical-align: middle; }
 details { margin: 8px 0; border-top: 1px solid var(--line); padding-top: 8px; } summary { cursor: pointer; overflow-wrap: anywhere; }
 code, .value { font: 12.5px ui-monospace, monospace; } .missing { color: var(--bad); font-weight: 600; }
 svg { display: block; width: 100%; height: auto; } svg.narrow { display: none; } svg text { fill: var(--soft); font-family: system-ui, sans-serif; }
@@ -112,6 +118,6 @@ svg { display: block; width: 100%; height: auto; } svg.narrow { display: none; }
   main { padding: 12px 8px 40px; } svg.wide { display: none; } svg.narrow { display: block; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 6px; }
   .cards thead { display: none; } .cards tr { display: block; padding: 6px 0; border-top: 1px solid var(--line); }
-  .cards td { display: grid; grid-template-columns: 104px 1fr; gap: 8px; border: 0; padding: 1px 4px; }
+  .cards td { overflow-wrap: anywhere; display: grid; grid-template-columns: 104px 1fr; gap: 8px; border: 0; padding: 1px 4px; }
   .cards td::before { content: attr(data-head); color: var(--soft); } }
 """

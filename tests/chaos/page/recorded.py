@@ -25,7 +25,7 @@ import functools
 import json
 import pathlib
 
-LOG_LINES = 60
+LOG_LINES = 200
 LOG_BYTES_MAX = 1 << 20
 OBSERVER = "observer"
 

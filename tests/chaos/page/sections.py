@@ -7,9 +7,9 @@ import datetime
 import math
 import re
 
-from page import series
+from page import anomalies, series
 from page.chart import Chart, charts, duration_text
-from page.markup import details, element, facts, listing, paragraph, section, table, text
+from page.markup import details, element, facts, listing, paragraph, section, short, table, text
 
 LINE_CHARACTERS_MAX = 600
 BAR_PIXELS = 140
@@ -21,7 +21,10 @@ def why(recorded):
     """One sentence on the verdict."""
     facts_of, judged = recorded.facts, recorded.facts["judged"] or {}
     if facts_of["complaints"]:
-        return f"{len(facts_of['complaints'])} complaints, the first: {facts_of['complaints'][0][:SENTENCE_CHARACTERS_MAX]}"
+        broken = ", ".join(f"{law} ({count})" for law, count in judged.get("broken", {}).items())
+        others = anomalies.of_the_run(recorded)
+        first = f"complaints of the run: {len(others)}, the first: {others[0][:SENTENCE_CHARACTERS_MAX]}" if others else ""
+        return "; ".join(filter(None, (broken and f"Laws that were broken: {broken}", first)))
     if facts_of["without_effect"]:
         return f"Nothing was found wrong, but a fault had no effect: {'; '.join(facts_of['without_effect'])}"
     if judged.get("verdict") != "valid":
@@ -43,7 +46,7 @@ def counts(recorded):
         "records read in the group": sum(len(line["records"]) for line in journal if line["do"] == "poll"),
         "commits acknowledged": sum(len(line["partitions"]) for line in journal if line["do"] == "committed"),
         "records read and checked in all": found.get("records_read", 0),
-        "faults": len(recorded.faults),
+        "faults": sum(fault["gap"] is not None for fault in recorded.faults),
     }
     cells = [element("li", element("b", f"{number:,}") + text(name)) for name, number in named.items()]
     return element("ul", "".join(cells), class_="counts")
@@ -90,13 +93,13 @@ def unavailability(recorded):
         failed = element("span", text(f"; {fault['failure']}"), class_="missing") if fault["failure"] else ""
         crashed = text(f"; client {fault['crashed']} was killed meanwhile") if fault["crashed"] else ""
         over_after = "–" if fault["over"] is None else f"{over - begun:.1f} s"
-        cells = [str(number), text(kind), text(title) + crashed + failed, f"{begun:.1f} s", over_after, f"{ended - begun:.1f} s"]
-        rows.append([*cells, "–" if gap is None else f"{bar}{gap:.2f} s"])
+        cells = [short(f"{number} {kind}"), text(title) + crashed + failed, *map(short, (f"{begun:.1f} s", over_after, f"{ended - begun:.1f} s"))]
+        rows.append([*cells, "–" if gap is None else element("span", f"{gap:.2f} s{bar}", class_="short")])
     said = (
         "Longest gap: the longest time between two acknowledgements of one partition, in the fault and until every partition took records again; of "
         "the producers that wait for a minute. Ready: every node was ready again. Recovered: every partition had taken records again."
     )
-    head = ["#", "fault", "what was done", "at", "ready after", "recovered after", "longest gap"]
+    head = ["fault", "what was done", "at", "ready after", "recovered after", "longest gap"]
     return section("Unavailability by fault", paragraph(said, "soft"), table(head, rows) if rows else paragraph("There was no fault."))
 
 

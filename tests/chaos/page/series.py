@@ -9,8 +9,8 @@ import itertools
 SEND, POLL, COMMIT, FETCH, READ = "send", "poll", "commit", "fetch", "read"
 # In the order in which they are drawn, and what each is.
 KINDS = {
-    POLL: "poll that returned records (waits up to 0.2 s for more)",
     SEND: "record sent, until its acknowledgement",
+    POLL: "poll that returned records (waits up to 0.2 s for more)",
     COMMIT: "commit of offsets",
     FETCH: "committed offsets fetched",
     READ: "everything read from the beginning",
