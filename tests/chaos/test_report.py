@@ -143,6 +143,9 @@ class Report(unittest.TestCase):
 
     def invalid(self):
         journal = without(journal_of(), LOST)
+        for at in (SECOND, 2 * SECOND):
+            at += BEGAN + 5 * SECOND
+            journal.append({"do": "fetched", "t": at, "client": OBSERVER, "begun": at - 1000, "offsets": [[0, 3]]})
         finding = finding_of(journal)
         judged = {"verdict": "invalid", "broken": {"lost-write": 1}, "findings": [finding], "records_read": 18}
         others = [f"node 2: panicked at {NASTY}", "the group committed offset 10 of partition 0, but nobody in it read 1 below, from 3"]
@@ -210,6 +213,8 @@ class Report(unittest.TestCase):
         self.assertIn(f"4 {value(8)} to client {PRODUCER} (patient), sent at 2.100 s {read}", shown)
         self.assertIn(f"1.100 1.120 {PRODUCER} (patient) send ok 2: {value(4)}, 3: {LOST}", shown)
         self.assertIn("(observer) read ok", shown)
+        # The observer asked twice what the group has committed, and was told the same: one row in each of the two tables.
+        self.assertEqual(shown.count("(observer) fetch ok 3"), 2)
         self.assertIn("1 were never read.", shown)
         self.assertIn('class="marked"', text)
 

@@ -48,7 +48,7 @@ class Chart:
     def __init__(self, size, duration, greatest, least=None):
         self.size, self.duration, self.greatest, self.least = size, duration, greatest, least
         self.top = 8 + (size.font + 4) * LABEL_ROWS
-        self.bottom = size.height - 2 * size.font - 8
+        self.bottom = size.height - 2 * size.font - 10
         self.right = size.width - 8
         self.parts = []
 
@@ -99,8 +99,8 @@ class Chart:
             self.add("path", d=f"M{x:.1f} {self.bottom}v4", class_="axis")
             self.word(x, self.bottom + self.size.font + 5, f"{number * step:g}")
         self.add("path", d=f"M{self.size.left} {self.bottom}H{self.right}", class_="axis")
-        self.word(self.right, self.size.height - 2, "seconds since the start", "end")
-        self.word(2, self.size.height - 2, label, "start")
+        self.word(self.right, self.size.height - 4, "seconds since the start", "end")
+        self.word(2, self.size.height - 4, label, "start")
 
     def linear(self, label):
         step = max(nice_step(self.greatest, 4), 1)

@@ -81,7 +81,8 @@ STYLE = """
 :root { color-scheme: light dark; --page: #fcfcfa; --ink: #1d1d1b; --soft: #5f5f5a; --line: #dedcd5; --box: #f3f2ee; --band: #8a877b;
   --good: #157f4f; --bad: #c0262d; --open: #9a6700; --send: #2563c4; --poll: #9aa0a8; --commit: #159a6c; --fetch: #a04fd0; --read: #d07c00; }
 @media (prefers-color-scheme: dark) { :root { --page: #161615; --ink: #e8e6e1; --soft: #a3a19a; --line: #3a3935; --box: #21201e; --band: #b5b1a4;
-  --good: #45c48a; --bad: #ff6b6b; --open: #e0a93b; --send: #6ea8ff; --poll: #70767f; --commit: #3ecf9a; --fetch: #cf94f2; --read: #f2ae49; } }
+  --good: #45c48a; --bad: #ff6b6b; --open: #e0a93b; --send: #6ea8ff; --poll: #70767f; --commit: #3ecf9a; --fetch: #cf94f2; --read: #f2ae49; }
+  .fault { fill-opacity: .22 !important; } .after { fill-opacity: .1 !important; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 20px 20px 60px; }
@@ -117,6 +118,7 @@ svg { display: block; width: 100%; height: auto; } svg.narrow { display: none; }
 @media (max-width: 640px) {
   main { padding: 12px 8px 40px; } svg.wide { display: none; } svg.narrow { display: block; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 6px; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 8px; font-size: 11.5px; }
   .cards thead { display: none; } .cards tr { display: block; padding: 6px 0; border-top: 1px solid var(--line); }
   .cards td { overflow-wrap: anywhere; display: grid; grid-template-columns: 104px 1fr; gap: 8px; border: 0; padding: 1px 4px; }
   .cards td::before { content: attr(data-head); color: var(--soft); } }

@@ -193,7 +193,7 @@ def since_start(line, unix):
     if stamp is None:
         return line
     moment = datetime.datetime.fromisoformat(stamp[1][:26] + "+00:00").timestamp() - unix
-    return f"{moment:9.3f} {line[stamp.end():].lstrip()}"
+    return f"{moment:8.3f} {line[stamp.end():].lstrip()}"
 
 
 def logs(recorded):
