@@ -226,6 +226,26 @@ class Report(unittest.TestCase):
         _, shown = self.page_of(run)
         self.assertIn("Offsets of partition 1", shown)
 
+    def test_a_committed_offset_that_fell_back_shows_what_was_committed_around(self):
+        journal = journal_of()
+        at = BEGAN + 5 * SECOND
+        journal.append({"do": "fetched", "t": at + 1000, "client": OBSERVER, "begun": at, "offsets": [[0, 4]]})
+        events = [json.loads(line) for line in history.of_journal(journal)]
+        invoked = lambda kind, offset: max(
+            n for n, event in enumerate(events) if event["do"].get(kind, {}).get("offset", -1) == offset and event["do"][kind]["partition"] == 0
+        )
+        # Of a fetch only the answer names an offset; the commit has two lines.
+        named = [invoked("fetch", 4) - 1, invoked("commit", 10) - 1]
+        operations = [{"operation": n, "invoked": n, "completed": n + 1} for n in named]
+        finding = {"law": "committed-offset-forgotten", "partition": 0, "offsets": [4, 10], "operations": operations, "sentence": "fetched 4"}
+        judged = {"verdict": "invalid", "broken": {"committed-offset-forgotten": 1}, "findings": [finding], "records_read": 20}
+        _, shown = self.page_of(self.run_of(journal, "INVALID", judged=judged, complaints=["committed-offset-forgotten: fetched 4"]))
+        # The offending one first, though it is the later one.
+        self.assertIn("It names: fetch at 5.000 s, in no fault; commit at 4.600 s, in no fault.", shown)
+        for number, offset in enumerate((2, 4, 6, 8, 10)):
+            self.assertIn(f"{number}.600 {number}.610 {MEMBER} (member-0) commit ok {offset}", shown)
+        self.assertIn("5.000 5.000 0 (observer) fetch ok 4", shown)
+
     def test_many_findings_stay_few_tables(self):
         run = self.invalid()
         run.facts["judged"]["findings"] *= 32

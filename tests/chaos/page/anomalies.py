@@ -10,6 +10,8 @@ from page.markup import details, element, listing, paragraph, section, short, ta
 
 OFFSETS_AROUND = 3
 OFFSETS_NAMED_MAX = 2
+# Commits and fetches of the partition before and after, where a finding is on a committed offset.
+REGISTER_AROUND = 4
 # With their operations, of each law; of the others there is the sentence.
 SHOWN_MAX = 4
 ROWS_MAX = 40
@@ -87,7 +89,11 @@ class Around:
         self.operations = operations(recorded.events)
         # In one pass, for a history is large: what has to do with a place, in the order of time.
         self.there = {place: [] for place in wanted}
+        # By partition: commits and fetches of its committed offset.
+        self.registers = {}
         for operation in self.operations.values():
+            if operation.kind in ("commit", "fetch"):
+                self.registers.setdefault(operation.told["partition"], []).append(operation)
             for partition, offset, value in places_of(operation):
                 if (partition, offset) in self.there:
                     self.there[partition, offset].append((operation, value))
@@ -114,9 +120,18 @@ class Around:
             rows.append([str(offset), "<br>".join(map(text, sent)) or "–", "<br>".join(map(text, seen)) or never])
         return table(["offset", "acknowledged", "read"], rows, marked)
 
+    def register_around(self, partition, named):
+        """If the finding is on a committed offset: the commits and fetches before and after those that it names first."""
+        register = self.registers.get(partition, [])
+        places = [place for place, one in enumerate(register) if one.number in named[:OFFSETS_NAMED_MAX]]
+        return [one for place in places for one in register[max(place - REGISTER_AROUND, 0) : place + REGISTER_AROUND + 1]]
+
     def rows(self, partition, near, named):
         """(operation, what of it lies there, whether the finding names it), in the order of time; not too many, but all that are named."""
         about = {number: [] for number in named if number in self.operations}
+        for operation in self.register_around(partition, named):
+            if operation.told["offset"] not in near:
+                about[operation.number] = [f"{operation.told['offset']}"]
         for offset in near:
             for operation, value in self.there[partition, offset]:
                 about.setdefault(operation.number, []).append(f"{offset}" if value is None else f"{offset}: {value}")
@@ -147,9 +162,9 @@ class Around:
         return table(["begun", "ended", "client", "kind", "outcome", "offset: value"], rows, marked)
 
     def when(self, named):
-        """In which faults the named operations were."""
+        """In which faults the named operations were, the offending first."""
         told = []
-        for number in sorted(named & self.operations.keys())[:NAMED_MAX]:
+        for number in [number for number in named if number in self.operations][:NAMED_MAX]:
             one = self.operations[number]
             begun, ended = one.invoked["time"], (one.completed or one.invoked)["time"]
             during = [f"{n} ({fault['kind']})" for n, fault in enumerate(self.recorded.faults, 1) if fault["begun"] <= ended and begun <= fault["ended"]]
@@ -188,12 +203,12 @@ def of_the_run(recorded):
 
 
 def wrong(recorded):
-    """All that makes the run not valid: (law or none, sentence, partition, offsets, named operations)."""
+    """All that makes the run not valid: (law or none, sentence, partition, offsets, named operations, the offending first)."""
     found = []
     for one in findings(recorded):
-        named = {neighbour["invoked"] for neighbour in one["operations"]}
+        named = [neighbour["invoked"] for neighbour in one["operations"]]
         found.append((one["law"], one["sentence"], one["partition"], one["offsets"], named))
-    return found + [(None, sentence, *place_in(sentence), set()) for sentence in of_the_run(recorded)]
+    return found + [(None, sentence, *place_in(sentence), []) for sentence in of_the_run(recorded)]
 
 
 def section_of(recorded):
