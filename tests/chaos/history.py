@@ -161,6 +161,19 @@ def left_out(journal):
     return found
 
 
+def of_findings(judged):
+    """The checker's findings as complaints."""
+    return [f"{finding['law']}: {finding['sentence']}" for finding in judged["findings"]]
+
+
+def longest_gap(acknowledged, begun, ended):
+    """The longest time between two of these moments, where some of it lies between `begun` and `ended`. Who is silent still is so until `ended`."""
+    moments = sorted(acknowledged) or [begun]
+    if moments[-1] < ended:
+        moments.append(ended)
+    return max((b - a for a, b in zip(moments, moments[1:]) if b > begun and a < ended), default=0)
+
+
 def judge(lines, path, judge_command=None):
     """The checker's report of a history, which is kept at `path`."""
     path.write_text("".join(f"{line}\n" for line in lines))

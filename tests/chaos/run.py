@@ -2,7 +2,7 @@
 """A cluster of real processes under faults, checked record by record through librdkafka.
 
 Usage: tests/chaos/run.py [--nodes 3|5] [--nemesis KIND,...] [--time-limit SECONDS] [--seed N] [--broker PATH] [--old-broker PATH] [--judge PATH]
-       [--keep]
+       [--keep] [--report FILE]
 Needs root (network namespaces, iptables), tests/setup and `cargo build --release`. Each node has a network namespace and a zone (a, b, c); so
 have the clients. The workload: idempotent producers write with acks=all, a group reads and commits; clients are killed, too. Then the nemesis
 stops, everything is read from every zone, all nodes are killed at once and started again, and everything is read once more.
@@ -20,7 +20,7 @@ With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with tha
 
 Every kind that was asked for happens once at least, and then again until the time is over. Prints a line a fault with the longest time in which
 a partition acknowledged nothing, and the verdict of `tests/checker`. Exit code 0: valid; 1: a promise was broken (the nodes' logs and
-the history are kept); 2: unknown, a fault had no effect or nothing was read.
+the history are kept); 2: unknown, a fault had no effect or nothing was read. Each run leaves a page of HTML (`page`), and says where.
 """
 
 import argparse
@@ -44,12 +44,15 @@ from table import PYTHON, ROOT
 if os.path.realpath(sys.prefix) != os.path.realpath(pathlib.Path(PYTHON).parents[1]):
     os.execv(PYTHON, [PYTHON, *sys.argv])
 
+import confluent_kafka
 from confluent_kafka import KafkaException
 
 import history
+import page
 from nemesis import KINDS, SABOTAGE, UPGRADE, Nemesis, NoEffect, deck
 from network import Network
 from nodes import Nodes, until
+from page import recorded, surroundings
 from workload import TOPIC, Workload
 
 VALID, INVALID, UNKNOWN = 0, 1, 2
@@ -71,12 +74,15 @@ def arguments():
     parser.add_argument("--old-broker", metavar="PATH", help="the build with which all nodes begin, for the kind upgrade")
     parser.add_argument("--judge", help="the checker's example `judge`, else cargo builds it")
     parser.add_argument("--keep", action="store_true", help="keep logs and history of a valid run, too")
+    parser.add_argument("--report", type=pathlib.Path, metavar="FILE", help="where the page of the run goes, else into its directory")
     given = parser.parse_args()
     given.kinds = given.nemesis.split(",")
     if strange := set(given.kinds) - {*KINDS, UPGRADE, SABOTAGE}:
         parser.error(f"unknown: {', '.join(sorted(strange))}; there are {', '.join(KINDS)}, {UPGRADE}")
     if (UPGRADE in given.kinds) != bool(given.old_broker):
         parser.error(f"{UPGRADE} and --old-broker belong together")
+    if given.report and not given.report.absolute().parent.is_dir():
+        parser.error(f"there is no directory for {given.report}")
     return given
 
 
@@ -90,6 +96,8 @@ class Run:
         self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance)
         self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance, given.broker)
         self.complaints, self.without_effect, self.gaps = [], [], {}
+        # For the page.
+        self.began, self.unix, self.faults, self.journal, self.judged = time.monotonic_ns(), time.time(), [], [], None
 
     def remove(self):
         for end in (self.workload.kill, self.nodes.kill, self.network.remove):
@@ -102,6 +110,7 @@ class Run:
             self.network.create()
             self.nodes.start()
             self.workload.create_topic()
+            self.began, self.unix = time.monotonic_ns(), time.time()
             self.workload.start()
             self.workload.progress_since(0)
             if self.run_nemesis():
@@ -118,18 +127,18 @@ class Run:
         for number, kind in enumerate(deck(wanted, self.given.seed)):
             if number >= len(wanted) and time.monotonic() - began >= self.given.time_limit:
                 return True
-            if not self.fault(kind, began):
+            if not self.fault(kind):
                 return False
             time.sleep(self.chance.uniform(0.2, 1.5))
         return True
 
-    def fault(self, kind, began):
+    def fault(self, kind):
         """One fault from its start until every partition accepts records again. False if they never do."""
         fault, begun = getattr(self.nemesis, kind)(), time.monotonic_ns()
-        title, failure = next(fault), None
+        title, failure, over, without = next(fault), None, None, None
         # The kill of a client interrupts the other members of its group.
         crashes = self.chance.random() < CRASH_CHANCE and kind != UPGRADE
-        crashed = f"; killed client {self.workload.crash()}" if crashes else ""
+        crashed = self.workload.crash() if crashes else None
         try:
             list(fault)
             until("every node serves", lambda: all(node.is_ready() for node in self.nodes))
@@ -138,18 +147,26 @@ class Run:
             if kind == UPGRADE:
                 self.complaints += self.workload.errors_since(begun)
         except NoEffect as reason:
+            without = f"without effect: {reason}"
             self.without_effect.append(f"{kind}: {reason}")
         except (AssertionError, subprocess.TimeoutExpired) as broken:
             failure = f"{kind}: {broken}"
-        gap = self.workload.longest_gap(begun, time.monotonic_ns())
+        ended = time.monotonic_ns()
+        gap = self.workload.longest_gap(begun, ended)
         self.gaps[kind] = max(gap, self.gaps.get(kind, 0))
-        seconds = (time.monotonic_ns() - begun) / 1e9
-        say(f"{begun / 1e9 - began:6.1f} s  {kind:8} {title}; over after {seconds:.1f} s, longest gap {gap:.2f} s{crashed}")
+        told = f"over after {(ended - begun) / 1e9:.1f} s, longest gap {gap:.2f} s" + (f"; killed client {crashed}" if crashed else "")
+        say(f"{(begun - self.began) / 1e9:6.1f} s  {kind:8} {title}; {told}")
+        self.note_fault(kind, title, begun, over, ended, gap, crashed, failure or without)
         self.complaints += [failure] if failure else []
         self.complaints += self.workload.ended()
         dead = [node.number for node in self.nodes if not node.is_alive()]
         self.complaints += [f"node {number} ended by itself" for number in dead]
         return not failure and not dead
+
+    def note_fault(self, kind, title, begun, over, ended, gap=None, crashed=None, failure=None):
+        """For the page: `page/recorded.py` says what each of them is."""
+        fault = dict(kind=kind, title=title, begun=begun, over=over, ended=ended, gap=gap, crashed=crashed, failure=failure)
+        self.faults.append(fault)
 
     def aftermath(self):
         until("every replica has caught up", lambda: all(node.voters() is not None for node in self.nodes))
@@ -159,17 +176,21 @@ class Run:
         self.complaints += self.workload.stop("member")
         for rack in ["", *sorted({node.zone for node in self.nodes})]:
             self.workload.read_all(rack)
+        begun = time.monotonic_ns()
         self.nemesis.killed(self.nodes)
         self.nemesis.back(self.nodes)
+        over = time.monotonic_ns()
         self.workload.caught_up()
+        self.note_fault("end", "kill -9 of all nodes together, when the producers have ended", begun, over, time.monotonic_ns())
         self.workload.read_all()
 
     def verdict(self):
-        journal = sorted(self.workload.journal, key=lambda line: line["t"])
+        self.ended = time.monotonic_ns()
+        self.journal = journal = sorted(self.workload.journal, key=lambda line: line["t"])
         lines = history.of_journal(journal)
-        report = history.judge(lines, self.directory / "history.jsonl", self.given.judge and [self.given.judge])
+        self.judged = report = history.judge(lines, self.directory / "history.jsonl", self.given.judge and [self.given.judge])
         self.complaints += history.complaints(journal)
-        self.complaints += [f"{finding['law']}: {finding['sentence']}" for finding in report["findings"]]
+        self.complaints += history.of_findings(report)
         say("longest gap by fault: " + ", ".join(f"{kind} {gap:.2f} s" for kind, gap in self.gaps.items()))
         say(f"{self.workload.counts()}, {report['records_read']} read and checked in all")
         for complaint in self.complaints[:40]:
@@ -179,6 +200,55 @@ class Run:
         if self.complaints or report["verdict"] == "invalid":
             return INVALID
         return UNKNOWN if self.without_effect or report["verdict"] != "valid" else VALID
+
+    def facts(self, outcome):
+        """What is kept for the page, beside the journal; `page/recorded.py` says what each is."""
+        clients = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
+        return {
+            "outcome": VERDICTS[outcome],
+            "command": surroundings.command(self.given),
+            "seed": self.given.seed,
+            "nodes": self.given.nodes,
+            "kinds": self.given.kinds,
+            "time_limit": self.given.time_limit,
+            "zones": {node.number: node.zone for node in self.nodes},
+            "about": surroundings.about(self.given.broker, self.given.old_broker, clients),
+            "began": self.began,
+            "ended": self.ended,
+            "unix": self.unix,
+            "faults": self.faults,
+            "complaints": self.complaints,
+            "without_effect": self.without_effect,
+            "judged": self.judged,
+        }
+
+
+def write_page(run, outcome):
+    """The verdict does not depend on whether this succeeds."""
+    try:
+        kept = recorded.Recorded(run.directory, run.facts(outcome), run.journal)
+        if outcome != VALID or run.given.keep:
+            recorded.keep(kept)
+        return page.write(kept, run.given.report or run.directory / page.NAME)
+    except Exception as failure:
+        say(f"no page could be made: {failure!r}")
+
+
+def put_away(run, outcome):
+    """What is kept: the page, and all that it was made of unless the run was valid."""
+    for node in run.nodes:
+        shutil.rmtree(node.data, ignore_errors=True)
+    written = write_page(run, outcome) if run.judged else None
+    if outcome != VALID or run.given.keep:
+        say(f"logs and history are in {run.directory}")
+    elif written and written.parent == run.directory:
+        for path in run.directory.iterdir():
+            if path != written:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    else:
+        shutil.rmtree(run.directory)
+    if written:
+        say(f"page: {written}")
 
 
 def main():
@@ -197,12 +267,7 @@ def main():
         say(f"no cluster can be made here: {failure}")
     finally:
         run.remove()
-        if outcome == VALID and not given.keep:
-            shutil.rmtree(directory)
-        else:
-            for node in run.nodes:
-                shutil.rmtree(node.data, ignore_errors=True)
-            say(f"logs and history are in {directory}")
+        put_away(run, outcome)
     say(f"verdict: {VERDICTS[outcome]} (seed {given.seed})")
     return outcome
 

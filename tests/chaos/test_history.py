@@ -228,5 +228,18 @@ class Verdict(unittest.TestCase):
         self.assertEqual(len(whole()), 2)
 
 
+class Gaps(unittest.TestCase):
+    def test_a_gap_that_only_reaches_into_the_time_counts_whole(self):
+        self.assertEqual(history.longest_gap([10, 50, 60, 90], 40, 65), 40)
+        self.assertEqual(history.longest_gap([90, 10, 60, 50], 55, 65), 30)
+
+    def test_a_gap_outside_the_time_does_not_count(self):
+        self.assertEqual(history.longest_gap([10, 50, 60, 61, 62, 90], 60, 62), 1)
+
+    def test_a_partition_that_is_silent_in_the_end_has_a_gap_until_then(self):
+        self.assertEqual(history.longest_gap([10, 20], 20, 100), 80)
+        self.assertEqual(history.longest_gap([], 20, 100), 80)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -151,13 +151,8 @@ class Workload:
             raise AssertionError(f"partitions {silent()} took no record for {PROGRESS_SECONDS_MAX} s after the fault") from None
 
     def longest_gap(self, begun, ended):
-        """Seconds between two records acknowledged by a partition one after the other, where some of it lies in that time."""
-        longest = 0
-        for times in self.acknowledged:
-            times = sorted(times)
-            gaps = [b - a for a, b in zip(times, times[1:]) if b > begun and a < ended]
-            longest = max([longest, *gaps])
-        return longest / 1e9
+        """Seconds in which a partition acknowledged nothing, where some of it lies in that time."""
+        return max(history.longest_gap(times, begun, ended) for times in self.acknowledged) / 1e9
 
     def errors_since(self, begun):
         """Errors that were reported to applications since then."""
