@@ -24,12 +24,12 @@ use parking_lot::Mutex;
 
 use openraft::entry::RaftEntry;
 
+use crate::checksum_points::ChecksumPoints;
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::openraft_types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
-use crate::state_check::ChecksumPoints;
 use crate::state_machine::{Extent, Reply, StateMachine};
 
 /// The replicated state of one replica.

@@ -18,6 +18,7 @@ use ottla_storage::log::{EntryRange, GroupCreation};
 use parking_lot::Mutex;
 
 use crate::applier::InitialState;
+use crate::checksum_points::CHECKSUM_FORMAT;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
 use crate::failure_detector::FailureDetector;
@@ -27,7 +28,6 @@ use crate::membership::{Creation, Membership};
 use crate::net::{Message, MessageHandler, Network, NoResponse, Priority};
 use crate::openraft_types::{StoredMembership, decode_stored_membership, from_raft_membership};
 use crate::options::RaftOptions;
-use crate::state_check::CHECKSUM_FORMAT;
 use crate::state_machine::StateMachine;
 use crate::transport::dispatch;
 

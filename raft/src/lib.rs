@@ -7,6 +7,7 @@
 
 mod applier;
 mod check_quorum;
+mod checksum_points;
 mod damage;
 mod directory;
 mod error;

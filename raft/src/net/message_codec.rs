@@ -155,8 +155,7 @@ impl MessageEncoder {
             }
             Message::AppendEntriesSuccess => self.u8(1),
             Message::AppendEntriesPartialSuccess(last) => {
-                self.u8(2);
-                self.maybe_log_id(*last);
+                self.tagged_option(2, last.as_ref(), |encoder, id| encoder.log_id(*id));
             }
             Message::AppendEntriesConflict => self.u8(3),
             Message::HigherVote(vote) => {
@@ -194,40 +193,12 @@ impl MessageEncoder {
             // A node of version 1 does not know parts.
             Message::FetchState { .. } if self.version < 2 => self.u8(13),
             Message::FetchWholeState => self.u8(13),
-            Message::FetchWholeStateResponse(state) => {
-                self.u8(14);
-                self.flag(state.is_some());
-                if let Some(state) = state {
-                    self.snapshot(state);
-                }
-            }
-            Message::FetchState { resume } => {
-                self.u8(17);
-                self.flag(resume.is_some());
-                if let Some(Resume { of, after }) = resume {
-                    self.log_id(*of);
-                    self.data(after);
-                }
-            }
-            Message::CheckState { index, format } => {
-                self.u8(19);
-                self.u64(index.0);
-                self.u8(*format);
-            }
+            Message::FetchWholeStateResponse(state) => self.tagged_option(14, state.as_ref(), Self::snapshot),
+            Message::FetchState { resume } => self.tagged_option(17, resume.as_ref(), Self::resume),
+            Message::FetchStateResponse(part) => self.tagged_option(18, part.as_ref(), Self::state_part),
+            Message::CheckState { index, format } => self.check_state(*index, *format),
             Message::CheckStateResponse(checksum) => {
-                self.u8(20);
-                self.flag(checksum.is_some());
-                if let Some(checksum) = checksum {
-                    self.u64(*checksum);
-                }
-            }
-            Message::FetchStateResponse(part) => {
-                self.u8(18);
-                self.flag(part.is_some());
-                if let Some(StatePart { state, is_last }) = part {
-                    self.flag(*is_last);
-                    self.snapshot(state);
-                }
+                self.tagged_option(20, checksum.as_ref(), |encoder, checksum| encoder.u64(*checksum));
             }
             Message::FetchBatches { partition, from, up_to, bytes_max } => {
                 self.u8(15);
@@ -241,6 +212,30 @@ impl MessageEncoder {
                 self.exported(exported);
             }
         }
+    }
+
+    fn tagged_option<T>(&mut self, tag: u8, value: Option<&T>, put: impl FnOnce(&mut Self, &T)) {
+        self.u8(tag);
+        self.flag(value.is_some());
+        if let Some(value) = value {
+            put(self, value);
+        }
+    }
+
+    fn check_state(&mut self, index: RaftIndex, format: u8) {
+        self.u8(19);
+        self.u64(index.0);
+        self.u8(format);
+    }
+
+    fn resume(&mut self, Resume { of, after }: &Resume) {
+        self.log_id(*of);
+        self.data(after);
+    }
+
+    fn state_part(&mut self, StatePart { state, is_last }: &StatePart) {
+        self.flag(*is_last);
+        self.snapshot(state);
     }
 
     fn tagged_flag(&mut self, tag: u8, flag: bool) {
@@ -375,6 +370,23 @@ impl MessageDecoder {
         Ok(ReplicaSnapshot { applied, membership, checksum, keys })
     }
 
+    fn option<T>(
+        &mut self,
+        what: &'static str,
+        value: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.flag(what)? { value(self).map(Some) } else { Ok(None) }
+    }
+
+    fn resume(&mut self) -> Result<Resume, DecodeError> {
+        Ok(Resume { of: self.log_id()?, after: self.data("a key")? })
+    }
+
+    fn state_part(&mut self) -> Result<StatePart, DecodeError> {
+        let is_last = self.flag("the end of a state")?;
+        Ok(StatePart { state: self.snapshot()?, is_last })
+    }
+
     fn message(&mut self) -> Result<Message, DecodeError> {
         Ok(match self.u8("a message")? {
             0 => {
@@ -408,7 +420,7 @@ impl MessageDecoder {
             11 => Message::InstallSnapshot { vote: self.vote()?, last_included: self.log_id()? },
             12 => Message::InstallSnapshotResponse { done: self.flag("a snapshot")? },
             13 => Message::FetchWholeState,
-            14 => Message::FetchWholeStateResponse(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
+            14 => Message::FetchWholeStateResponse(self.option("a state", Self::snapshot)?),
             15 => {
                 let (partition, from) = (self.partition()?, Offset(self.i64("an offset")?));
                 let (up_to, bytes_max) = (Offset(self.i64("an offset")?), self.u64("a size")?);
@@ -422,27 +434,13 @@ impl MessageDecoder {
                 })?;
                 Message::FetchBatchesResponse(Exported { log_start, batches })
             }
-            17 => Message::FetchState {
-                resume: match self.flag("a place in a state")? {
-                    true => Some(Resume { of: self.log_id()?, after: self.data("a key")? }),
-                    false => None,
-                },
-            },
-            18 => Message::FetchStateResponse(match self.flag("a state")? {
-                true => {
-                    let is_last = self.flag("the end of a state")?;
-                    Some(StatePart { state: self.snapshot()?, is_last })
-                }
-                false => None,
-            }),
+            17 => Message::FetchState { resume: self.option("a place in a state", Self::resume)? },
+            18 => Message::FetchStateResponse(self.option("a state", Self::state_part)?),
             19 => {
                 let index = RaftIndex(self.bounded(INDEX_MAX, "an index")?);
                 Message::CheckState { index, format: self.u8("a format")? }
             }
-            20 => Message::CheckStateResponse(match self.flag("a checksum")? {
-                true => Some(self.u64("a checksum")?),
-                false => None,
-            }),
+            20 => Message::CheckStateResponse(self.option("a checksum", |decoder| decoder.u64("a checksum"))?),
             tag => return Err(DecodeError::Tag("a message", tag)),
         })
     }

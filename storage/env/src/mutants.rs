@@ -146,7 +146,7 @@ bugs! {
         "Entries are purged up to what is applied, not up to what the checkpoint contains (applier).",
 
     StatePartLost "state-part-lost":
-        "A part of a state that is fetched for a snapshot is dropped (state parts).",
+        "Of the later parts of a state that is fetched for a snapshot only the last key is kept (state parts).",
     StateOfTwoPoints "state-of-two-points":
         "Parts of the states at two points are put together (state parts).",
 

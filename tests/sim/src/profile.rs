@@ -38,9 +38,10 @@ const DAMAGED_HEADS_FROM: u64 = 30_000;
 /// or on disks that hang.
 pub(crate) const LATE_FOUNDERS_FROM: u64 = 60_000;
 
-/// True if a founder starts when the others have made the first shards.
+/// True if a founder starts when the others have made the first shards: these have one replica, so no disk may be lost.
 pub(crate) fn has_late_founder(seed: u64, nodes: u32) -> bool {
-    nodes >= 3 && seed >= LATE_FOUNDERS_FROM && seed.is_multiple_of(2)
+    let loses_disks = matches!(Profile::of(seed, nodes), Profile::Members | Profile::Corruption | Profile::Generations);
+    nodes >= 3 && seed >= LATE_FOUNDERS_FROM && seed.is_multiple_of(2) && !loses_disks
 }
 
 /// True if nodes are unregistered while they join, and while their disks hang.
