@@ -3,15 +3,17 @@
 May not know: clients.
 """
 
+import time
+
 import disks
 import effects
 from nodes import until
 
 MIB = effects.MIB
 RESERVE_BYTES = 64 * MIB
-# So that a small disk has room for some segments, and checkpoints come often.
-SETTINGS = {"OTTLA_LOG_SEGMENT_BYTES": str(16 * MIB), "OTTLA_DISK_RESERVE_BYTES": str(RESERVE_BYTES)}
-NOTICE_SECONDS_MAX = 30
+# A full disk is noticed when the segments that were prepared before are full, too: with small ones soon.
+SETTINGS = {"OTTLA_LOG_SEGMENT_BYTES": str(2 * MIB), "OTTLA_DISK_RESERVE_BYTES": str(RESERVE_BYTES)}
+NOTICE_SECONDS_MAX = 60
 REBUILD_SECONDS_MAX = 120
 SYNCS = "ottla_log_sync_seconds_count"
 ACCEPTS = "ottla_disk_accepts_writes"
@@ -42,13 +44,16 @@ class DiskFaults:
         disk = self.disks[node]
         try:
             disk.fill(left)
+            began = time.monotonic()
             self.shows(f"node {node.number} takes no more writes", lambda: node.metric(ACCEPTS) == 0, NOTICE_SECONDS_MAX)
-            self.lasts(3, 7)
+            noticed = time.monotonic() - began
+            self.lasts(5, 12)
             found = effects.full(disk.free_bytes(), RESERVE_BYTES, node.metric(ACCEPTS))
         finally:
             disk.empty()
+            began = time.monotonic()
         until(f"node {node.number} takes writes again", lambda: node.metric(ACCEPTS) == 1, NOTICE_SECONDS_MAX)
-        self.measured(found)
+        self.measured(f"{found}; noticed after {noticed:.1f} s, gone after {time.monotonic() - began:.1f} s")
 
     def hang(self):
         node, seconds = self.any_node(), self.chance.uniform(3, 8)

@@ -48,13 +48,13 @@ def hung(seconds, write_seconds, syncs):
 
 
 def failed(error_name, accepts_writes, exit_code):
-    """What a write of the runner's got, and what became of the node: None where it gives no metric, or did not end."""
-    check(error_name == "EIO", f"a write got {error_name or 'no error'}, not EIO")
+    """What a read of the device got, and what became of the node: None where it gives no metric, or did not end."""
+    check(error_name == "EIO", f"a read of the device got {error_name or 'no error'}, not EIO")
     if exit_code is not None:
         check(exit_code == 1, f"the node ended with exit code {exit_code}")
-        return "a write got EIO, the node ended with exit code 1"
+        return "a read of the device got EIO, the node ended with exit code 1"
     check(accepts_writes == 0, f"ottla_disk_accepts_writes is {accepts_writes} on a disk that gives EIO")
-    return "a write got EIO, ottla_disk_accepts_writes 0"
+    return "a read of the device got EIO, ottla_disk_accepts_writes 0"
 
 
 def powerless(node, kept, lost, files_changed):
@@ -76,7 +76,7 @@ def jumped(seconds, seen_seconds, paused, ahead_seconds):
     off = abs(seen_seconds - seconds)
     check(off <= CLOCK_SECONDS_MAX, f"a process sees a clock {seen_seconds:.0f} s off, {seconds} s were meant")
     check(paused > 0 or ahead_seconds > 0, "no metric of the node shows that its clock jumped")
-    return f"clock {seen_seconds / DAY_SECONDS:+.2f} days off, expiry paused in {paused:.0f} shards, ahead by {ahead_seconds:.0f} s"
+    return f"clock {seen_seconds / DAY_SECONDS:+.2f} days off, expiry paused in {paused:.0f} shards, ahead by {ahead_seconds:.0f} s, all shards together"
 
 
 def joined(number, most, after, replicas, exit_code, was_told):
