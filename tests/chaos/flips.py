@@ -19,7 +19,7 @@ HEAD_BYTES = (24, 33, 50, 58)
 VALUE = re.compile(rb"(?<!\d)\d{12,14}:")
 REBUILD_SECONDS_MAX = 120
 METRICS = ("ottla_damaged_reads_total", "ottla_repaired_batches_total")
-LINE = re.compile(r"damaged|is corrected by its frame's checksum|rebuil", re.I)
+SAID = ("corrected by its frame's checksum", "fetched from another replica", "rebuilt", "damaged")
 
 Flip = collections.namedtuple("Flip", "node path at before after log_bytes what")
 
@@ -52,7 +52,8 @@ def flip_bit(path, at, bit):
 
 def noticed(lines, metrics):
     """What a node said of damage: each kind of log line with how often, and the metrics that are not 0."""
-    found = collections.Counter(line.group(0).lower() for text in lines if (line := LINE.search(text)))
+    words = (next((words for words in SAID if words in line), None) for line in lines)
+    found = collections.Counter(filter(None, words))
     said = [f"log says '{words}' {times}x" for words, times in sorted(found.items())]
     return said + [f"{name} {value:.0f}" for name, value in metrics.items() if value]
 

@@ -25,6 +25,7 @@ from nodes import CLUSTER_PORT, until
 
 TAKE_OVER_SECONDS_MAX = 30
 REBUILD_SECONDS_MAX = 120
+BESIDE_SECONDS = 2
 
 
 
@@ -79,6 +80,8 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
         # A process dies with the thread that began it, so what starts nodes runs in this one.
         with concurrent.futures.ThreadPoolExecutor() as threads:
             others = [threads.submit(list, one) for one in beside]
+            # The first one is measured before the other takes its node away.
+            time.sleep(BESIDE_SECONDS if beside else 0)
             list(fault)
         for one in others:
             one.result()
