@@ -1,7 +1,7 @@
 """Bit flips, for `Nemesis`: a node is killed, one bit of a file of its data directory is turned, and it is started again.
 
 Never in the last commit of a log: its damage can not be told from a torn write (docs/decisions/013-damage.md). What nobody reads is not
-met, so the last word on a flip is spoken after the run has read everything. May not know: clients, but for what their records look like.
+met, so everything is read through that node's zone, and the last word on a flip is spoken at the end of the run. May not know: clients, but for what their records look like.
 """
 
 import collections
@@ -18,8 +18,10 @@ HEAD_BYTES = (24, 33, 50, 58)
 # A record's value begins with its number (client.py).
 VALUE = re.compile(rb"(?<!\d)\d{12,14}:")
 REBUILD_SECONDS_MAX = 120
-METRICS = ("ottla_damaged_reads_total", "ottla_repaired_batches_total")
-SAID = ("corrected by its frame's checksum", "fetched from another replica", "rebuilt", "damaged")
+# What a node logs of a batch that does not read back: the segment, and where the batch begins.
+DAMAGED = re.compile(r"damaged batch.* segment=(\d+) byte=(\d+)")
+# The workload's batches are shorter (client.py: five records).
+BATCH_BYTES_MAX = 4096
 
 Flip = collections.namedtuple("Flip", "node path at before after log_bytes what")
 
@@ -50,12 +52,12 @@ def flip_bit(path, at, bit):
         return before, os.pread(file.fileno(), 1, at)[0]
 
 
-def noticed(lines, metrics):
-    """What a node said of damage: each kind of log line with how often, and the metrics that are not 0."""
-    words = (next((words for words in SAID if words in line), None) for line in lines)
-    found = collections.Counter(filter(None, words))
-    said = [f"log says '{words}' {times}x" for words, times in sorted(found.items())]
-    return said + [f"{name} {value:.0f}" for name, value in metrics.items() if value]
+def noticed(segment, at, before, now, lines):
+    """What became of a flipped byte. `now`: the byte as it is; None if its file is gone. `lines`: the node's log since the flip."""
+    places = (found.groups() for found in map(DAMAGED.search, lines) if found)
+    met = sum(int(number) == segment and int(begin) <= at < int(begin) + BATCH_BYTES_MAX for number, begin in places)
+    said = [f"the node met its damaged batch {met}x"] if met else []
+    return said + (["the node corrected the byte on the disk"] if now == before else [])
 
 
 class BitFlips:
@@ -72,8 +74,10 @@ class BitFlips:
             self.back([node])
         # What the start finds may cost a replica; until it is rebuilt, damage elsewhere could be the loss of a majority.
         until(f"node {node.number} has caught up", lambda: node.voters() is not None, REBUILD_SECONDS_MAX)
-        self.measured(f"{flip.what}: {flip.before:#04x} -> {flip.after:#04x}")
         self.flips.append(flip)
+        # Through the replicas of its zone: what was flipped is met now, and not when its replica has moved elsewhere.
+        self.read_all(node.zone)
+        self.measured(f"{flip.what}: {flip.before:#04x} -> {flip.after:#04x}")
 
     def flip_somewhere(self, node):
         logs = sorted((node.data / "log").glob("*.log"))
@@ -86,5 +90,8 @@ class BitFlips:
 
     def judge_flip(self, flip):
         log = (flip.node.directory / flip.node.log_name).read_bytes()[flip.log_bytes :].decode(errors="replace")
-        metrics = {name: flip.node.metric(name) or 0 for name in METRICS}
-        return effects.flipped(flip.what, flip.before, flip.after, noticed(log.splitlines(), metrics))
+        now = None
+        if flip.path.exists():
+            now = flip.path.read_bytes()[flip.at : flip.at + 1][0]
+        said = noticed(int(flip.path.stem), flip.at, flip.before, now, log.splitlines())
+        return effects.flipped(flip.what, flip.before, flip.after, said)

@@ -35,6 +35,8 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
         self.nodes, self.network, self.topic, self.chance, self.newer = nodes, network, topic, chance, newer
         self.proxies, self.disks, self.clocks, self.spare = {}, {}, {}, None
         self.base, self.flips = None, []
+        # Has somebody read everything through the replicas of a zone.
+        self.read_all = lambda zone: None
         # What was measured of the fault that runs.
         self.effects = []
 

@@ -99,6 +99,7 @@ class Run:
         self.nodes = Nodes(given.old_broker or given.broker, directory, self.network)
         self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance)
         self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance, given.broker)
+        self.nemesis.read_all = self.workload.read_all
         self.complaints, self.without_effect, self.gaps = [], [], {}
 
     def remove(self):

@@ -181,10 +181,13 @@ class Flips(unittest.TestCase):
             self.assertEqual(flips.flip_bit(path, 1, 0), (ord("b"), ord("c")))
             self.assertEqual(path.read_bytes(), b"acc")
 
-    def test_what_a_node_says_of_damage(self):
-        self.assertEqual(flips.noticed(["all is well"], {"m": 0.0}), [])
-        said = flips.noticed(["x ERROR damaged batch segment=1", "y damaged batch"], {"m": 2.0})
-        self.assertEqual(said, ["log says 'damaged' 2x", "m 2"])
+    def test_a_flip_counts_only_if_its_own_batch_was_met_or_its_byte_is_corrected(self):
+        lines = ["x ERROR damaged batch error=its checksum does not hold segment=2 byte=1000", "all is well"]
+        self.assertEqual(flips.noticed(2, 1100, 1, 3, lines), ["the node met its damaged batch 1x"])
+        self.assertEqual(flips.noticed(2, 1100, 1, 1, []), ["the node corrected the byte on the disk"])
+        for segment, at in ((1, 1100), (2, 900), (2, 1000 + flips.BATCH_BYTES_MAX)):
+            self.assertEqual(flips.noticed(segment, at, 1, 3, lines), [])
+        self.assertEqual(flips.noticed(2, 1100, 1, None, []), [])
 
 
 class Kinds(unittest.TestCase):
