@@ -76,7 +76,8 @@ def jumped(seconds, seen_seconds, paused, ahead_seconds):
     off = abs(seen_seconds - seconds)
     check(off <= CLOCK_SECONDS_MAX, f"a process sees a clock {seen_seconds:.0f} s off, {seconds} s were meant")
     check(paused > 0 or ahead_seconds > 0, "no metric of the node shows that its clock jumped")
-    return f"clock {seen_seconds / DAY_SECONDS:+.2f} days off, expiry paused in {paused:.0f} shards, ahead by {ahead_seconds:.0f} s, all shards together"
+    days = seen_seconds / DAY_SECONDS
+    return f"clock {days:+.2f} days off, expiry paused in {paused:.0f} shards, ahead by {ahead_seconds:.0f} s, all shards together"
 
 
 def joined(number, most, after, replicas, exit_code, was_told):

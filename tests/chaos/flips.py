@@ -1,7 +1,8 @@
 """Bit flips, for `Nemesis`: a node is killed, one bit of a file of its data directory is turned, and it is started again.
 
 Never in the last commit of a log: its damage can not be told from a torn write (docs/decisions/013-damage.md). What nobody reads is not
-met, so everything is read through that node's zone, and the last word on a flip is spoken at the end of the run. May not know: clients, but for what their records look like.
+met, so everything is read through that node's zone, and the last word on a flip is spoken at the end of the run.
+May not know: clients, but for what their records look like.
 """
 
 import collections
