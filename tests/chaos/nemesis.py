@@ -1,35 +1,112 @@
 """The nemesis: faults. Each returns a line on what it did, and proves that it took effect: a fault without an effect proves nothing.
 
 A fault ends with every node back; the runner checks that the cluster then serves. Faults follow each other, so that never more
-than a minority of the replicas of a shard is away: one node, or one zone.
+than a minority of the replicas of a shard is away: one node, or one zone. Two at once (`delay+kill`): the first is one that takes no node away.
+What needs more than processes and the network is beside this: `links.py`, `disk_faults.py`, `flips.py`, `clocks.py`, `members.py`.
 May not know: clients.
 """
 
+import concurrent.futures
 import random
 import shutil
 import signal
 import time
 
+import clocks
+import disks
+from clocks import ClockFaults
+from disk_faults import DiskFaults
+from effects import NoEffect, check
+from flips import BitFlips
+from links import LinkFaults
+from members import MemberFaults
 from network import CLIENTS
-from nodes import until
+from nodes import CLUSTER_PORT, until
 
 TAKE_OVER_SECONDS_MAX = 30
 REBUILD_SECONDS_MAX = 120
+BESIDE_SECONDS = 2
 
 
-class NoEffect(Exception):
-    """The fault did not happen, so nothing was proved."""
 
-
-def check(condition, what):
-    if not condition:
-        raise NoEffect(what)
-
-
-class Nemesis:
+class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
     def __init__(self, nodes, network, topic, chance, newer=None):
         """`newer`: the build that nodes are upgraded to."""
         self.nodes, self.network, self.topic, self.chance, self.newer = nodes, network, topic, chance, newer
+        self.proxies, self.disks, self.clocks, self.spare = {}, {}, {}, None
+        self.base, self.flips = None, []
+        # Has somebody read everything through the replicas of a zone.
+        self.read_all = lambda zone: None
+        # What was measured of the fault that runs.
+        self.effects = []
+
+    # What faults need
+
+    def equip(self, kinds, directory):
+        """Before any node starts: what these kinds need. Returns why some of them can not be here."""
+        every = {one for kind in kinds for one in kind.split("+")}
+        seeds, absent = self.network.nodes, {kind: why for kind in every if (why := unable(kind))}
+        if every & set(self.MEMBER_KINDS):
+            self.equip_members(directory, self.network.spares[0], self.nodes[0].environment["OTTLA_CLUSTER_SEEDS"])
+        if every & set(self.LINK_KINDS):
+            self.equip_links(seeds)
+        if (every & set(self.DISK_KINDS)) - set(absent):
+            self.equip_disks(directory, every)
+        if (every & set(self.CLOCK_KINDS)) - set(absent):
+            self.equip_clocks()
+        return [f"{kind}: {why}" for kind, why in absent.items()]
+
+    def is_able(self, kind):
+        return not any(unable(one) for one in kind.split("+"))
+
+    def remove(self):
+        """Nothing that a fault needed is left on the machine. Nodes do not run any more."""
+        if self.spare:
+            self.spare.kill()
+        for proxy in self.proxies.values():
+            proxy.remove()
+        if self.base:
+            self.remove_disks()
+
+    def all_nodes(self):
+        """With the further one, if there is one."""
+        return [*self.nodes, *([self.spare] if self.spare else [])]
+
+    # Of any fault
+
+    def begin(self, kind):
+        """A fault, or two at once: its first word is what it does, at its end it is over."""
+        self.effects = []
+        *beside, fault = [getattr(self, one)() for one in kind.split("+")]
+        yield "; at the same time ".join(next(one) for one in (*beside, fault))
+        # A process dies with the thread that began it, so what starts nodes runs in this one.
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            others = [threads.submit(list, one) for one in beside]
+            # The first one is measured before the other takes its node away.
+            time.sleep(BESIDE_SECONDS if beside else 0)
+            list(fault)
+        for one in others:
+            one.result()
+
+    def measured(self, sentence):
+        self.effects.append(sentence)
+
+    def shows(self, what, condition, seconds):
+        """Waits until an effect is seen; that it never is proves nothing of the broker."""
+        try:
+            return until(what, condition, seconds)
+        except AssertionError as late:
+            raise NoEffect(late) from None
+
+    def afterwards(self):
+        """What can be judged only when everything was read: sentences on effects, and reasons why there was none."""
+        found, without = [], []
+        for flip in self.flips:
+            try:
+                found.append(self.judge_flip(flip))
+            except NoEffect as reason:
+                without.append(f"bitflip: {reason}")
+        return found, without
 
     def any_node(self):
         """Mostly the node that leads most partitions."""
@@ -190,15 +267,49 @@ class Nemesis:
         self.killed(self.nodes)
         for node in self.nodes:
             node.wipe()
-            older[node].rename(node.data)
+            shutil.move(older[node], node.data)
         self.back(self.nodes)
 
 
 KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "replace", "roll")
+# Those that need more than namespaces: only if they are asked for, by name or as `all`.
+FURTHER = (*Nemesis.LINK_KINDS, *Nemesis.DISK_KINDS, *Nemesis.FLIP_KINDS, *Nemesis.CLOCK_KINDS, *Nemesis.MEMBER_KINDS)
+# They take no node away, so another fault may come at the same time.
+COMBINE = (*Nemesis.LINK_KINDS, *Nemesis.CLOCK_KINDS)
 # Where there is an older build to begin with; once, since nothing goes back.
 UPGRADE = "upgrade"
 # Not meant unless it is asked for: a run with it has to be found invalid.
 SABOTAGE = "sabotage"
+ALL = "all"
+
+
+def unable(kind):
+    """Why a kind can not be here; None if it can."""
+    if kind in Nemesis.DISK_KINDS and (lacking := disks.missing()):
+        return f"needs {', '.join(lacking)}"
+    if kind in Nemesis.CLOCK_KINDS and not clocks.library():
+        return "needs libfaketime (tests/setup)"
+    return None
+
+
+def chosen(words):
+    """The kinds that were asked for: names and pairs by comma, `all` for every one that can be here. Raises ValueError."""
+    kinds, single = [], (*KINDS, *FURTHER)
+    for word in words.split(","):
+        kinds += [kind for kind in single if not unable(kind)] if word == ALL else [word]
+    for kind in kinds:
+        first, *second = kind.split("+")
+        if first not in (*single, UPGRADE, SABOTAGE):
+            raise ValueError(f"unknown: {first}; there are {', '.join(single)}, {UPGRADE}, and {ALL}")
+        if second and not fits(first, *second):
+            raise ValueError(f"{kind}: two at once are one of {', '.join(COMBINE)}, and another one; not both of links")
+    return kinds
+
+
+def fits(first, second, *more):
+    """Whether two faults may come at the same time."""
+    both_of_links = {first, second} <= set(Nemesis.LINK_KINDS)
+    return first in COMBINE and second in (*KINDS, *FURTHER) and second != first and not both_of_links and not more
 
 
 def deck(kinds, seed):

@@ -23,7 +23,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 def run(*words):
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0:
-        raise OSError(f"{' '.join(words)}: {done.stderr.strip()}")
+        raise OSError(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -35,10 +35,11 @@ def enter(path):
 
 
 class Network:
-    def __init__(self, nodes):
+    def __init__(self, nodes, spares=()):
+        """`spares`: nodes that are there only at times."""
         self.prefix = f"ottla-{os.getpid()}"
-        self.nodes = list(nodes)
-        self.addresses = {**{node: f"{SUBNET}.{node}" for node in self.nodes}, CLIENTS: f"{SUBNET}.200"}
+        self.nodes, self.spares = list(nodes), list(spares)
+        self.addresses = {**{node: f"{SUBNET}.{node}" for node in [*self.nodes, *self.spares]}, CLIENTS: f"{SUBNET}.200"}
 
     def name(self, place):
         return f"{self.prefix}-{place}"

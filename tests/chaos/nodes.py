@@ -77,6 +77,11 @@ class Node(Process):
         found = self.get(path)
         return found[1] if found and found[0] == 200 else None
 
+    def metric(self, name):
+        """A metric, over all its labels; None if it does not answer."""
+        found = self.page("/metrics")
+        return found and sum(float(line.rpartition(" ")[2]) for line in re.findall(rf"^{name}[ {{].*", found, re.M))
+
     def identity(self):
         """What its disk says that it is."""
         return (self.data / "node.json").read_text()
@@ -112,7 +117,8 @@ class Node(Process):
         return found and sum(any(r["node"] == number for r in shard["replicas"]) for shard in json.loads(found)["shards"])
 
     def panics(self):
-        log = (self.directory / self.log_name).read_text(errors="replace")
+        path = self.directory / self.log_name
+        log = path.read_text(errors="replace") if path.exists() else ""
         return [line for line in log.splitlines() if "panicked at" in line]
 
 

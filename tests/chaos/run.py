@@ -12,6 +12,15 @@ stops, everything is read from every zone, all nodes are killed at once and star
   cut      a node is cut off                        replace  kill -9, an empty disk under the same node id
   oneway   a node hears nothing, or is not heard    roll     every node restarted by SIGTERM, one after the other
 
+Without `--nemesis` these. `--nemesis all` adds the following, as far as they can be here, and `delay+kill` is two at once (the first one of
+delay, loss, clock); nemeses.md says how each effect is measured:
+
+  delay    bytes between nodes come late            power    loss of power, of a zone or of all nodes
+  loss     packets between nodes are lost           bitflip  a node is killed and one bit of its disk turned
+  full     a node's disk is full                    clock    a node's wall clock jumps, and back
+  hang     a node's disk hangs                      join     a further node joins, takes replicas, is unregistered
+  eio      every access to a node's disk is an EIO
+
 With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with that build, and there is a further kind:
 
   upgrade  every node ended by SIGTERM and started with the newer build, one after the other; no client may get an error from it
@@ -49,7 +58,7 @@ from confluent_kafka import KafkaException
 
 import history
 import page
-from nemesis import KINDS, SABOTAGE, UPGRADE, Nemesis, NoEffect, deck
+from nemesis import KINDS, UPGRADE, Nemesis, NoEffect, chosen, deck
 from network import Network
 from nodes import Nodes, until
 from page import recorded, surroundings
@@ -76,9 +85,10 @@ def arguments():
     parser.add_argument("--keep", action="store_true", help="keep logs and history of a valid run, too")
     parser.add_argument("--report", type=pathlib.Path, metavar="FILE", help="where the page of the run goes, else into its directory")
     given = parser.parse_args()
-    given.kinds = given.nemesis.split(",")
-    if strange := set(given.kinds) - {*KINDS, UPGRADE, SABOTAGE}:
-        parser.error(f"unknown: {', '.join(sorted(strange))}; there are {', '.join(KINDS)}, {UPGRADE}")
+    try:
+        given.kinds = chosen(given.nemesis)
+    except ValueError as strange:
+        parser.error(str(strange))
     if (UPGRADE in given.kinds) != bool(given.old_broker):
         parser.error(f"{UPGRADE} and --old-broker belong together")
     if given.report and not given.report.absolute().parent.is_dir():
@@ -91,16 +101,17 @@ class Run:
         self.given, self.directory = given, directory
         chance = random.Random(given.seed)
         self.chance = chance
-        self.network = Network(range(1, given.nodes + 1))
+        self.network = Network(range(1, given.nodes + 1), [given.nodes + 1])
         self.nodes = Nodes(given.old_broker or given.broker, directory, self.network)
         self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance)
         self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance, given.broker)
+        self.nemesis.read_all = self.workload.read_all
         self.complaints, self.without_effect, self.gaps = [], [], {}
         # For the page.
         self.began, self.unix, self.faults, self.journal, self.judged = time.monotonic_ns(), time.time(), [], [], None
 
     def remove(self):
-        for end in (self.workload.kill, self.nodes.kill, self.network.remove):
+        for end in (self.workload.kill, self.nodes.kill, self.nemesis.remove, self.network.remove):
             with contextlib.suppress(OSError):
                 end()
 
@@ -108,6 +119,7 @@ class Run:
         """The whole run; returns its verdict."""
         try:
             self.network.create()
+            self.without_effect += self.nemesis.equip(self.given.kinds, self.directory)
             self.nodes.start()
             self.workload.create_topic()
             self.began, self.unix = time.monotonic_ns(), time.time()
@@ -117,13 +129,13 @@ class Run:
                 self.aftermath()
         except (AssertionError, KafkaException, subprocess.TimeoutExpired) as failure:
             self.complaints.append(str(failure))
-        for node in self.nodes:
+        for node in self.nemesis.all_nodes():
             self.complaints += [f"node {node.number}: {line}" for line in node.panics()]
         return self.verdict()
 
     def run_nemesis(self):
         began = time.monotonic()
-        wanted = list(dict.fromkeys(self.given.kinds))
+        wanted = [kind for kind in dict.fromkeys(self.given.kinds) if self.nemesis.is_able(kind)]
         for number, kind in enumerate(deck(wanted, self.given.seed)):
             if number >= len(wanted) and time.monotonic() - began >= self.given.time_limit:
                 return True
@@ -134,7 +146,7 @@ class Run:
 
     def fault(self, kind):
         """One fault from its start until every partition accepts records again. False if they never do."""
-        fault, begun = getattr(self.nemesis, kind)(), time.monotonic_ns()
+        fault, begun = self.nemesis.begin(kind), time.monotonic_ns()
         title, failure, over, without = next(fault), None, None, None
         # The kill of a client interrupts the other members of its group.
         crashes = self.chance.random() < CRASH_CHANCE and kind != UPGRADE
@@ -156,6 +168,8 @@ class Run:
         self.gaps[kind] = max(gap, self.gaps.get(kind, 0))
         told = f"over after {(ended - begun) / 1e9:.1f} s, longest gap {gap:.2f} s" + (f"; killed client {crashed}" if crashed else "")
         say(f"{(begun - self.began) / 1e9:6.1f} s  {kind:8} {title}; {told}")
+        for effect in self.nemesis.effects:
+            say(f"{'':20} measured: {effect}")
         self.note_fault(kind, title, begun, over, ended, gap, crashed, failure or without)
         self.complaints += [failure] if failure else []
         self.complaints += self.workload.ended()
@@ -183,6 +197,10 @@ class Run:
         self.workload.caught_up()
         self.note_fault("end", "kill -9 of all nodes together, when the producers have ended", begun, over, time.monotonic_ns())
         self.workload.read_all()
+        measured, without = self.nemesis.afterwards()
+        self.without_effect += without
+        for effect in measured:
+            say(f"{'':20} measured: {effect}")
 
     def verdict(self):
         self.ended = time.monotonic_ns()

@@ -1,0 +1,88 @@
+"""Whether a fault really happened, judged by what was measured: each function gives a sentence with the numbers, or raises NoEffect.
+
+Pure, so that each judgement is tested without a broker (`test_nemeses.py`). May not know: how a fault is made, nodes, clients.
+"""
+
+MIB = 1 << 20
+# A timer may be so much early: a measured time counts from this part of the wanted one on.
+NEARLY = 0.9
+# A wall clock is off by seconds at most where it was not moved: both are read one after the other.
+CLOCK_SECONDS_MAX = 5
+DAY_SECONDS = 86_400
+
+
+class NoEffect(Exception):
+    """The fault did not happen, so nothing was proved."""
+
+
+def check(condition, what):
+    if not condition:
+        raise NoEffect(what)
+
+
+def delayed(delay_ms, before_ms, during_ms, chunks, held_ms_max):
+    """Round trips through the proxy before and during the fault, and what the nodes' own connections were held up."""
+    check(during_ms >= before_ms + 2 * delay_ms * NEARLY, f"a round trip took {during_ms:.0f} ms, {before_ms:.0f} ms before")
+    check(chunks > 0, "no byte between nodes was held up")
+    return f"round trip {before_ms:.0f} -> {during_ms:.0f} ms, {chunks} chunks between nodes held up, {held_ms_max:.0f} ms at most"
+
+
+def lossy(chance, chunks, lost, broken):
+    """How many chunks between nodes were held up by a loss, and how many connections broke of it."""
+    check(lost > 0, f"none of {chunks} chunks between nodes was lost at a chance of {chance:.0%} a packet")
+    return f"{lost} of {chunks} chunks between nodes lost a packet, {broken} connections broken"
+
+
+def full(free_bytes, reserve_bytes, accepts_writes):
+    """The file system's free bytes as the kernel has them, and the metric `ottla_disk_accepts_writes`."""
+    check(free_bytes < reserve_bytes, f"{free_bytes / MIB:.1f} MiB are free still, the reserve is {reserve_bytes / MIB:.0f}")
+    check(accepts_writes == 0, f"ottla_disk_accepts_writes is {accepts_writes} with {free_bytes / MIB:.1f} MiB free")
+    return f"{free_bytes / MIB:.1f} MiB free, ottla_disk_accepts_writes 0"
+
+
+def hung(seconds, write_seconds, syncs):
+    """How long one write of the runner's in that file system did not return, and how many syncs the node finished meanwhile."""
+    check(write_seconds >= seconds * NEARLY, f"a write returned after {write_seconds:.1f} s, {seconds:.1f} s were meant")
+    check(syncs <= 1, f"the node finished {syncs:.0f} syncs of its log while its disk hung")
+    return f"a write returned after {write_seconds:.1f} s, {syncs:.0f} syncs of the node's log in the time"
+
+
+def failed(error_name, accepts_writes, exit_code):
+    """What a read of the device got, and what became of the node: None where it gives no metric, or did not end."""
+    check(error_name == "EIO", f"a read of the device got {error_name or 'no error'}, not EIO")
+    if exit_code is not None:
+        check(exit_code == 1, f"the node ended with exit code {exit_code}")
+        return "a read of the device got EIO, the node ended with exit code 1"
+    check(accepts_writes == 0, f"ottla_disk_accepts_writes is {accepts_writes} on a disk that gives EIO")
+    return "a read of the device got EIO, ottla_disk_accepts_writes 0"
+
+
+def powerless(node, kept, lost, files_changed):
+    """Probes in the file system: whether what was synced is there, and what was not synced is gone."""
+    check(kept, f"node {node}: a synced file did not survive")
+    check(lost, f"node {node}: what was never synced is there after the loss of power")
+    return f"node {node}: unsynced bytes gone, synced ones there, {files_changed} of its files fell back"
+
+
+def flipped(place, before, after, noticed):
+    """The byte as it was and as a new process reads it, and what the node said of it."""
+    check(bin(before ^ after).count("1") == 1, f"{place}: {before:#04x} is {after:#04x}, not one bit else")
+    check(noticed, f"{place}: the bit was never met by the node")
+    return f"{place}: {', '.join(noticed)}"
+
+
+def jumped(seconds, seen_seconds, paused, ahead_seconds):
+    """How far a process under the same library is off, and the node's metrics: shards that pause expiry, seconds that they are ahead."""
+    off = abs(seen_seconds - seconds)
+    check(off <= CLOCK_SECONDS_MAX, f"a process sees a clock {seen_seconds:.0f} s off, {seconds} s were meant")
+    check(paused > 0 or ahead_seconds > 0, "no metric of the node shows that its clock jumped")
+    days = seen_seconds / DAY_SECONDS
+    return f"clock {days:+.2f} days off, expiry paused in {paused:.0f} shards, ahead by {ahead_seconds:.0f} s, all shards together"
+
+
+def joined(number, most, after, replicas, exit_code, was_told):
+    """Nodes that the cluster listed at most and afterwards, replicas that the further node was given, and how it ended."""
+    check(most == after + 1, f"the cluster had {most} nodes with node {number}, and {after} without it")
+    check(replicas > 0, f"node {number} was given no replica")
+    check(exit_code is not None and was_told, f"node {number} was not told that it is unregistered; exit code {exit_code}")
+    return f"{most} nodes, {replicas} replicas on node {number}, then {after} nodes; it ended with exit code {exit_code}"

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Tests of what the nemeses decide, without a broker: what a proxy does to bytes, when a fault counts as one, where a bit may be turned.
+
+Usage: tests/chaos/test_nemeses.py; needs neither root nor a build.
+"""
+
+import asyncio
+import pathlib
+import random
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients"))
+
+import effects
+import flips
+import nemesis
+from effects import MIB, NoEffect
+from proxy import LOSSES_MAX, PACKET_BYTES, RETRANSMIT_MS, Conditions, Direction, Proxy
+
+
+class Sequence:
+    """A chance that gives these numbers, and the least of a range."""
+
+    def __init__(self, *numbers):
+        self.numbers = list(numbers)
+
+    def random(self):
+        return self.numbers.pop(0)
+
+    def uniform(self, least, most):
+        return least
+
+
+class Delays(unittest.TestCase):
+    def test_without_conditions_nothing_is_held_up(self):
+        conditions = Conditions()
+        self.assertEqual(conditions.losses(1 << 20, Sequence()), 0)
+        self.assertEqual(conditions.held_ms(0, Sequence()), 0)
+
+    def test_a_delay_lies_between_itself_and_its_jitter(self):
+        conditions, chance = Conditions(delay_ms=50, jitter_ms=10), random.Random(1)
+        held = [conditions.held_ms(0, chance) for _ in range(1000)]
+        self.assertTrue(all(50 <= ms <= 60 for ms in held))
+        self.assertGreater(max(held) - min(held), 9)
+
+    def test_chunks_do_not_overtake_each_other(self):
+        direction = Direction()
+        self.assertEqual([direction.due_ms(0, 200), direction.due_ms(1, 50), direction.due_ms(300, 50)], [200, 200, 350])
+
+
+class Losses(unittest.TestCase):
+    def test_a_loss_costs_the_time_until_it_is_sent_again_and_then_twice_that(self):
+        conditions = Conditions(loss=0.5)
+        self.assertEqual([conditions.held_ms(n, Sequence()) for n in range(3)], [0, RETRANSMIT_MS, 3 * RETRANSMIT_MS])
+
+    def test_too_many_losses_break_the_connection(self):
+        conditions = Conditions(loss=0.5)
+        self.assertEqual(conditions.losses(1, Sequence(0.1, 0.1, 0.1, 0.1)), LOSSES_MAX)
+        self.assertIsNone(conditions.held_ms(LOSSES_MAX, Sequence()))
+
+    def test_a_chunk_of_many_packets_is_hit_more_often(self):
+        conditions, chance = Conditions(loss=0.01), random.Random(2)
+        small = sum(conditions.losses(10, chance) > 0 for _ in range(10_000))
+        large = sum(conditions.losses(20 * PACKET_BYTES, chance) > 0 for _ in range(10_000))
+        self.assertTrue(50 < small < 150, small)
+        self.assertTrue(1600 < large < 2050, large)
+
+
+class ThroughTheProxy(unittest.TestCase):
+    """Real connections of this machine's loopback."""
+
+    def through(self, conditions, size=200_000):
+        """What came back of an echo, in which time, and what was counted."""
+
+        async def run():
+            proxy = Proxy()
+            proxy.conditions = conditions
+            inner = await asyncio.start_server(proxy.echo, "127.0.0.1", 0)
+            outer = await asyncio.start_server(proxy.serve(inner.sockets[0].getsockname(), True), "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*outer.sockets[0].getsockname())
+            sent, began = random.Random(3).randbytes(size), time.monotonic()
+            writer.write(sent)
+            writer.write_eof()
+            try:
+                back = await asyncio.wait_for(reader.read(-1), 20)
+            except (ConnectionError, asyncio.TimeoutError):
+                back = b""
+            for one in (writer, inner, outer):
+                one.close()
+            return back == sent, time.monotonic() - began, proxy.take_counts()
+
+        return asyncio.run(run())
+
+    def test_bytes_pass_unchanged(self):
+        same, _, counts = self.through(Conditions())
+        self.assertTrue(same)
+        self.assertGreater(counts["chunks"], 0)
+        self.assertEqual((counts["held"], counts["lost"], counts["broken"]), (0, 0, 0))
+
+    def test_delayed_bytes_pass_unchanged_and_late(self):
+        same, seconds, counts = self.through(Conditions(delay_ms=50, jitter_ms=20))
+        self.assertTrue(same)
+        self.assertGreaterEqual(seconds, 0.1)
+        self.assertEqual(counts["held"], counts["chunks"])
+
+    def test_what_is_always_lost_breaks_the_connection(self):
+        same, _, counts = self.through(Conditions(loss=1))
+        self.assertFalse(same)
+        self.assertEqual(counts["broken"], 1)
+
+
+class Effects(unittest.TestCase):
+    """Each judgement: measured, and each way in which a fault had no effect."""
+
+    def judged(self, judge, sound, *bad):
+        self.assertIsInstance(judge(*sound), str)
+        for values in bad:
+            with self.assertRaises(NoEffect, msg=str(values)):
+                judge(*values)
+
+    def test_delayed(self):
+        self.judged(effects.delayed, (100, 1, 202, 50, 110), (100, 1, 90, 50, 110), (100, 1, 202, 0, 0))
+
+    def test_lossy(self):
+        self.judged(effects.lossy, (0.1, 100, 5, 0), (0.1, 100, 0, 0), (0.1, 0, 0, 0))
+
+    def test_full(self):
+        self.judged(effects.full, (MIB, 64 * MIB, 0), (80 * MIB, 64 * MIB, 0), (MIB, 64 * MIB, 1), (MIB, 64 * MIB, None))
+
+    def test_hung(self):
+        self.judged(effects.hung, (5, 5.1, 0), (5, 0.1, 0), (5, 5.1, 300))
+
+    def test_failed(self):
+        self.judged(effects.failed, ("EIO", None, 1), (None, None, 1), ("EIO", None, 0), ("EIO", 1, None), ("ENOSPC", 0, None))
+        self.assertIsInstance(effects.failed("EIO", 0, None), str)
+
+    def test_powerless(self):
+        self.judged(effects.powerless, (1, True, True, 2), (1, True, False, 2), (1, False, True, 2))
+
+    def test_flipped(self):
+        met = ["log says 'damaged' 1x"]
+        self.judged(effects.flipped, ("x", 0x41, 0x40, met), ("x", 0x41, 0x41, met), ("x", 0x41, 0x42, met), ("x", 0x41, 0x40, []))
+
+    def test_jumped(self):
+        self.judged(effects.jumped, (3600, 3600.4, 2, 0), (3600, 0.3, 2, 0), (3600, 3600.4, 0, 0))
+        self.assertIsInstance(effects.jumped(-3600, -3599.6, 0, 3601), str)
+
+    def test_joined(self):
+        sound = (4, 4, 3, 5, 0, True)
+        self.judged(effects.joined, sound, (4, 3, 3, 5, 0, True), (4, 4, 3, 0, 0, True), (4, 4, 3, 5, None, True), (4, 4, 3, 5, 0, False))
+
+
+def commit(body):
+    """A commit with a header of 72 bytes and a frame."""
+    head = flips.COMMIT + bytes(4) + (72).to_bytes(4, "little")
+    return head.ljust(72, b"\0") + body
+
+
+class Flips(unittest.TestCase):
+    RECORD = b"\x10274877906944:abc".ljust(64, b"\0")
+
+    def test_nothing_of_the_last_commit_is_damaged(self):
+        log = bytes(100) + commit(self.RECORD) + commit(self.RECORD) + commit(self.RECORD)
+        last = log.rindex(flips.COMMIT)
+        found = flips.places(log)
+        self.assertEqual(set(found), {"record", "head of a frame"})
+        self.assertEqual([log[at : at + 3] for at in found["record"]], [b"274"] * 2)
+        self.assertTrue(all(at < last for places in found.values() for at in places))
+
+    def test_a_log_of_one_commit_or_none_is_left_alone(self):
+        self.assertEqual(flips.places(commit(self.RECORD)), {})
+        self.assertEqual(flips.places(bytes(4096)), {})
+
+    def test_one_bit_is_turned_and_read_back(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory) / "log"
+            path.write_bytes(b"abc")
+            self.assertEqual(flips.flip_bit(path, 1, 0), (ord("b"), ord("c")))
+            self.assertEqual(path.read_bytes(), b"acc")
+
+    def test_a_flip_counts_only_if_its_own_batch_was_met_or_its_byte_is_corrected(self):
+        lines = ["x ERROR damaged batch error=its checksum does not hold segment=2 byte=1000", "all is well"]
+        self.assertEqual(flips.noticed(2, 1100, 1, 3, lines), ["the node met its damaged batch 1x"])
+        self.assertEqual(flips.noticed(2, 1100, 1, 1, []), ["the node corrected the byte on the disk"])
+        for segment, at in ((1, 1100), (2, 900), (2, 1000 + flips.BATCH_BYTES_MAX)):
+            self.assertEqual(flips.noticed(segment, at, 1, 3, lines), [])
+        self.assertEqual(flips.noticed(2, 1100, 1, None, []), [])
+
+
+class Kinds(unittest.TestCase):
+    def test_kinds_by_name_and_all(self):
+        self.assertEqual(nemesis.chosen("kill,delay+cut"), ["kill", "delay+cut"])
+        self.assertTrue({"kill", "delay", "bitflip", "join"} <= set(nemesis.chosen("all")))
+        self.assertNotIn("sabotage", nemesis.chosen("all"))
+
+    def test_what_can_not_be_at_once_is_refused(self):
+        for words in ("kill+pause", "delay+loss", "delay+delay", "delay+upgrade", "delay+kill+pause", "nonsense", "delay+nonsense"):
+            with self.assertRaises(ValueError, msg=words):
+                nemesis.chosen(words)
+
+
+if __name__ == "__main__":
+    unittest.main()
