@@ -13,7 +13,7 @@ stops, everything is read from every zone, all nodes are killed at once and star
   oneway   a node hears nothing, or is not heard    roll     every node restarted by SIGTERM, one after the other
 
 Without `--nemesis` these. `--nemesis all` adds the following, as far as they can be here, and `delay+kill` is two at once (the first one of
-delay, loss, clock); nemeses.md says how each effect is measured:
+delay, loss, clock); docs/chaos.md says how each effect is measured:
 
   delay    bytes between nodes come late            power    loss of power, of a zone or of all nodes
   loss     packets between nodes are lost           bitflip  a node is killed and one bit of its disk turned
