@@ -45,7 +45,7 @@ impl ChecksumPoints {
 /// What the members say of the state after one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StateVerdict {
-    /// Nobody differs.
+    /// No voter that is known has another checksum.
     Equal,
     /// A majority has another state than this replica.
     DiffersFromMajority,

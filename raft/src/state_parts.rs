@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::net::{Resume, StatePart};
 
-/// How long a state is held that nobody asks for.
+/// How long a replica holds a state that no member asks for.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
 struct Held {
@@ -95,25 +95,22 @@ impl ReceivedState {
     /// The keys of the part do not follow those that are known.
     pub(crate) fn take(&mut self, part: StatePart) -> Result<Option<ReplicaSnapshot>, &'static str> {
         let StatePart { state, is_last } = part;
-        let is_sorted = state.keys.is_sorted_by(|one, next| one.0 < next.0);
         let mixes = mutants::is_on(Bug::StateOfTwoPoints);
-        match &mut self.0 {
-            Some(known) if known.applied == state.applied || mixes => {
-                let follows = match (known.keys.last(), state.keys.first()) {
-                    (Some((last, _)), Some((first, _))) => last < first,
-                    _ => true,
-                };
-                if !is_sorted || !(follows || mixes) {
-                    self.0 = None;
-                    return Err("the keys of a state are out of order");
-                }
+        let known = self.0.take().filter(|known| known.applied == state.applied || mixes);
+        let last = known.as_ref().and_then(|known| known.keys.last()).filter(|_| !mixes);
+        let follows = last.zip(state.keys.first()).is_none_or(|((last, _), (first, _))| last < first);
+        if !follows || !state.keys.is_sorted_by(|one, next| one.0 < next.0) {
+            return Err("the keys of a state are out of order");
+        }
+        self.0 = Some(match known {
+            Some(mut known) => {
                 // With the bug all but the last one of its keys are lost.
                 let lost = if mutants::is_on(Bug::StatePartLost) { state.keys.len().saturating_sub(1) } else { 0 };
                 known.keys.extend(state.keys.into_iter().skip(lost));
+                known
             }
-            _ if !is_sorted => return Err("the keys of a state are out of order"),
-            known => *known = Some(state),
-        }
+            None => state,
+        });
         Ok(if is_last { self.0.take() } else { None })
     }
 }

@@ -111,11 +111,15 @@ impl MessageEncoder {
         self.u64(id.index.0);
     }
 
-    fn maybe_log_id(&mut self, id: Option<LogId>) {
-        self.flag(id.is_some());
-        if let Some(id) = id {
-            self.log_id(id);
+    fn option<T>(&mut self, value: Option<&T>, put: impl FnOnce(&mut Self, &T)) {
+        self.flag(value.is_some());
+        if let Some(value) = value {
+            put(self, value);
         }
+    }
+
+    fn maybe_log_id(&mut self, id: Option<LogId>) {
+        self.option(id.as_ref(), |encoder, id| encoder.log_id(*id));
     }
 
     fn vote(&mut self, vote: Vote) {
@@ -216,10 +220,7 @@ impl MessageEncoder {
 
     fn tagged_option<T>(&mut self, tag: u8, value: Option<&T>, put: impl FnOnce(&mut Self, &T)) {
         self.u8(tag);
-        self.flag(value.is_some());
-        if let Some(value) = value {
-            put(self, value);
-        }
+        self.option(value, put);
     }
 
     fn check_state(&mut self, index: RaftIndex, format: u8) {
@@ -334,7 +335,7 @@ impl MessageDecoder {
     }
 
     fn maybe_log_id(&mut self) -> Result<Option<LogId>, DecodeError> {
-        if self.flag("a log id")? { self.log_id().map(Some) } else { Ok(None) }
+        self.option("a log id", Self::log_id)
     }
 
     fn vote(&mut self) -> Result<Vote, DecodeError> {

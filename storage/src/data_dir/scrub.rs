@@ -1,5 +1,5 @@
-//! The scrub reads every batch at a low rate and verifies its checksum: damage of data that nobody reads is found while another
-//! replica still has it.
+//! The scrub reads every batch at a low rate and verifies its checksum: damage of data that no client reads is found while
+//! another replica still has it.
 //!
 //! It records damage as readers do, and the rewriter's task repairs it. A pass begins at a random partition, so that a node
 //! that is often restarted verifies all of its data, too. May not know: how damage is repaired.
@@ -78,7 +78,7 @@ impl DataDir {
         let plan = self.plan_read(request).await.ok().filter(|plan| !plan.is_empty())?;
         let ends: Vec<Offset> = plan.indexed_batches().map(|indexed| indexed.end_offset()).collect();
         let bytes = plan.bytes() as u64;
-        let sound = plan.verify().await;
+        let sound = plan.verified().await.map_or(0, |plan| plan.indexed_batches().count());
         self.counters.scrubbed_bytes.fetch_add(bytes, Ordering::Relaxed);
         if sound < ends.len() {
             self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);

@@ -213,11 +213,10 @@ impl ReadPlan {
         .map(|(_, out)| out)
     }
 
-    /// Reads all batches from the disk and verifies them; returns how many are sound before the first that is not, which is
-    /// recorded as damaged.
-    pub(crate) async fn verify(self) -> usize {
-        let outcome = self.on_disk(|plan| plan.each_from_disk(|_, _| {})).await;
-        outcome.map_or(0, |(plan, ())| plan.batches.len())
+    /// Reads all batches from the disk and verifies them. What is left of the plan ends before a damaged batch, which is
+    /// recorded; damage of the first batch is an error.
+    pub(crate) async fn verified(self) -> Result<Self, ReadError> {
+        self.on_disk(|plan| plan.each_from_disk(|_, _| {})).await.map(|(plan, ())| plan)
     }
 
     /// Runs `work` on a blocking thread, with a permit to read from the disk.

@@ -34,8 +34,7 @@ impl ReadPlan {
             self.check_resident()?;
             return Ok(ReadStream::new(self, true));
         }
-        let (plan, ()) = self.on_disk(|plan| plan.each_from_disk(|_, _| {})).await?;
-        Ok(ReadStream::new(plan, false))
+        Ok(ReadStream::new(self.verified().await?, false))
     }
 }
 

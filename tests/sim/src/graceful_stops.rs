@@ -83,10 +83,7 @@ async fn hang_when_forgotten(world: World, node: SimNode) {
     let until = rt::now() + UNREGISTERED_BY;
     while rt::now() < until {
         if world.image().is_some_and(|image| !image.nodes.contains_key(&broker(node))) {
-            world.disk(node).hang(true);
-            rt::sleep(HANGS).await;
-            world.disk(node).hang(false);
-            return;
+            return world.hang_disk(node, HANGS).await;
         }
         rt::sleep(Duration::from_millis(1)).await;
     }

@@ -76,6 +76,12 @@ impl GroupChange {
         }
         Ok(Self { guard, records })
     }
+
+    /// A batch that can be read.
+    #[cfg(test)]
+    pub(crate) fn of(guard: Option<&Guard>, batch: &Bytes) -> Self {
+        Self::decode(guard.map(Guard::encode).as_ref(), batch).expect("a batch that can be read")
+    }
 }
 
 /// The groups of one partition.

@@ -64,6 +64,10 @@ pub(super) fn call_budget() -> Arc<Semaphore> {
 
 type Response = Result<Message, NoResponse>;
 
+fn closed() -> NoResponse {
+    NoResponse("the connection is closed".to_owned())
+}
+
 /// Requests that wait for a response.
 #[derive(Default)]
 struct Calls {
@@ -149,13 +153,7 @@ impl PeerConnection {
         let mut known = *self.version.borrow();
         if known.is_none() && needed > oldest {
             let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
-            let (responder, _nothing) = oneshot::channel();
-            self.calls.waiting.lock().insert(number, responder);
-            let _guard = CallGuard { calls: &self.calls, number };
-            let closed = || NoResponse("the connection is closed".to_owned());
-            let permit = Arc::clone(&self.budget).acquire_many_owned(1).await.map_err(|_| closed())?;
-            let opener = Outgoing { number, frame: EncodedFrame::bare(Kind::Ping), _permit: permit };
-            self.queue.send(opener).map_err(|_| closed())?;
+            let (_opening, _nothing) = self.enqueue(number, EncodedFrame::bare(Kind::Ping)).await?;
             let mut version = self.version.subscribe();
             drop(version.wait_for(Option::is_some).await.map_err(|_| closed())?);
             known = *version.borrow();
@@ -165,6 +163,20 @@ impl PeerConnection {
             true => Ok(version),
             false => Err(NoResponse(format!("the other node speaks version {version} of messages"))),
         }
+    }
+
+    /// Queues a frame as a call of this number, as soon as the budget allows; the call lasts until its guard is dropped.
+    async fn enqueue(
+        &self,
+        number: u64,
+        frame: EncodedFrame,
+    ) -> Result<(CallGuard<'_>, oneshot::Receiver<Response>), NoResponse> {
+        let permit = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
+        let (responder, response) = oneshot::channel();
+        self.calls.waiting.lock().insert(number, responder);
+        let guard = CallGuard { calls: &self.calls, number };
+        self.queue.send(Outgoing { number, frame, _permit: permit }).map_err(|_| closed())?;
+        Ok((guard, response))
     }
 
     /// Sends a request; waits for its response as long as the caller does.
@@ -178,12 +190,7 @@ impl PeerConnection {
         let version = self.version_for(request).await?;
         let frame = EncodedFrame::request(number, ends, request, version);
         let frame = frame.map_err(|error| NoResponse(error.to_string()))?;
-        let closed = || NoResponse("the connection is closed".to_owned());
-        let budget = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
-        let (responder, response) = oneshot::channel();
-        self.calls.waiting.lock().insert(number, responder);
-        let _guard = CallGuard { calls: &self.calls, number };
-        self.queue.send(Outgoing { number, frame, _permit: budget }).map_err(|_| closed())?;
+        let (_guard, response) = self.enqueue(number, frame).await?;
         response.await.unwrap_or_else(|_| Err(closed()))
     }
 }

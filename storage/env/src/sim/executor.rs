@@ -31,13 +31,21 @@ pub struct NodeClock {
     pub wall_offset_ms: i64,
 }
 
-const MILLION: i128 = 1_000_000;
+const MILLION: i64 = 1_000_000;
 /// Wall clock at the start of every simulation.
 const EPOCH_MS: i64 = 1_750_000_000_000;
 /// A poll takes up to this long, so that a busy loop cannot freeze time.
 const POLL_NS_MAX: u64 = 2_000;
 /// Limit of polls: a scenario that needs more is taken to spin.
 const POLLS_MAX: u64 = 200_000_000;
+
+/// `value * by / over`. In 64 bits where they suffice, as they do for all times of a run: 128 bits are slow to divide.
+fn scaled(value: i64, by: i64, over: i64) -> i64 {
+    match value.checked_mul(by) {
+        Some(product) => product / over,
+        None => i64::try_from(i128::from(value) * i128::from(by) / i128::from(over)).unwrap_or(i64::MAX),
+    }
+}
 
 type TaskId = u64;
 type BoxedTask = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -126,11 +134,7 @@ impl State {
 
     fn local(&self, node: SimNode) -> i64 {
         let clock = self.clock(node);
-        // No time of a run is so long that the product would not fit; and 128 bits are slow to divide.
-        let drift = match self.now_ns.checked_mul(clock.drift_ppm) {
-            Some(product) => product / 1_000_000,
-            None => i64::try_from(i128::from(self.now_ns) * i128::from(clock.drift_ppm) / MILLION).unwrap_or(0),
-        };
+        let drift = scaled(self.now_ns, clock.drift_ppm, MILLION);
         self.now_ns.saturating_add(drift).saturating_add(clock.offset_ns)
     }
 
@@ -138,13 +142,7 @@ impl State {
     fn global(&self, node: SimNode, local: i64) -> i64 {
         let clock = self.clock(node);
         let shifted = local.saturating_sub(clock.offset_ns);
-        match shifted.checked_mul(1_000_000) {
-            Some(product) => product / (1_000_000 + clock.drift_ppm) + 1,
-            None => {
-                let global = i128::from(shifted) * MILLION / (MILLION + i128::from(clock.drift_ppm)) + 1;
-                i64::try_from(global).unwrap_or(i64::MAX)
-            }
-        }
+        scaled(shifted, MILLION, MILLION + clock.drift_ppm).saturating_add(1)
     }
 }
 

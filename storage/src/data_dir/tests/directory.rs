@@ -78,14 +78,20 @@ fn a_newer_format_and_a_missing_identity_are_named() {
     });
 }
 
+/// A replica on a disk of 32 MiB, of which 10 are the reserve.
+async fn on_small_disk() -> (Arc<dyn Disk>, Arc<DataDir>, Arc<Toy>) {
+    let (sim, disk) = disk(3);
+    let log = LogOptions { reserve_bytes: 10 << 20, ..options().log };
+    sim.set_capacity(32 << 20);
+    let (directory, _) = open(&disk, DataDirOptions { log, ..options() }).await;
+    let toy = Toy::create(&directory, 1).await;
+    (disk, directory, toy)
+}
+
 #[test]
 fn a_full_disk_refuses_writes_before_it_is_full_and_recovers_without_a_restart() {
     sim::run(3, || async {
-        let (sim, disk) = disk(3);
-        let log = LogOptions { reserve_bytes: 10 << 20, ..options().log };
-        sim.set_capacity(32 << 20);
-        let (directory, _) = open(&disk, DataDirOptions { log, ..options() }).await;
-        let toy = Toy::create(&directory, 1).await;
+        let (disk, directory, toy) = on_small_disk().await;
         let mut index = 0;
         while directory.accepts_writes() {
             index += 1;
@@ -146,11 +152,7 @@ fn a_replica_that_was_marked_as_lost_is_found_lost() {
 #[test]
 fn a_disk_that_others_fill_still_frees_what_has_died() {
     sim::run(3, || async {
-        let (sim, disk) = disk(3);
-        let log = LogOptions { reserve_bytes: 10 << 20, ..options().log };
-        sim.set_capacity(32 << 20);
-        let (directory, _) = open(&disk, DataDirOptions { log, ..options() }).await;
-        let toy = Toy::create(&directory, 1).await;
+        let (_, directory, toy) = on_small_disk().await;
         let minute = Duration::from_secs(60);
         let mut index = 0;
         while directory.accepts_replicated() {

@@ -64,7 +64,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::Isolate(target) => cut_off(world, resolve(world, target), true, true, lasts).await,
         Fault::DropOutgoing(target) => cut_off(world, resolve(world, target), true, false, lasts).await,
         Fault::DropIncoming(target) => cut_off(world, resolve(world, target), false, true, lasts).await,
-        Fault::HangSyncs(target) => hang_syncs(world, target, lasts).await,
+        Fault::HangSyncs(target) => world.hang_disk(resolve(world, target), lasts).await,
         Fault::SyncError(target, count) => sync_error(world, target, count, lasts).await,
         Fault::WriteError(target, count) => write_error(world, target, count, lasts).await,
         Fault::DiskFull(target) => fill_disk(world, target, lasts).await,
@@ -168,13 +168,6 @@ async fn power_loss(world: &World, lasts: Duration) {
         rt::sleep(lasts / 4).await;
         start_in_background(world, node);
     }
-}
-
-async fn hang_syncs(world: &World, target: Target, lasts: Duration) {
-    let node = resolve(world, target);
-    world.disk(node).hang(true);
-    rt::sleep(lasts).await;
-    world.disk(node).hang(false);
 }
 
 async fn sync_error(world: &World, target: Target, count: u64, lasts: Duration) {

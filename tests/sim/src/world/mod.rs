@@ -200,6 +200,13 @@ impl World {
         self.0.disks.lock().entry(node).or_insert_with(|| empty_disk(self.0.sync_delay_max)).clone()
     }
 
+    /// The syncs of a node's disk do not return for so long.
+    pub(crate) async fn hang_disk(&self, node: SimNode, lasts: Duration) {
+        self.disk(node).hang(true);
+        rt::sleep(lasts).await;
+        self.disk(node).hang(false);
+    }
+
     /// Adds a node with an empty disk to the cluster; it is not started.
     pub(crate) fn add_node(&self) -> SimNode {
         SimNode(self.0.nodes.fetch_add(1, Ordering::Relaxed) + 1)

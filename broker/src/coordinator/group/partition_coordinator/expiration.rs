@@ -103,24 +103,20 @@ mod tests {
         batch::build(records, 0).remove(0)
     }
 
-    fn change(guard: Option<&Guard>, batch: &Bytes) -> GroupChange {
-        GroupChange::decode(guard.map(Guard::encode).as_ref(), batch).unwrap()
-    }
-
     /// The clock of a new leader stands still while its wall clock is behind: everything has the same time.
     #[test]
     fn a_commit_on_its_way_survives_expiry_though_another_offset_is_as_new() {
         let mut store = GroupStore::new();
-        store.apply(change(None, &bytes(&[offset(0, 0), offset(1, 5_000)])));
+        store.apply(GroupChange::of(None, &bytes(&[offset(0, 0), offset(1, 5_000)])));
         let stored = store.group("g").cloned().unwrap_or_default();
         let terms = Terms { now_ms: 5_000, retention_ms: Some(RETENTION_MS), ..Terms::default() };
         let due = expiry::tombstones("g", &stored, State::Empty, &terms);
         assert_eq!(due.len(), 1, "partition 0 has expired, partition 1 has not");
         let guard = Guard::Expiry { group: "g".into(), cutoff_ms: newest_due_ms(&stored, &due) };
-        assert_eq!(store.judge(&change(Some(&guard), &bytes(&due))), Ok(()));
+        assert_eq!(store.judge(&GroupChange::of(Some(&guard), &bytes(&due))), Ok(()));
         // It was not applied yet when the round read the store.
-        store.apply(change(None, &bytes(&[offset(0, 5_000)])));
-        assert_eq!(store.judge(&change(Some(&guard), &bytes(&due))), Err(refusal::CHANGED_MEANWHILE));
+        store.apply(GroupChange::of(None, &bytes(&[offset(0, 5_000)])));
+        assert_eq!(store.judge(&GroupChange::of(Some(&guard), &bytes(&due))), Err(refusal::CHANGED_MEANWHILE));
         let by_partition: BTreeMap<_, _> = store.group("g").map(|g| g.offsets["t"].clone()).unwrap_or_default();
         assert_eq!(by_partition[&0].commit_time_ms, 5_000);
     }

@@ -49,19 +49,15 @@ fn membership(group: &str, generation: i32, members: &[&str]) -> Record {
     Record::Group { group: group.into(), value: Some(value) }
 }
 
-fn change(guard: Option<&Guard>, batch: &Bytes) -> GroupChange {
-    GroupChange::decode(guard.map(Guard::encode).as_ref(), batch).unwrap()
-}
-
 fn apply(store: &mut GroupStore, records: &[Record]) {
     for batch in batch::build(records, 0) {
-        store.apply(change(None, &batch));
+        store.apply(GroupChange::of(None, &batch));
     }
 }
 
 fn judge(store: &GroupStore, guard: &Guard, records: &[Record]) -> Result<(), i16> {
     let batches = batch::build(records, 0);
-    store.judge(&change(Some(guard), &batches[0]))
+    store.judge(&GroupChange::of(Some(guard), &batches[0]))
 }
 
 fn commit(generation: i32, member: &str) -> Guard {
@@ -100,7 +96,7 @@ fn an_incomplete_generation_is_known_from_its_guard() {
     let mut store = GroupStore::new();
     let records = [membership("g", 4, &["a"])];
     let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: true };
-    store.apply(change(Some(&guard), &batch::build(&records, 0)[0]));
+    store.apply(GroupChange::of(Some(&guard), &batch::build(&records, 0)[0]));
     let awaits = |store: &GroupStore| store.group("g").unwrap().membership.as_ref().unwrap().awaits_assignment;
     assert!(awaits(&store));
     let mut restored = GroupStore::new();
@@ -110,7 +106,7 @@ fn an_incomplete_generation_is_known_from_its_guard() {
     assert!(awaits(&restored));
     assert_eq!(restored.checksum(), store.checksum());
     let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: false };
-    store.apply(change(Some(&guard), &batch::build(&records, 0)[0]));
+    store.apply(GroupChange::of(Some(&guard), &batch::build(&records, 0)[0]));
     assert!(!awaits(&store));
 }
 
@@ -159,7 +155,7 @@ fn many_commits_to_few_keys_leave_few_keys() {
 fn a_stored_membership_does_not_keep_its_batch_in_memory() {
     let mut store = GroupStore::new();
     let batch = batch::build(&[membership("g", 1, &["a"])], 0).remove(0);
-    store.apply(change(None, &batch));
+    store.apply(GroupChange::of(None, &batch));
     let member = &store.group("g").unwrap().membership.as_ref().unwrap().members[0];
     let range = batch.as_ptr_range();
     assert!(!range.contains(&member.subscription.as_ptr()));
