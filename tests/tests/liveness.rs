@@ -10,7 +10,7 @@ use std::process::Command;
 
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
-    DescribeClusterRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListGroupsRequest,
+    DescribeClusterRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListGroupsRequest, MetadataRequest,
     OffsetCommitRequest,
 };
 use ottla_tests::cluster::{Cluster, try_at, until};
@@ -253,4 +253,22 @@ fn kafkas_own_tool_shows_all_groups_while_a_node_is_dead() {
     }
     cluster.brokers[1].run();
     cluster.brokers.iter_mut().for_each(Broker::stop);
+}
+
+#[test]
+fn a_node_that_is_cut_off_sends_clients_that_look_for_a_leader_to_other_nodes() {
+    let cluster = three(LONG);
+    (1..3).for_each(|other| cluster.brokers[other].signal(libc::SIGSTOP));
+    let leaderless =
+        |raw: &mut Raw| raw.metadata(&[TOPIC]).topics[0].partitions.iter().any(|part| part.leader_id.0 < 0);
+    until("the node knows that it has no leader", || try_at(cluster.brokers[0].address(), leaderless) == Some(true));
+    let mut raw = Raw::connect(cluster.brokers[0].address());
+    assert!(leaderless(&mut raw), "a client's first request is answered");
+    let all = MetadataRequest::default().with_topics(None);
+    until("the connection is closed", || {
+        let asked = raw.ask(9, &all);
+        raw.answer::<MetadataRequest>(9, asked).is_none()
+    });
+    (1..3).for_each(|other| cluster.brokers[other].signal(libc::SIGCONT));
+    until("all is well", || (0..3).all(|node| sees(&cluster, node, &BTreeSet::new())));
 }

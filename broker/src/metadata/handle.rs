@@ -159,6 +159,12 @@ impl MetadataHandle {
         &self.0.stopping
     }
 
+    /// For how long this node has known no leader of the metadata; `None` while it knows one, or is the only node.
+    #[must_use]
+    pub fn out_of_contact_for(&self) -> Option<Duration> {
+        self.group().leaderless_for().filter(|_| self.image().nodes.len() > 1)
+    }
+
     /// Returns when everything that was committed before the call is in the image. Calls that come together share one.
     ///
     /// # Errors

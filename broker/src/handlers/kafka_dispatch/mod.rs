@@ -4,8 +4,11 @@
 //! Unknown APIs and versions close the connection, as in Kafka. The only exception is ApiVersions: a version that is
 //! too new is answered in v0, and the connection stays open. May not know: sockets.
 
+mod lost_contact;
+
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use ottla_env::rt;
@@ -16,6 +19,7 @@ use ottla_protocol::request::{self, Request, RequestError};
 use ottla_protocol::response::{self, Response};
 use ottla_protocol::versions::ApiKey;
 
+use self::lost_contact::ContactCheck;
 use super::Replied;
 use super::authorization::{Principal, authorize_request};
 use super::context::{ConnectionInfo, Context, Domain};
@@ -55,6 +59,7 @@ impl Service for Kafka {
         KafkaDispatch {
             context: Arc::new(Context { domain: self.domain.clone(), connection, pending_refusals: Arc::default() }),
             partition_cache: PartitionCache::default(),
+            told_leaderless: Arc::default(),
         }
     }
 
@@ -105,6 +110,8 @@ fn reason(disconnect: &Disconnect) -> Reason {
 pub struct KafkaDispatch {
     context: Arc<Context>,
     partition_cache: PartitionCache,
+    /// The client was answered by this node, which is cut off, that there is no leader.
+    told_leaderless: Arc<AtomicBool>,
 }
 
 /// A decoded request.
@@ -163,7 +170,12 @@ impl KafkaDispatch {
         let metrics = context.metrics.clone();
         let began = rt::now();
         let version = header.version;
+        let contact = ContactCheck::of(header.api_key, &context.metadata, &self.told_leaderless);
         super::start(context, version, request, &mut self.partition_cache, move |answer| {
+            let answer = match contact {
+                Some(contact) => contact.check(answer),
+                None => answer,
+            };
             finished(&metrics, &header, began, answer)
         })
     }
