@@ -12,6 +12,7 @@ use ottla_storage::ids::ReplicaId;
 use crate::error::RaftError;
 use crate::group::{Group, REPLICATION_LAG_MAX};
 use crate::handle::GroupHandle;
+use crate::membership::Membership;
 
 /// The progress of a membership change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,22 @@ impl Group {
         let metrics = metrics.borrow_watched();
         let members = metrics.replication.as_ref()?;
         members.values().map(|id| id.as_ref().map(|id| id.index)).min()?
+    }
+
+    /// The voters to change to, all of whom have caught up: those wanted, or, while some of them are late and a voter that
+    /// leaves is out of sync, the others and as many of the voters that leave as there are late ones. A new member that is down
+    /// does not keep the group from replacing a voter that is lost. The error: a late member, which is waited for.
+    fn next_voters(&self, members: &Membership, wanted: BTreeSet<ReplicaId>) -> Result<BTreeSet<ReplicaId>, ReplicaId> {
+        let is_late = |replica: &&ReplicaId| !members.is_voter(**replica) && !self.is_caught_up(**replica);
+        let late: BTreeSet<_> = wanted.iter().filter(is_late).copied().collect();
+        let Some(first_late) = late.first().copied() else { return Ok(wanted) };
+        let voters: BTreeSet<_> = members.voters.iter().flatten().copied().collect();
+        let in_sync = self.in_sync_tracker.in_sync();
+        let (healthy, down): (Vec<_>, Vec<_>) =
+            voters.difference(&wanted).copied().partition(|replica| in_sync.contains(replica));
+        let stays = healthy.into_iter().take(late.len());
+        let next: BTreeSet<_> = wanted.difference(&late).copied().chain(stays).collect();
+        if down.is_empty() || next.is_subset(&voters) { Err(first_late) } else { Ok(next) }
     }
 
     /// `retain`: a voter that is removed becomes a learner.
@@ -77,24 +94,19 @@ impl GroupHandle {
             };
             return self.transfer_leadership(*target).await.map(|()| MembershipStep::Changed);
         }
-        let voters = &with_leader;
-        for replica in voters.iter().chain(learners) {
-            if members.is_voter(*replica) {
-                continue;
-            }
-            if !members.learners.contains(replica) {
-                let added = group.raft.add_learner(replica.0, EmptyNode::new(), false).await;
-                return added.map(|_| MembershipStep::Changed).map_err(|error| RaftError::Refused(error.to_string()));
-            }
-            if voters.contains(replica) && !group.is_caught_up(*replica) {
-                return Ok(MembershipStep::CatchingUp(*replica));
-            }
+        let is_member = |replica: &ReplicaId| members.is_voter(*replica) || members.learners.contains(replica);
+        if let Some(new) = with_leader.iter().chain(learners).find(|replica| !is_member(replica)) {
+            let added = group.raft.add_learner(new.0, EmptyNode::new(), false).await;
+            return added.map(|_| MembershipStep::Changed).map_err(|error| RaftError::Refused(error.to_string()));
         }
-        let change = if is_at(voters) {
+        let change = if is_at(&with_leader) {
             let unwanted = members.learners.iter().filter(|learner| !learners.contains(learner));
             ChangeMembers::RemoveNodes(unwanted.map(|learner| learner.0).collect())
         } else {
-            ChangeMembers::ReplaceAllVoters(voters.iter().map(|voter| voter.0).collect())
+            match group.next_voters(&members, with_leader) {
+                Ok(next) => ChangeMembers::ReplaceAllVoters(next.iter().map(|voter| voter.0).collect()),
+                Err(late) => return Ok(MembershipStep::CatchingUp(late)),
+            }
         };
         group.change(change, !learners.is_empty()).await.map(|()| MembershipStep::Changed)
     }

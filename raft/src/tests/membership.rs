@@ -151,3 +151,40 @@ fn a_replica_away_longer_than_the_log_reaches_gets_a_snapshot() {
         assert!(super::ledger::index_of(purged).0 > 100, "it was given entries, not a snapshot: {purged:?}");
     });
 }
+
+#[test]
+fn a_new_member_that_is_down_does_not_keep_another_from_replacing_a_lost_voter() {
+    sim::run_twice(1, || async {
+        let cluster = cluster();
+        begin(&cluster).await;
+        while cluster.leader().is_none() {
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        let leader = cluster.leader().unwrap();
+        let [lost, other] = (1..=3).map(SimNode).filter(|node| *node != leader).collect::<Vec<_>>()[..] else {
+            panic!("{leader:?} leads a group of three");
+        };
+        let (new, late) = (SimNode(4), SimNode(5));
+        cluster.crash(lost);
+        cluster.crash(late);
+        let replicas = |nodes: &[SimNode]| nodes.iter().map(|node| ReplicaId(node.0.into())).collect::<BTreeSet<_>>();
+        let (without, whole) = (replicas(&[leader, other, new]), replicas(&[leader, other, new, late]));
+        let wanted = (whole.clone(), BTreeSet::new());
+        let voters = || cluster.leader().map(|leader| cluster.handle(leader).unwrap().membership().voters);
+        let replaced = async {
+            while voters() != Some(vec![without.clone()]) {
+                assert!(!step(&cluster, &wanted).await, "not while a member is down");
+                rt::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(rt::timeout(2 * RECOVERY_MAX, replaced).await.is_ok(), "the lost voter is one still: {:?}", voters());
+        cluster.start(late).await;
+        let reached = async {
+            while !step(&cluster, &wanted).await {
+                rt::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(rt::timeout(RECOVERY_MAX, reached).await.is_ok(), "{:?}", voters());
+        assert_eq!(voters(), Some(vec![whole]));
+    });
+}
