@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::ReplicaSnapshot;
@@ -167,7 +168,8 @@ impl Group {
                 state
             }
         };
-        let after = resume.as_ref().filter(|resume| resume.of == state.applied).map(|resume| &resume.after);
+        let mixes = mutants::is_on(Bug::StateOfTwoPoints);
+        let after = resume.as_ref().filter(|resume| resume.of == state.applied || mixes).map(|resume| &resume.after);
         let part = part_of(&state, after, self.options.state_part_bytes);
         Ok(Message::FetchStateResponse(Some(part)))
     }

@@ -209,6 +209,13 @@ impl BootstrapService {
                         .iter()
                         .find(is_own)
                         .map(|own| ReplicaAssignment { replica: *own, is_founder: record.founders.contains(&own.id) }),
+                    // This node may lack all metadata yet: only a founder is answered without a read index.
+                    None if !current
+                        && !founders.iter().any(|founder| is_own(&founder))
+                        && !mutants::is_on(Bug::LocatedWithoutMetadata) =>
+                    {
+                        return BootstrapResponse::Retry;
+                    }
                     None => {
                         founders.iter().find(is_own).map(|own| ReplicaAssignment { replica: *own, is_founder: true })
                     }

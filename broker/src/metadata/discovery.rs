@@ -27,7 +27,7 @@ const FIRST_REPLICA: ReplicaId = ReplicaId(1);
 /// Timeout of one bootstrap request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two requests for the members of the metadata group.
-const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two rounds of discovery.
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -109,9 +109,21 @@ async fn send(
     Some((to, BootstrapResponse::decode(&response).ok()?))
 }
 
-/// Refreshes the addresses of the metadata group's members periodically: the leader may be a node that this one does
-/// not know, and have a snapshot for it. Never returns.
-pub(super) async fn learn_members(
+/// Takes the addresses of the metadata group's members from the responses of these nodes.
+pub(super) async fn learn_members(host: &RaftHost, own: NodeId, nodes: BTreeSet<NodeId>, peer_table: &PeerTable) {
+    let others = nodes.into_iter().filter(|node| *node != own);
+    let responses = join_all(others.map(|node| send(host, own, node, BootstrapRequest::Members))).await;
+    for (_, response) in responses.into_iter().flatten() {
+        if let BootstrapResponse::Members(members) = response
+            && !mutants::is_on(Bug::JoinerNotIntroduced)
+        {
+            peer_table.add_members(&members);
+        }
+    }
+}
+
+/// Learns the members from the seed nodes periodically, for a node that is being registered. Never returns.
+pub(super) async fn keep_learning_members(
     host: WeakHost,
     own: NodeId,
     seed_nodes: Arc<dyn SeedNodes>,
@@ -120,15 +132,7 @@ pub(super) async fn learn_members(
     loop {
         let (nodes, _) = seed_nodes.resolve().await;
         let Some(known) = host.upgrade() else { return };
-        let others = nodes.into_iter().filter(|node| *node != own);
-        let responses = join_all(others.map(|node| send(&known, own, node, BootstrapRequest::Members))).await;
-        for (_, response) in responses.into_iter().flatten() {
-            if let BootstrapResponse::Members(members) = response
-                && !mutants::is_on(Bug::JoinerNotIntroduced)
-            {
-                peer_table.add_members(&members);
-            }
-        }
+        learn_members(&known, own, nodes, &peer_table).await;
         drop(known);
         rt::sleep(MEMBERS_INTERVAL).await;
     }

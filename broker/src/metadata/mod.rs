@@ -28,6 +28,7 @@ pub(crate) mod fuzzing;
 pub mod handle;
 mod heartbeats;
 pub mod image;
+mod leader_locator;
 mod levels;
 mod liveness;
 pub(crate) mod membership_reconciler;

@@ -18,11 +18,12 @@ use uuid::Uuid;
 
 use super::balancer;
 use super::bootstrap_service::{BootstrapService, ReplicaAssignment};
-use super::discovery::{Seeds, discover, founder, learn_members};
+use super::discovery::{Seeds, discover, founder, keep_learning_members};
 use super::error::MetadataError;
 use super::handle::{MetadataHandle, random_uuid};
 use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
+use super::leader_locator;
 use super::levels::Levels;
 use super::liveness::Liveness;
 use super::membership_reconciler;
@@ -248,6 +249,7 @@ impl MetadataHandle {
         // metadata stops, and with it the node.
         let owner = metadata.group().owner();
         rt::spawn_critical("peer-addresses", owner.clone(), seeds.peer_table.clone().follow(metadata.watch()));
+        metadata.spawn_leader_locator(host, &seeds);
         let alone = alone && metadata.leads_alone().await?;
         metadata.check_cluster_id(&config)?;
         metadata.spawn_leader_tasks();
@@ -289,6 +291,13 @@ impl MetadataHandle {
         rt::spawn_critical("node-sessions", owner, sessions);
     }
 
+    /// Keeps known where the group's leader is.
+    fn spawn_leader_locator(&self, host: &RaftHost, seeds: &Seeds) {
+        let (seed_nodes, peer_table) = (seeds.seed_nodes.clone(), seeds.peer_table.clone());
+        let locator = leader_locator::run(self.downgrade(), host.downgrade(), seed_nodes, peer_table);
+        rt::spawn_critical("leader-locator", self.group().owner(), locator);
+    }
+
     /// Registers the node in the background, and learns meanwhile from the seeds where the members are.
     fn spawn_registration(&self, host: &RaftHost, registration: NodeRegistration, seeds: &Seeds) {
         let joining = self.clone().keep_registering(registration);
@@ -299,7 +308,7 @@ impl MetadataHandle {
             tokio::select! {
                 biased;
                 () = joining => {}
-                () = learn_members(weak, node, seed_nodes, peer_table) => {}
+                () = keep_learning_members(weak, node, seed_nodes, peer_table) => {}
             }
         });
     }

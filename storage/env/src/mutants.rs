@@ -114,6 +114,8 @@ bugs! {
         "A run is made real in the checkpoint before its batches are synced (rewriter).",
     ImportNotSynced "import-not-synced":
         "A snapshot is made real in the checkpoint before its runs are synced (import).",
+    GapFilledEarly "gap-filled-early":
+        "Offsets that the index lacks are fetched from other replicas before the log is applied again (repair).",
     IndexCrcNotChecked "index-crc-not-checked":
         "A line of an index file counts whatever its checksum says.",
     HwBeforeIndex "hw-before-index":
@@ -195,6 +197,10 @@ bugs! {
         "Readers of committed records are shown an end one too low (shard machine).",
     JoinerNotIntroduced "joiner-not-introduced":
         "A node that joins is told of the replicas that founded the metadata group only (seeds).",
+    LeaderNotLocated "leader-not-located":
+        "A node whose metadata does not have the group's new leader yet never learns where that is (leader locator).",
+    LocatedWithoutMetadata "located-without-metadata":
+        "A node that has no metadata yet answers that another one has no replica of it (bootstrap service).",
     WipedReplicaVotes "wiped-replica-votes":
         "A replica whose directory is gone is made anew, empty, under its old id (shards).",
 

@@ -102,6 +102,8 @@ pub struct DataDir {
     creating: tokio::sync::RwLock<()>,
     /// Entries up to here are applied again before there is a checkpoint.
     replaying: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
+    /// The last entry that each replica's log held when the directory was opened, until it is applied again.
+    applied_again: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
     /// Held while an `.idx` file is written or removed.
     index_files: tokio::sync::Mutex<()>,
     /// Dropped partitions that no segment holds any more: the next checkpoint forgets them.

@@ -54,6 +54,8 @@ impl DataDir {
         index.keep_replicas(&log.replicas());
         let replicas = join(recovered, &found);
         let replaying = replaying(&replicas, &found);
+        let last = |replica: &RecoveredReplica| Some((replica.id, replica.last_log_id?.index));
+        let applied_again = replicas.iter().filter_map(last).collect();
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
         let rewriter = Rewriter::new(options.rewrite);
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
@@ -75,6 +77,7 @@ impl DataDir {
             checkpoint_at_bytes: AtomicU64::new(0),
             creating: tokio::sync::RwLock::new(()),
             replaying: Mutex::new(replaying),
+            applied_again: Mutex::new(applied_again),
             index_files: tokio::sync::Mutex::new(()),
             forgotten: Mutex::default(),
             sources: Mutex::default(),

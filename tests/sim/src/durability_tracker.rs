@@ -24,6 +24,8 @@ pub(crate) enum CrashPoint {
     Vote,
     /// The node is just being answered by the leader of the metadata group.
     Answered,
+    /// The node is just being asked for a later part of a state.
+    StatePart,
     /// The node has just found that its log conflicts with the leader's.
     Conflict,
 }
@@ -76,6 +78,7 @@ impl DurabilityTracker {
                 *offered = (*offered).max(Some(state.applied.index));
                 (None, None)
             }
+            Message::FetchState { resume: Some(_) } => (None, Some(CrashPoint::StatePart)),
             Message::Response(_) => (None, Some(CrashPoint::Answered)),
             _ => (None, None),
         };
@@ -85,7 +88,8 @@ impl DurabilityTracker {
                 *known = Some(vote);
             }
         }
-        let victim = if point == Some(CrashPoint::Answered) { receiver } else { Some(home) };
+        let hits_receiver = matches!(point, Some(CrashPoint::Answered | CrashPoint::StatePart));
+        let victim = if hits_receiver { receiver } else { Some(home) };
         let crashes = self.armed.filter(|(armed, _)| Some(*armed) == point);
         let crashes = crashes.and_then(|(_, crash)| Some((victim?, crash)));
         if let Some((node, _)) = crashes {

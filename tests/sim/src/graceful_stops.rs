@@ -54,6 +54,8 @@ pub(crate) enum Leaver {
     WithSlowDisk,
     /// It has just been registered, and is down.
     Joining,
+    /// It loses its disk as soon as it is being unregistered, and is started again.
+    WithLostDisk,
 }
 
 /// How long a disk hangs.
@@ -95,7 +97,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     let id = broker(node);
     let mut is_down = match how {
         Leaver::Any => sim::random_below(DOWN_ONE_IN) == 0,
-        Leaver::WithSlowDisk => false,
+        Leaver::WithSlowDisk | Leaver::WithLostDisk => false,
         Leaver::Joining => true,
     };
     if is_down {
@@ -104,9 +106,18 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     if how == Leaver::WithSlowDisk {
         rt::spawn(hang_when_forgotten(world.clone(), node));
     }
+    if how == Leaver::WithLostDisk && !world.is_whole() {
+        return world.trace_fault("some shard lacks a replica: no node loses its disk while it leaves".to_owned());
+    }
     let asked =
         world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
     world.trace_fault(format!("node {} is being unregistered: {asked:?}", node.0));
+    if how == Leaver::WithLostDisk {
+        world.crash(node, Crash::Power);
+        world.wipe(node);
+        let starting = world.clone();
+        rt::spawn(async move { starting.start(node).await });
+    }
     let (begun, mut is_cancelled) = (rt::now(), false);
     while rt::now().since(begun) < REJOINED_BY {
         rt::sleep(POLL_INTERVAL).await;

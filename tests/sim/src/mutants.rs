@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use ottla_env::mutants::Bug;
 
-use crate::profile::{GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM};
+use crate::profile::{
+    DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_VOTERS_FROM, Profile,
+};
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
 
@@ -18,20 +20,33 @@ struct Ground {
     nodes: u32,
     /// At least so long are the faults.
     storm: Duration,
+    /// Only seeds of these profiles; none: any.
+    profiles: &'static [Profile],
+    /// Only seeds in which groups have members.
+    groups: bool,
 }
 
 impl Ground {
-    const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO };
+    const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], groups: false };
 
     fn of(bug: Bug) -> Self {
         match bug {
             // Nodes are stopped and unregistered.
-            Bug::RemovalNotDetected | Bug::RegisteredWhileLeaving => {
-                Self { first_seed: GRACEFUL_STOPS_FROM, ..Self::ANY }
+            Bug::RemovalNotDetected => {
+                Self { first_seed: GRACEFUL_STOPS_FROM, profiles: &[Profile::GracefulStops], ..Self::ANY }
+            }
+            // A node that is being unregistered is empty.
+            Bug::RegisteredWhileLeaving | Bug::LocatedWithoutMetadata => {
+                Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::GracefulStops], ..Self::ANY }
+            }
+            // A node's metadata is older than the node that leads the group; a replica is asked for what it dropped, while it is
+            // applied again on top of an older generation of the checkpoint.
+            Bug::LeaderNotLocated | Bug::GapFilledEarly => {
+                Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY }
             }
             // One node founds the cluster.
             Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
-                Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20) }
+                Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY }
             }
             // A founder is late; nodes are unregistered as soon as they have joined, and while their disks hang.
             Bug::LevelNeedsAllFounders | Bug::UnregisteredStartWaits | Bug::RemovalsNotAwaited => {
@@ -39,6 +54,16 @@ impl Ground {
             }
             // A follower that lags behind answers for a leader of which it does not know.
             Bug::FalseOutOfRange => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
+            // A new leader is asked for members of groups before it knows what its predecessor committed last.
+            Bug::ServeBeforeOwnTerm => Self { profiles: &[Profile::Elections], groups: true, ..Self::ANY },
+            // The newer generation of a checkpoint is damaged, so that the older one is used.
+            Bug::SegmentUnlinkedEarly => Self { profiles: &[Profile::Generations], ..Self::ANY },
+            // Only the only node of a cluster corrects a byte.
+            Bug::CorrectionNotWritten => Self { first_seed: DAMAGED_HEADS_FROM, nodes: 1, ..Self::ANY },
+            // A replica's disk is lost while another one lags; a node goes down while a state is fetched from it.
+            Bug::WipedReplicaVotes | Bug::StateOfTwoPoints => {
+                Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::Members], ..Self::ANY }
+            }
             // An isolated leader truncates, and crashes before the next entry.
             Bug::TruncatedEntriesComeBack => Self { storm: Duration::from_secs(20), ..Self::ANY },
             _ => Self::ANY,
@@ -54,6 +79,13 @@ impl Ground {
             mutant: Some(bug.name().to_owned()),
             ..plan
         }
+    }
+
+    /// True if the plan's seed does what the bug needs.
+    fn has(&self, plan: &Plan) -> bool {
+        let profile = Profile::of(plan.seed, plan.nodes);
+        (self.profiles.is_empty() || self.profiles.contains(&profile))
+            && (!self.groups || profile.extra_clients(plan.seed) == ExtraClients::Groups)
     }
 }
 
@@ -77,13 +109,13 @@ pub(crate) fn hunt(world: &WorldArguments, most: u64, only: &[String]) -> ExitCo
     for bug in Bug::ALL.iter().filter(chosen) {
         let began = Instant::now();
         let ground = Ground::of(*bug);
-        let first = ground.first_seed;
-        let plans = (first..first + most).map(|seed| ground.plan(world, *bug, seed));
+        let plans = (ground.first_seed..).map(|seed| ground.plan(world, *bug, seed)).filter(|plan| ground.has(plan));
+        let plans = (1..=most).zip(plans);
         let mut caught = None;
         in_order(
             world.jobs(),
             plans,
-            |plan| (plan.seed - first + 1, run(&plan).broken),
+            |(number, plan)| (number, run(&plan).broken),
             |(seeds, broken)| {
                 caught = broken.map(|(violation, _)| (seeds, violation.to_string()));
                 caught.is_none()

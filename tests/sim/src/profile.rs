@@ -32,11 +32,25 @@ pub(crate) enum Profile {
 pub(crate) const GRACEFUL_STOPS_FROM: u64 = 20_000;
 
 /// Smaller seeds had all been run before a cluster of one node survived a wrong byte in the head of a frame.
-const DAMAGED_HEADS_FROM: u64 = 30_000;
+pub(crate) const DAMAGED_HEADS_FROM: u64 = 30_000;
 
 /// Smaller seeds had all been run before founders could be late, and before nodes were unregistered as soon as they had joined,
 /// or on disks that hang.
 pub(crate) const LATE_FOUNDERS_FROM: u64 = 60_000;
+
+/// Smaller seeds had all been run before a replica's disk was lost while another one lagged or while its node was being
+/// unregistered, and before nodes went down while a state was fetched from them.
+pub(crate) const LOST_VOTERS_FROM: u64 = 70_000;
+
+/// True if replicas lose their disks while others lag, and nodes go down while a state is fetched from them.
+pub(crate) fn loses_voters(seed: u64, nodes: u32) -> bool {
+    nodes >= 3 && seed >= LOST_VOTERS_FROM && Profile::of(seed, nodes) == Profile::Members
+}
+
+/// True if nodes lose their disks while they are being unregistered.
+pub(crate) fn loses_leavers(seed: u64, nodes: u32) -> bool {
+    nodes >= 3 && seed >= LOST_VOTERS_FROM && Profile::of(seed, nodes) == Profile::GracefulStops
+}
 
 /// True if a founder starts when the others have made the first shards: these have one replica, so no disk may be lost.
 pub(crate) fn has_late_founder(seed: u64, nodes: u32) -> bool {

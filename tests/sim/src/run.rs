@@ -24,7 +24,9 @@ use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, levels, me
 use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
-use crate::profile::{Profile, Tuning, damages_heads, has_late_founder, unregisters_early};
+use crate::profile::{
+    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_voters, unregisters_early,
+};
 use crate::registry::{PARTITIONS, node_of};
 use crate::scenarios;
 use crate::sim_node::RunningNode;
@@ -122,13 +124,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     if began.is_err() {
         world.judge::<()>(Err(stuck(&world)));
     }
-    let events = nemesis::draw_schedule(profile, plan.nodes, plan.fault_time, damages_heads(plan.seed, plan.nodes));
-    let events = nemesis::with_task_panics(plan.seed, plan.nodes, plan.fault_time, events);
-    let events = match unregisters_early(plan.seed, plan.nodes) {
-        true => nemesis::with_early_unregistrations(plan.nodes, plan.fault_time, events),
-        false => events,
-    };
-    let events = chosen(events, plan.only.as_deref());
+    let events = draw_events(plan, profile);
     let faults = events.len();
     start_clients(plan, &world, profile, trims);
     let checker = rt::spawn(check_invariants(world.clone()));
@@ -161,6 +157,23 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     }
     world.end();
     Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
+}
+
+/// The faults of the seed's profile, and those that only some seeds have.
+fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
+    let (seed, nodes, lasts) = (plan.seed, plan.nodes, plan.fault_time);
+    let mut events = nemesis::draw_schedule(profile, nodes, lasts, damages_heads(seed, nodes));
+    events = nemesis::with_task_panics(seed, nodes, lasts, events);
+    if unregisters_early(seed, nodes) {
+        events = nemesis::with_early_unregistrations(nodes, lasts, events);
+    }
+    if loses_voters(seed, nodes) {
+        events = nemesis::with_lost_voters(lasts, events);
+    }
+    if loses_leavers(seed, nodes) {
+        events = nemesis::with_lost_leavers(nodes, lasts, events);
+    }
+    chosen(events, plan.only.as_deref())
 }
 
 fn start_world(plan: &Plan, profile: Profile, trims: bool) -> World {
@@ -327,8 +340,9 @@ fn describe(world: &World) -> String {
         let shown: Vec<_> = image.topics.iter().map(shown).collect();
         let (index, role) = (image.index, *running.metadata.group().role().borrow());
         let nodes = image.nodes.len();
+        let members = (image.shard(ShardId::METADATA), running.metadata.group().membership());
         format!(
-            "node {}: metadata {index:?} {role:?} of {nodes} nodes, open intents {:?}, {}, roles {roles:?}, failures {failures:?}",
+            "node {}: metadata {index:?} {role:?} of {nodes} nodes, {members:?}, open intents {:?}, {}, roles {roles:?}, failures {failures:?}",
             running.node.0,
             image.intents,
             shown.join(" ")

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::metadata::{Intent, IntentKey, IntentKind, NewTopic, TopicName};
+use ottla_broker::metadata::{Intent, IntentKey, IntentKind, NewTopic, ShardKind, ShardRecord, TopicName};
 use ottla_env::rt;
 use ottla_env::sim::disk::Crash;
 use ottla_env::sim::{self, SimNode};
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::corruption::{self, Corruption, Damaged};
-use crate::registry::PARTITIONS;
+use crate::registry::{PARTITIONS, node_of};
 use crate::sim_node::RunningNode;
 use crate::targeting::{Target, cut_off, resolve};
 use crate::workload::topics;
@@ -139,6 +139,36 @@ pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
     }
     rt::sleep(ELECTION_WAIT).await;
     world.network().rejoin(replica);
+}
+
+/// One follower of a shard lags behind, so that the leader and the other follower alone have what is acknowledged. That one
+/// loses its disk and comes back while the leader cannot reach it: if it voted, the lagging follower would be elected.
+pub(crate) async fn wipe_voter(world: &World) {
+    let image = world.image().unwrap_or_default();
+    let of_three = |shard: &&Arc<ShardRecord>| shard.kind != ShardKind::Metadata && shard.replicas.len() == 3;
+    let shards: Vec<_> = image.shards.values().filter(of_three).collect();
+    let Some(shard) = shards.get(usize::try_from(sim::random_below(shards.len().max(1) as u64)).unwrap_or(0)) else {
+        return;
+    };
+    let Some(leading) = world.leader_of(shard.id) else { return };
+    let Some(leader) = shard.replicas.iter().find(|replica| node_of(replica.node) == leading) else { return };
+    let mut followers = shard.replicas.iter().filter(|replica| replica.id != leader.id);
+    let (Some(lagging), Some(wiped)) = (followers.next(), followers.next()) else { return };
+    world.network().isolate(lagging.id);
+    rt::sleep(Duration::from_millis(200 + sim::random_below(600))).await;
+    if world.leader_of(shard.id) == Some(leading) && world.is_whole() {
+        let node = node_of(wiped.node);
+        world.network().isolate(leader.id);
+        world.crash(node, Crash::Power);
+        world.wipe(node);
+        let starting = world.clone();
+        rt::spawn(async move { starting.start(node).await });
+        rt::sleep(ELECTION_WAIT).await;
+        world.network().rejoin(lagging.id);
+        rt::sleep(DEPOSED_AFTER).await;
+        world.network().rejoin(leader.id);
+    }
+    world.network().rejoin(lagging.id);
 }
 
 /// Waits for the intent by which a shard that the node carries is to adopt partitions of this topic.

@@ -54,6 +54,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::RollingRestart => graceful_stops::rolling_restart(world, lasts / 8).await,
         Fault::Unregister(node) => graceful_stops::unregister(world, node, Leaver::Any).await,
         Fault::UnregisterWithSlowDisk(node) => graceful_stops::unregister(world, node, Leaver::WithSlowDisk).await,
+        Fault::UnregisterWithLostDisk(node) => graceful_stops::unregister(world, node, Leaver::WithLostDisk).await,
         Fault::UnregisterJoining => unregister_joining(world).await,
         Fault::CrashAt(point, crash) => crash_at(world, point, crash, lasts).await,
         Fault::CrashDuringTruncation(crash) => scenarios::crash_during_truncation(world, crash, lasts).await,
@@ -71,6 +72,11 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::Pause(target) => pause(world, target, lasts).await,
         Fault::ResetConnections(target) => world.network().machines.reset_connections(resolve(world, target)),
         Fault::Clock(target, wall_offset_ms) => jump_clock(world, target, wall_offset_ms),
+        Fault::WipeVoter => {
+            if wait_until_whole(world).await {
+                scenarios::wipe_voter(world).await;
+            }
+        }
         Fault::Wipe(target) => wipe(world, target, lasts).await,
         Fault::StaleMetadata(node) => scenarios::stale_metadata(world, node).await,
         Fault::Join => join(world).await,
@@ -125,6 +131,7 @@ async fn stop(world: &World, target: Target, fails_ms: Option<u64>, lasts: Durat
 async fn crash_at(world: &World, point: CrashPoint, crash: Crash, lasts: Duration) {
     world.durability().armed = Some((point, crash));
     if let Some(node) = crash_point_reached(world, lasts).await {
+        world.trace_fault(format!("node {} went down at {point:?}", node.0));
         rt::sleep(Duration::from_millis(sim::random_below(300))).await;
         world.start(node).await;
     }

@@ -16,7 +16,10 @@ use crate::durability_tracker::CrashPoint;
 use crate::targeting::Target;
 
 pub(crate) use injection::{heal, run_faults};
-pub(crate) use schedule::{draw_schedule, with_early_unregistrations, with_task_panics, wrong_clock_at_start};
+pub(crate) use schedule::{
+    draw_schedule, with_early_unregistrations, with_lost_leavers, with_lost_voters, with_task_panics,
+    wrong_clock_at_start,
+};
 
 /// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(crate) enum Fault {
     Unregister(SimNode),
     /// As [`Fault::Unregister`], while its disk hangs.
     UnregisterWithSlowDisk(SimNode),
+    /// As [`Fault::Unregister`]; the node loses its disk meanwhile.
+    UnregisterWithLostDisk(SimNode),
     /// A further node joins, is killed as soon as it is registered, unregistered, and comes back as a new one.
     UnregisterJoining,
     /// As [`Fault::CrashAt`] for a vote, and all machines lose power with it.
@@ -72,6 +77,8 @@ pub(crate) enum Fault {
     Clock(Target, i64),
     /// A disk is lost for good, and the node comes back with an empty one; not before every shard has all its replicas.
     Wipe(Target),
+    /// One follower of a shard lags behind; another one loses its disk and comes back while the leader cannot reach it.
+    WipeVoter,
     /// A critical task panics; the process is restarted later.
     Panic(Target),
     /// A further node joins.

@@ -219,3 +219,25 @@ pub(crate) fn with_early_unregistrations(nodes: u32, lasts: Duration, mut events
     events.sort_by_key(|event| event.at_ms);
     events
 }
+
+/// Adds replicas that lose their disks while others lag, and nodes that go down while a state is fetched from them.
+pub(crate) fn with_lost_voters(lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
+    let interrupted = || Fault::CrashAt(CrashPoint::StatePart, Crash::Process);
+    for fault in [Fault::WipeVoter, interrupted(), Fault::WipeVoter, interrupted()] {
+        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: end_ms, fault });
+    }
+    events.sort_by_key(|event| event.at_ms);
+    events
+}
+
+/// Adds nodes that lose their disks while they are being unregistered.
+pub(crate) fn with_lost_leavers(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
+    for _ in 0..2 {
+        let fault = Fault::UnregisterWithLostDisk(any_node(nodes));
+        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: 0, fault });
+    }
+    events.sort_by_key(|event| event.at_ms);
+    events
+}
