@@ -155,7 +155,8 @@ impl DataDir {
         let mut waited = self.applied_again.lock();
         let (Some(last), Some(log)) = (waited.get(&replica), self.log.replica(replica)) else { return false };
         // A tail that was never committed may have been truncated since.
-        let applies = self.index.recorded(replica) < log.last_log_id().map(|id| id.index.min(*last));
+        let applied = self.index.recorded(replica).max(self.checkpointed(replica).map(|id| id.index));
+        let applies = applied < log.last_log_id().map(|id| id.index.min(*last));
         if !applies {
             waited.remove(&replica);
         }

@@ -39,11 +39,8 @@ impl Ground {
             Bug::RegisteredWhileLeaving | Bug::LocatedWithoutMetadata => {
                 Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::GracefulStops], ..Self::ANY }
             }
-            // A node's metadata is older than the node that leads the group; a replica is asked for what it dropped, while it is
-            // applied again on top of an older generation of the checkpoint.
-            Bug::LeaderNotLocated | Bug::GapFilledEarly => {
-                Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY }
-            }
+            // A replica is asked for what it dropped, while it is applied again on top of an older generation of the checkpoint.
+            Bug::GapFilledEarly => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
             // One node founds the cluster.
             Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
                 Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY }
@@ -60,8 +57,9 @@ impl Ground {
             Bug::SegmentUnlinkedEarly => Self { profiles: &[Profile::Generations], ..Self::ANY },
             // Only the only node of a cluster corrects a byte.
             Bug::CorrectionNotWritten => Self { first_seed: DAMAGED_HEADS_FROM, nodes: 1, ..Self::ANY },
-            // A replica's disk is lost while another one lags; a node goes down while a state is fetched from it.
-            Bug::WipedReplicaVotes | Bug::StateOfTwoPoints => {
+            // A replica's disk is lost while another one lags; a node goes down while a state is fetched from it; a node's
+            // metadata is older than the node that leads the group.
+            Bug::WipedReplicaVotes | Bug::StateOfTwoPoints | Bug::LeaderNotLocated => {
                 Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::Members], ..Self::ANY }
             }
             // An isolated leader truncates, and crashes before the next entry.

@@ -168,7 +168,7 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
         events = nemesis::with_early_unregistrations(nodes, lasts, events);
     }
     if loses_voters(seed, nodes) {
-        events = nemesis::with_lost_voters(lasts, events);
+        events = nemesis::with_lost_voters(nodes, lasts, events);
     }
     if loses_leavers(seed, nodes) {
         events = nemesis::with_lost_leavers(nodes, lasts, events);

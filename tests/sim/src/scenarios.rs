@@ -32,6 +32,8 @@ const TOPIC_STARTED_BY: Duration = Duration::from_secs(2);
 const TOPIC_DELETED_BY: Duration = Duration::from_secs(4);
 /// How many leaders are killed, at the most, until the node with old metadata leads.
 const LEADERS_KILLED_MAX: usize = 4;
+/// How long to wait until a node that joins leads the metadata.
+const LEADS_BY: Duration = Duration::from_secs(6);
 /// How long to wait for a new leader after the old one was killed; mostly enough.
 const ELECTION_WAIT: Duration = Duration::from_millis(800);
 /// An isolated leader has been deposed by then, and does not know it.
@@ -169,6 +171,32 @@ pub(crate) async fn wipe_voter(world: &World) {
         world.network().rejoin(leader.id);
     }
     world.network().rejoin(lagging.id);
+}
+
+/// A node gets no metadata while two others join and one of them takes the leadership of its group over; that one has nothing but a
+/// snapshot of what the first one lacks, and the first one does not know where it is.
+pub(crate) async fn unknown_leader(world: &World, node: SimNode) {
+    let metadata_of = |node| world.running_node(node).map(|running| running.metadata.group().replica());
+    let Some(stale) = metadata_of(node).filter(|_| world.controller() != Some(node)) else { return };
+    world.network().isolate(stale);
+    // Of four nodes only three vote.
+    let joining = [world.add_node(), world.add_node()];
+    for node in joining {
+        let starting = world.clone();
+        rt::spawn(async move { starting.start(node).await });
+    }
+    let until = rt::now() + LEADS_BY;
+    while rt::now() < until && world.controller().is_none_or(|leader| !joining.contains(&leader)) {
+        let target = joining[usize::try_from(sim::random_below(2)).unwrap_or(0)];
+        if let (Some(target), Some(controller)) = (metadata_of(target), world.controller()) {
+            let transfer = move |running: Arc<RunningNode>| async move {
+                running.metadata.group().transfer_leadership(target).await
+            };
+            let _ = world.request(controller, transfer).await;
+        }
+        rt::sleep(Duration::from_millis(50)).await;
+    }
+    world.network().rejoin(stale);
 }
 
 /// Waits for the intent by which a shard that the node carries is to adopt partitions of this topic.

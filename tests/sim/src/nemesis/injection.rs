@@ -72,6 +72,11 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::Pause(target) => pause(world, target, lasts).await,
         Fault::ResetConnections(target) => world.network().machines.reset_connections(resolve(world, target)),
         Fault::Clock(target, wall_offset_ms) => jump_clock(world, target, wall_offset_ms),
+        Fault::UnknownLeader(node) => {
+            if world.nodes().count() + 1 < NODES_MAX {
+                scenarios::unknown_leader(world, node).await;
+            }
+        }
         Fault::WipeVoter => {
             if wait_until_whole(world).await {
                 scenarios::wipe_voter(world).await;

@@ -79,6 +79,8 @@ pub(crate) enum Fault {
     Wipe(Target),
     /// One follower of a shard lags behind; another one loses its disk and comes back while the leader cannot reach it.
     WipeVoter,
+    /// A node gets no metadata while others join, one of which then leads it.
+    UnknownLeader(SimNode),
     /// A critical task panics; the process is restarted later.
     Panic(Target),
     /// A further node joins.

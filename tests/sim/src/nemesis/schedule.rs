@@ -220,11 +220,13 @@ pub(crate) fn with_early_unregistrations(nodes: u32, lasts: Duration, mut events
     events
 }
 
-/// Adds replicas that lose their disks while others lag, and nodes that go down while a state is fetched from them.
-pub(crate) fn with_lost_voters(lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+/// Adds replicas that lose their disks while others lag, nodes that go down while a state is fetched from them, and a
+/// leader of the metadata that a node does not know.
+pub(crate) fn with_lost_voters(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
     let interrupted = || Fault::CrashAt(CrashPoint::StatePart, Crash::Process);
-    for fault in [Fault::WipeVoter, interrupted(), Fault::WipeVoter, interrupted()] {
+    let unknown_leader = Fault::UnknownLeader(any_node(nodes));
+    for fault in [Fault::WipeVoter, interrupted(), unknown_leader, Fault::WipeVoter, interrupted()] {
         events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: end_ms, fault });
     }
     events.sort_by_key(|event| event.at_ms);
