@@ -54,6 +54,8 @@ pub(crate) enum Leaver {
     WithSlowDisk,
     /// It has just been registered, and is down.
     Joining,
+    /// It is killed and started again as soon as it is forgotten, often before its replicas are removed.
+    Restarted,
     /// It loses its disk as soon as it is being unregistered, and is started again.
     WithLostDisk,
 }
@@ -80,14 +82,30 @@ pub(crate) async fn join_and_crash(world: &World) -> Option<SimNode> {
     None
 }
 
-/// The disk hangs from the moment when the node is forgotten, so that the node stops before its replicas are removed.
-async fn hang_when_forgotten(world: World, node: SimNode) {
+/// Waits until the node is forgotten; false if that takes too long.
+async fn is_forgotten(world: &World, node: SimNode) -> bool {
     let until = rt::now() + UNREGISTERED_BY;
     while rt::now() < until {
         if world.image().is_some_and(|image| !image.nodes.contains_key(&broker(node))) {
-            return world.hang_disk(node, HANGS).await;
+            return true;
         }
         rt::sleep(Duration::from_millis(1)).await;
+    }
+    false
+}
+
+/// The disk hangs from the moment when the node is forgotten, so that the node stops before its replicas are removed.
+async fn hang_when_forgotten(world: World, node: SimNode) {
+    if is_forgotten(&world, node).await {
+        world.hang_disk(node, HANGS).await;
+    }
+}
+
+/// Kills the node when it is forgotten, and starts it again.
+async fn restart_when_forgotten(world: World, node: SimNode) {
+    if is_forgotten(&world, node).await {
+        world.crash(node, Crash::Process);
+        world.start(node).await;
     }
 }
 
@@ -97,7 +115,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     let id = broker(node);
     let mut is_down = match how {
         Leaver::Any => sim::random_below(DOWN_ONE_IN) == 0,
-        Leaver::WithSlowDisk | Leaver::WithLostDisk => false,
+        Leaver::WithSlowDisk | Leaver::WithLostDisk | Leaver::Restarted => false,
         Leaver::Joining => true,
     };
     if is_down {
@@ -105,6 +123,9 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     }
     if how == Leaver::WithSlowDisk {
         rt::spawn(hang_when_forgotten(world.clone(), node));
+    }
+    if how == Leaver::Restarted {
+        rt::spawn(restart_when_forgotten(world.clone(), node));
     }
     if how == Leaver::WithLostDisk && !world.is_whole() {
         return world.trace_fault("some shard lacks a replica: no node loses its disk while it leaves".to_owned());

@@ -47,7 +47,7 @@ pub(crate) fn loses_voters(seed: u64, nodes: u32) -> bool {
     nodes >= 3 && seed >= LOST_VOTERS_FROM && Profile::of(seed, nodes) == Profile::Members
 }
 
-/// True if nodes lose their disks while they are being unregistered.
+/// True if nodes lose their disks while they are being unregistered, or are killed then.
 pub(crate) fn loses_leavers(seed: u64, nodes: u32) -> bool {
     nodes >= 3 && seed >= LOST_VOTERS_FROM && Profile::of(seed, nodes) == Profile::GracefulStops
 }

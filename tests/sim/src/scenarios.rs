@@ -32,6 +32,8 @@ const TOPIC_STARTED_BY: Duration = Duration::from_secs(2);
 const TOPIC_DELETED_BY: Duration = Duration::from_secs(4);
 /// How many leaders are killed, at the most, until the node with old metadata leads.
 const LEADERS_KILLED_MAX: usize = 4;
+/// So much is written by then that entries of the metadata are behind the purge horizon, mostly.
+const PURGED_BY: Duration = Duration::from_secs(5);
 /// How long to wait until a node that joins leads the metadata.
 const LEADS_BY: Duration = Duration::from_secs(6);
 /// How long to wait for a new leader after the old one was killed; mostly enough.
@@ -179,6 +181,8 @@ pub(crate) async fn unknown_leader(world: &World, node: SimNode) {
     let metadata_of = |node| world.running_node(node).map(|running| running.metadata.group().replica());
     let Some(stale) = metadata_of(node).filter(|_| world.controller() != Some(node)) else { return };
     world.network().isolate(stale);
+    // What it lacks is purged by then, so that the joining nodes get a snapshot and have no entries for it.
+    rt::sleep(PURGED_BY).await;
     // Of four nodes only three vote.
     let joining = [world.add_node(), world.add_node()];
     for node in joining {

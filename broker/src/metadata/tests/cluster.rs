@@ -319,6 +319,39 @@ fn a_node_that_was_replaced_while_it_was_away_learns_that_it_is_no_member_any_mo
 }
 
 #[test]
+fn a_node_stays_a_member_whatever_a_node_without_metadata_says() {
+    sim::run_twice(19, || async {
+        let mut cluster = Cluster::default();
+        let mut all = cluster.start_all().await;
+        let joined = cluster.start(NodeId(4)).await;
+        drop(rt::timeout(PATIENCE, joined.0.watch().wait_for(|image| image.nodes.len() == 4)).await.unwrap().unwrap());
+        let (_, host) = all.pop().unwrap();
+        host.shutdown().await;
+        cluster.network.detach(machine_of(NODES[2]));
+        cluster.memories.remove(&NODES[2]);
+        cluster.wiped = 1;
+        // The third node comes back without its disk, and no entry reaches the replica that it is given.
+        let given = ReplicaId(all[0].0.image().next_replica_id);
+        cluster.network.isolate(given);
+        let empty = rt::spawn(cluster.start(NODES[2]));
+        let is_given = |image: &Arc<MetadataImage>| {
+            image.shard(ShardId::METADATA).is_some_and(|shard| shard.members().any(|member| member.id == given))
+        };
+        drop(rt::timeout(PATIENCE * 4, all[0].0.watch().wait_for(is_given)).await.unwrap().unwrap());
+        // The fourth node gets no answer of the leader, and asks the seeds whether it was forgotten.
+        cluster.network.isolate(joined.0.group().replica());
+        rt::sleep(PATIENCE * 6).await;
+        assert_eq!(*joined.0.removed_from_cluster().borrow(), None);
+        cluster.network.heal();
+        let (third, host) = rt::timeout(PATIENCE * 4, empty).await.unwrap().unwrap();
+        let whole = |image: &Arc<MetadataImage>| image.shard(ShardId::METADATA).is_some_and(|shard| !shard.is_moving());
+        drop(rt::timeout(PATIENCE * 4, third.watch().wait_for(whole)).await.unwrap().unwrap());
+        all.extend([joined, (third, host)]);
+        shut_down(&all).await;
+    });
+}
+
+#[test]
 fn a_node_whose_disk_is_lost_takes_a_new_place_and_its_old_replica_is_no_member_any_more() {
     sim::run_twice(5, || async {
         let mut cluster = Cluster::default();

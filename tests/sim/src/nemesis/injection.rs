@@ -54,6 +54,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::RollingRestart => graceful_stops::rolling_restart(world, lasts / 8).await,
         Fault::Unregister(node) => graceful_stops::unregister(world, node, Leaver::Any).await,
         Fault::UnregisterWithSlowDisk(node) => graceful_stops::unregister(world, node, Leaver::WithSlowDisk).await,
+        Fault::UnregisterAndRestart(node) => graceful_stops::unregister(world, node, Leaver::Restarted).await,
         Fault::UnregisterWithLostDisk(node) => graceful_stops::unregister(world, node, Leaver::WithLostDisk).await,
         Fault::UnregisterJoining => unregister_joining(world).await,
         Fault::CrashAt(point, crash) => crash_at(world, point, crash, lasts).await,

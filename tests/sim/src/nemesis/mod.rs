@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     Unregister(SimNode),
     /// As [`Fault::Unregister`], while its disk hangs.
     UnregisterWithSlowDisk(SimNode),
+    /// As [`Fault::Unregister`]; the node is killed and started again as soon as it is forgotten.
+    UnregisterAndRestart(SimNode),
     /// As [`Fault::Unregister`]; the node loses its disk meanwhile.
     UnregisterWithLostDisk(SimNode),
     /// A further node joins, is killed as soon as it is registered, unregistered, and comes back as a new one.

@@ -233,11 +233,13 @@ pub(crate) fn with_lost_voters(nodes: u32, lasts: Duration, mut events: Vec<Even
     events
 }
 
-/// Adds nodes that lose their disks while they are being unregistered.
+/// Adds nodes that lose their disks while they are being unregistered, or are killed then.
 pub(crate) fn with_lost_leavers(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
     for _ in 0..2 {
-        let fault = Fault::UnregisterWithLostDisk(any_node(nodes));
+        let lost = Fault::UnregisterWithLostDisk(any_node(nodes));
+        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: 0, fault: lost });
+        let fault = Fault::UnregisterAndRestart(any_node(nodes));
         events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: 0, fault });
     }
     events.sort_by_key(|event| event.at_ms);
