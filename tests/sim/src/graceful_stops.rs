@@ -127,8 +127,8 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     if how == Leaver::Restarted {
         rt::spawn(restart_when_forgotten(world.clone(), node));
     }
-    if how == Leaver::WithLostDisk && !world.is_whole() {
-        return world.trace_fault("some shard lacks a replica: no node loses its disk while it leaves".to_owned());
+    if how == Leaver::WithLostDisk && !world.may_lose(node) {
+        return world.trace_fault(format!("node {} keeps its disk: some shard lacks a replica or has too few", node.0));
     }
     let asked =
         world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;

@@ -245,6 +245,13 @@ impl World {
         whole && image.shards.values().all(|record| has(record))
     }
 
+    /// True if this node's disk may be lost for good: each shard of which it has a replica has three and is whole.
+    pub(crate) fn may_lose(&self, node: SimNode) -> bool {
+        let image = self.image().unwrap_or_default();
+        let is_here = |record: &ShardRecord| record.members().any(|replica| node_of(replica.node) == node);
+        self.is_whole() && image.shards.values().all(|record| !is_here(record) || record.replicas.len() >= 3)
+    }
+
     /// Loses so many of a thousand answers to clients.
     pub(crate) fn lose_answers(&self, per_mille: u64) {
         self.0.answers_lost_per_mille.store(per_mille, Ordering::Relaxed);
