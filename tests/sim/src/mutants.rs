@@ -52,7 +52,9 @@ impl Ground {
             // A follower that lags behind answers for a leader of which it does not know.
             Bug::FalseOutOfRange => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
             // A new leader is asked for members of groups before it knows what its predecessor committed last.
-            Bug::ServeBeforeOwnTerm => Self { profiles: &[Profile::Elections], groups: true, ..Self::ANY },
+            Bug::ServeBeforeOwnTerm => {
+                Self { storm: Duration::from_secs(20), profiles: &[Profile::Elections], groups: true, ..Self::ANY }
+            }
             // The newer generation of a checkpoint is damaged, so that the older one is used.
             Bug::SegmentUnlinkedEarly => Self { profiles: &[Profile::Generations], ..Self::ANY },
             // Only the only node of a cluster corrects a byte.
