@@ -209,15 +209,13 @@ impl BootstrapService {
                         .iter()
                         .find(is_own)
                         .map(|own| ReplicaAssignment { replica: *own, is_founder: record.founders.contains(&own.id) }),
-                    // This node may lack all metadata yet: only a founder is answered without a read index.
-                    None if !current
-                        && !founders.iter().any(|founder| is_own(&founder))
-                        && !mutants::is_on(Bug::LocatedWithoutMetadata) =>
-                    {
-                        return BootstrapResponse::Retry;
-                    }
                     None => {
-                        founders.iter().find(is_own).map(|own| ReplicaAssignment { replica: *own, is_founder: true })
+                        let own = founders.iter().find(is_own);
+                        // This node may lack all metadata yet: only a founder is answered without a read index.
+                        if own.is_none() && !current && !mutants::is_on(Bug::LocatedWithoutMetadata) {
+                            return BootstrapResponse::Retry;
+                        }
+                        own.map(|own| ReplicaAssignment { replica: *own, is_founder: true })
                     }
                 };
                 BootstrapResponse::Located { founders, assignment }

@@ -4,6 +4,7 @@
 //! The other nodes that this one knows are asked, those at the seed addresses included. May not know: how a snapshot is
 //! fetched.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use ottla_env::mutants::{self, Bug};
@@ -32,7 +33,7 @@ pub(super) async fn run(
         if is_unknown && !mutants::is_on(Bug::LeaderNotLocated) {
             let mut nodes = match &seed_nodes {
                 Some(seed_nodes) => seed_nodes.resolve().await.0,
-                None => Default::default(),
+                None => BTreeSet::new(),
             };
             nodes.extend(here.image().nodes.keys());
             let Some(host) = host.upgrade() else { return };

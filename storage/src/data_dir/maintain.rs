@@ -253,14 +253,30 @@ impl DataDir {
     /// True while entries are replayed because no checkpoint was valid: a first checkpoint in the middle of the replay
     /// would bring back purges that lie after it.
     pub(super) fn is_replaying(&self) -> bool {
+        self.opened_without_checkpoint && {
+            let mut replaying = self.replaying.lock();
+            replaying.retain(|replica, last| self.is_behind(*replica, *last));
+            !replaying.is_empty()
+        }
+    }
+
+    /// True until a replica has applied again what its log held when the directory was opened. Its log starts may be
+    /// those of the checkpoint's older generation until then: of what lies below the later ones nothing need be there.
+    pub(super) fn replays(&self, replica: ReplicaId) -> bool {
         let mut replaying = self.replaying.lock();
-        replaying.retain(|replica, last| {
-            let Some(log) = self.log.replica(*replica) else { return false };
-            // A tail that was never committed may have been truncated since.
-            let end = log.last_log_id().map(|id| id.index.min(*last));
-            self.index.recorded(*replica) < end
-        });
-        !replaying.is_empty()
+        let is_behind = replaying.get(&replica).is_some_and(|last| self.is_behind(replica, *last));
+        if !is_behind {
+            replaying.remove(&replica);
+        }
+        is_behind
+    }
+
+    /// True if the replica has applied less than the entries up to `last` that its log has still.
+    fn is_behind(&self, replica: ReplicaId, last: RaftIndex) -> bool {
+        let Some(log) = self.log.replica(replica) else { return false };
+        let applied = self.index.recorded(replica).max(self.checkpointed(replica).map(|id| id.index));
+        // A tail that was never committed may have been truncated since.
+        applied < log.last_log_id().map(|id| id.index.min(last))
     }
 
     /// False while no checkpoint is valid: then none is written before everything is replayed.

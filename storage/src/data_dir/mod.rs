@@ -100,10 +100,10 @@ pub struct DataDir {
     oldest_kept: Mutex<BTreeMap<ReplicaId, LogId>>,
     /// Held for reading while a replica is created, for writing while a checkpoint collects the recovery points of all.
     creating: tokio::sync::RwLock<()>,
-    /// Entries up to here are applied again before there is a checkpoint.
-    replaying: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
+    /// No checkpoint was valid when the directory was opened: everything is applied again before there is one.
+    opened_without_checkpoint: bool,
     /// The last entry that each replica's log held when the directory was opened, until it is applied again.
-    applied_again: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
+    replaying: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
     /// Held while an `.idx` file is written or removed.
     index_files: tokio::sync::Mutex<()>,
     /// Dropped partitions that no segment holds any more: the next checkpoint forgets them.

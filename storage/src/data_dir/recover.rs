@@ -53,9 +53,9 @@ impl DataDir {
         let runs = run_files::load(&disk, path, &index, &found).await?;
         index.keep_replicas(&log.replicas());
         let replicas = join(recovered, &found);
-        let replaying = replaying(&replicas, &found);
-        let last = |replica: &RecoveredReplica| Some((replica.id, replica.last_log_id?.index));
-        let applied_again = replicas.iter().filter_map(last).collect();
+        let opened_without_checkpoint = found.checkpoint.heads().is_empty();
+        let sound = replicas.iter().filter(|replica| replica.lost.is_none());
+        let replaying = sound.filter_map(|replica| Some((replica.id, replica.last_log_id?.index))).collect();
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
         let rewriter = Rewriter::new(options.rewrite);
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
@@ -76,8 +76,8 @@ impl DataDir {
             checkpoint: tokio::sync::Mutex::new(found.checkpoint),
             checkpoint_at_bytes: AtomicU64::new(0),
             creating: tokio::sync::RwLock::new(()),
+            opened_without_checkpoint,
             replaying: Mutex::new(replaying),
-            applied_again: Mutex::new(applied_again),
             index_files: tokio::sync::Mutex::new(()),
             forgotten: Mutex::default(),
             sources: Mutex::default(),
@@ -244,15 +244,6 @@ fn remove_orphans(disk: &Arc<dyn Disk>, path: &Path, log: &Log) -> io::Result<()
         }
     }
     Ok(())
-}
-
-/// Entries that must be applied again before the first checkpoint: a purge that it would bring back lies after them.
-fn replaying(replicas: &[RecoveredReplica], found: &Found) -> BTreeMap<ReplicaId, RaftIndex> {
-    if !found.checkpoint.heads().is_empty() {
-        return BTreeMap::new();
-    }
-    let sound = replicas.iter().filter(|replica| replica.lost.is_none());
-    sound.filter_map(|replica| Some((replica.id, replica.last_log_id?.index))).collect()
 }
 
 /// Combines what the log and the checkpoint hold of each replica.

@@ -134,7 +134,7 @@ impl DataDir {
         }
         while let Some((key, offsets)) = damage.next_gap() {
             // What is applied again after a start is not missing.
-            if self.applies_again(key.replica) && !mutants::is_on(Bug::GapFilledEarly) {
+            if self.replays(key.replica) && !mutants::is_on(Bug::GapFilledEarly) {
                 continue;
             }
             match self.index.gap(key, offsets) {
@@ -147,20 +147,6 @@ impl DataDir {
             }
         }
         Ok(None)
-    }
-
-    /// True until a replica has applied again what its log held when the directory was opened. Its log starts may be
-    /// those of the checkpoint's older generation until then: of what lies below the later ones nothing need be there.
-    fn applies_again(&self, replica: ReplicaId) -> bool {
-        let mut waited = self.applied_again.lock();
-        let (Some(last), Some(log)) = (waited.get(&replica), self.log.replica(replica)) else { return false };
-        // A tail that was never committed may have been truncated since.
-        let applied = self.index.recorded(replica).max(self.checkpointed(replica).map(|id| id.index));
-        let applies = applied < log.last_log_id().map(|id| id.index.min(*last));
-        if !applies {
-            waited.remove(&replica);
-        }
-        applies
     }
 
     async fn prospect(&self, file: u64, spot: Spot) -> Prospect {

@@ -68,8 +68,7 @@ const REGISTERED_BY: Duration = Duration::from_secs(4);
 /// A node joins and is killed as soon as the others know it.
 pub(crate) async fn join_and_crash(world: &World) -> Option<SimNode> {
     let node = world.add_node();
-    let starting = world.clone();
-    rt::spawn(async move { starting.start(node).await });
+    world.start_in_background(node);
     let until = rt::now() + REGISTERED_BY;
     while rt::now() < until {
         let others: Vec<_> = world.running_nodes().into_iter().filter(|running| running.node != node).collect();
@@ -136,8 +135,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     if how == Leaver::WithLostDisk {
         world.crash(node, Crash::Power);
         world.wipe(node);
-        let starting = world.clone();
-        rt::spawn(async move { starting.start(node).await });
+        world.start_in_background(node);
     }
     let (begun, mut is_cancelled) = (rt::now(), false);
     while rt::now().since(begun) < REJOINED_BY {
@@ -146,8 +144,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
         let state = image.as_ref().and_then(|image| image.nodes.get(&id).map(|record| record.state));
         if is_down && (is_cancelled || image.is_some() && state.is_none()) {
             is_down = false;
-            let starting = world.clone();
-            rt::spawn(async move { starting.start(node).await });
+            world.start_in_background(node);
         }
         if state == Some(NodeState::Active) && !is_down {
             return;

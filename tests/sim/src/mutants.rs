@@ -35,7 +35,7 @@ impl Ground {
             Bug::RemovalNotDetected => {
                 Self { first_seed: GRACEFUL_STOPS_FROM, profiles: &[Profile::GracefulStops], ..Self::ANY }
             }
-            // A node that is being unregistered is empty.
+            // A node that is being unregistered loses its disk, or is killed when it is forgotten.
             Bug::RegisteredWhileLeaving | Bug::LocatedWithoutMetadata => {
                 Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::GracefulStops], ..Self::ANY }
             }

@@ -191,8 +191,7 @@ fn start_nodes(plan: &Plan, world: &World) {
         let offset_ns = i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
         let wall_offset_ms = i64::try_from(sim::random_below(2_000)).unwrap_or(0) - 1_000;
         sim::set_clock(node, NodeClock { offset_ns, drift_ppm, wall_offset_ms });
-        let starting = world.clone();
-        rt::spawn(async move { starting.start(node).await });
+        world.start_in_background(node);
         if late == Some(node) {
             rt::spawn(scenarios::found_late(world.clone(), node));
         }
@@ -276,8 +275,7 @@ async fn settle(world: &World) {
     }
     while world.broken().is_none() && !caught_up(world) {
         for node in world.nodes().filter(|node| !world.is_corrupted(*node)) {
-            let world = world.clone();
-            rt::spawn(async move { world.start(node).await });
+            world.start_in_background(node);
         }
         rt::sleep(Duration::from_millis(50)).await;
     }

@@ -165,8 +165,7 @@ pub(crate) async fn wipe_voter(world: &World) {
         world.network().isolate(leader.id);
         world.crash(node, Crash::Power);
         world.wipe(node);
-        let starting = world.clone();
-        rt::spawn(async move { starting.start(node).await });
+        world.start_in_background(node);
         rt::sleep(ELECTION_WAIT).await;
         world.network().rejoin(lagging.id);
         rt::sleep(DEPOSED_AFTER).await;
@@ -186,8 +185,7 @@ pub(crate) async fn unknown_leader(world: &World, node: SimNode) {
     // Of four nodes only three vote.
     let joining = [world.add_node(), world.add_node()];
     for node in joining {
-        let starting = world.clone();
-        rt::spawn(async move { starting.start(node).await });
+        world.start_in_background(node);
     }
     let until = rt::now() + LEADS_BY;
     while rt::now() < until && world.controller().is_none_or(|leader| !joining.contains(&leader)) {

@@ -13,7 +13,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::response::Response;
 use ottla_protocol::versions::ApiKey;
 
-use super::super::Replied;
+use crate::handlers::Replied;
 use crate::metadata::MetadataHandle;
 use crate::server::dispatch::{Answer, CloseReason};
 

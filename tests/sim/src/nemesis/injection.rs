@@ -103,12 +103,6 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
     }
 }
 
-/// Starts a node without waiting for it: it may need the others to start.
-fn start_in_background(world: &World, node: SimNode) {
-    let world = world.clone();
-    rt::spawn(async move { world.start(node).await });
-}
-
 async fn restart_after_crash(world: &World, target: Target, crash: Crash, lasts: Duration) {
     let node = resolve(world, target);
     world.crash(node, crash);
@@ -120,7 +114,7 @@ async fn crash_twice(world: &World, target: Target, after_ms: u64, lasts: Durati
     let node = resolve(world, target);
     world.crash(node, Crash::Process);
     rt::sleep(lasts / 8).await;
-    start_in_background(world, node);
+    world.start_in_background(node);
     rt::sleep(Duration::from_millis(after_ms)).await;
     world.crash(node, Crash::Power);
     rt::sleep(lasts / 8).await;
@@ -152,7 +146,7 @@ async fn power_loss_at_vote(world: &World) {
         world.nodes().for_each(|node| world.crash(node, Crash::Power));
     }
     for node in world.nodes() {
-        start_in_background(world, node);
+        world.start_in_background(node);
     }
 }
 
@@ -179,7 +173,7 @@ async fn power_loss(world: &World, lasts: Duration) {
     world.nodes().for_each(|node| world.crash(node, Crash::Power));
     for node in world.nodes() {
         rt::sleep(lasts / 4).await;
-        start_in_background(world, node);
+        world.start_in_background(node);
     }
 }
 
@@ -315,6 +309,6 @@ pub(crate) async fn heal(world: &World) {
                 world.crash(node, Crash::Process);
             }
         }
-        start_in_background(world, node);
+        world.start_in_background(node);
     }
 }

@@ -210,38 +210,39 @@ pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut event
     events
 }
 
-/// Adds nodes that are unregistered as soon as they have joined, and one whose disk hangs meanwhile: drawn last, too.
-pub(crate) fn with_early_unregistrations(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
-    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
-    for fault in [Fault::UnregisterJoining, Fault::UnregisterWithSlowDisk(any_node(nodes)), Fault::UnregisterJoining] {
-        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: 0, fault });
+/// Adds faults to a schedule of this length, each at any time and for so long: drawn last, so that the other faults stay
+/// what they were.
+fn with_faults(
+    mut events: Vec<Event>,
+    length: Duration,
+    lasts: Duration,
+    faults: impl IntoIterator<Item = Fault>,
+) -> Vec<Event> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    for fault in faults {
+        events.push(Event { at_ms: sim::random_below(ms(length).max(1)), lasts_ms: ms(lasts), fault });
     }
     events.sort_by_key(|event| event.at_ms);
     events
+}
+
+/// Adds nodes that are unregistered as soon as they have joined, and one whose disk hangs meanwhile.
+pub(crate) fn with_early_unregistrations(nodes: u32, lasts: Duration, events: Vec<Event>) -> Vec<Event> {
+    let faults = [Fault::UnregisterJoining, Fault::UnregisterWithSlowDisk(any_node(nodes)), Fault::UnregisterJoining];
+    with_faults(events, lasts, Duration::ZERO, faults)
 }
 
 /// Adds replicas that lose their disks while others lag, nodes that go down while a state is fetched from them, and a
 /// leader of the metadata that a node does not know.
-pub(crate) fn with_lost_voters(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
-    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
-    let interrupted = || Fault::CrashAt(CrashPoint::StatePart, Crash::Process);
+pub(crate) fn with_lost_voters(nodes: u32, lasts: Duration, events: Vec<Event>) -> Vec<Event> {
+    let interrupted = Fault::CrashAt(CrashPoint::StatePart, Crash::Process);
     let unknown_leader = Fault::UnknownLeader(any_node(nodes));
-    for fault in [Fault::WipeVoter, interrupted(), unknown_leader, Fault::WipeVoter, interrupted()] {
-        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: end_ms, fault });
-    }
-    events.sort_by_key(|event| event.at_ms);
-    events
+    let faults = [Fault::WipeVoter, interrupted, unknown_leader, Fault::WipeVoter, interrupted];
+    with_faults(events, lasts, lasts, faults)
 }
 
 /// Adds nodes that lose their disks while they are being unregistered, or are killed then.
-pub(crate) fn with_lost_leavers(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
-    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
-    for _ in 0..2 {
-        let lost = Fault::UnregisterWithLostDisk(any_node(nodes));
-        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: 0, fault: lost });
-        let fault = Fault::UnregisterAndRestart(any_node(nodes));
-        events.push(Event { at_ms: sim::random_below(end_ms), lasts_ms: 0, fault });
-    }
-    events.sort_by_key(|event| event.at_ms);
-    events
+pub(crate) fn with_lost_leavers(nodes: u32, lasts: Duration, events: Vec<Event>) -> Vec<Event> {
+    let kinds = [Fault::UnregisterWithLostDisk, Fault::UnregisterAndRestart].repeat(2);
+    with_faults(events, lasts, Duration::ZERO, kinds.into_iter().map(|kind| kind(any_node(nodes))))
 }

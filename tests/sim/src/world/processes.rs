@@ -84,6 +84,12 @@ impl World {
         }
     }
 
+    /// Starts a node without waiting for it: it may need the others to start.
+    pub(crate) fn start_in_background(&self, node: SimNode) {
+        let world = self.clone();
+        rt::spawn(async move { world.start(node).await });
+    }
+
     /// What a node finds on its disk is what it had there.
     fn judge_recovery(&self, node: SimNode, directory: &Arc<DataDir>, recovered: &[RecoveredReplica]) {
         self.0.directories.lock().push(Arc::downgrade(directory));
