@@ -252,12 +252,15 @@ impl Log {
         Ok(())
     }
 
-    /// Passes every whole frame of a segment to `sink`. `Err` if the segment cannot be read at all.
+    /// Passes every whole frame of a segment to `sink`, those of damaged commits too. `Err` if the segment cannot be read
+    /// at all.
     pub async fn scan(&self, sequence: u64, sink: &mut dyn FrameSink) -> Result<(), LogError> {
         let segment = self.segment(sequence).ok_or(LogError::Segment(sequence, "not there"))?;
         let used_bytes = segment.info().used_bytes;
         let file = SegmentFile { sequence, path: segment.path.clone(), file: segment.file.clone() };
-        Walk::new(0, 0).up_to(used_bytes).run(&[file], Vec::new(), sink).map(drop)
+        let mut walk = Walk::new(0, 0).up_to(used_bytes).run(&[file], Vec::new(), sink)?;
+        // What recovery and the writer count as used was whole once: a break in it is no torn tail.
+        walk.rest_is_damaged(used_bytes, None, sink)
     }
 
     /// The position from which recovery read the log.

@@ -40,6 +40,22 @@ pub(crate) struct FoundCommit {
     pub(crate) body: Bytes,
 }
 
+/// Reads what the device still returns; the pages that it does not return are zeros.
+pub(super) fn read_by_page(file: &dyn File, window: &mut [u8], at: u64) {
+    let mut done = 0;
+    while done < window.len() {
+        let place = at + done as u64;
+        let in_page = PAGE_BYTES - (place % PAGE_BYTES as u64) as usize;
+        let take = in_page.min(window.len() - done);
+        let target = &mut window[done..done + take];
+        if let Err(e) = file.read_at(target, place) {
+            tracing::error!(byte = place, error = %e, "a page of the log cannot be read");
+            target.fill(0);
+        }
+        done += take;
+    }
+}
+
 impl SegmentReader {
     pub(crate) fn new(file: Arc<dyn File>) -> io::Result<Self> {
         let file_bytes = file.bytes()?;
@@ -70,7 +86,7 @@ impl SegmentReader {
     fn read(&self, at: u64, length: usize) -> Bytes {
         let mut buffer = BytesMut::zeroed(length);
         if self.file.read_at(&mut buffer, at).is_err() {
-            self.read_by_page(&mut buffer, at);
+            read_by_page(&*self.file, &mut buffer, at);
         }
         buffer.freeze()
     }
@@ -83,21 +99,6 @@ impl SegmentReader {
     /// The mark of a prepared file.
     pub(crate) fn mark(&self, sequence: u64) -> Option<PreparedMark> {
         PreparedMark::decode(&self.first_page()).filter(|mark| mark.sequence == sequence)
-    }
-
-    fn read_by_page(&self, window: &mut [u8], at: u64) {
-        let mut done = 0;
-        while done < window.len() {
-            let place = at + done as u64;
-            let in_page = PAGE_BYTES - (place % PAGE_BYTES as u64) as usize;
-            let take = in_page.min(window.len() - done);
-            let target = &mut window[done..done + take];
-            if let Err(e) = self.file.read_at(target, place) {
-                tracing::error!(byte = place, error = %e, "a page of the log cannot be read");
-                target.fill(0);
-            }
-            done += take;
-        }
     }
 
     /// The segment's header.
@@ -227,7 +228,8 @@ impl SegmentReader {
         samples.iter().all(|at| is_zero(&self.read(*at, PAGE_BYTES)))
     }
 
-    fn is_zero(&mut self, from: u64, to: u64) -> bool {
+    /// True if a range holds nothing but zeros.
+    pub(crate) fn is_zero(&mut self, from: u64, to: u64) -> bool {
         let mut at = from;
         while at < to {
             let left = usize::try_from(to - at).unwrap_or(WINDOW_BYTES);

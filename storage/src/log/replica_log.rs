@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, padded, u32_le};
 use super::frame_body::{from_raw, to_raw};
 use super::queue::{Done, Queued, closed};
+use super::reader::read_by_page;
 use super::replay::greater_vote;
 use super::replica::{Replica, Slot, entry_bytes};
 use super::segments::Segment;
@@ -24,7 +25,7 @@ use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, On
 use super::{Inner, blocking};
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
-use ottla_env::disk::read_exact_at;
+use ottla_env::disk::{is_unreadable, read_exact_at};
 use ottla_env::mutants::{self, Bug};
 
 /// Batches whose verdicts share a frame, about.
@@ -578,7 +579,12 @@ fn read_entry(
     records: Records,
 ) -> io::Result<Entry> {
     let mut buf = BytesMut::zeroed(place.frame_bytes as usize);
-    read_exact_at(&*segment.file, &mut buf, u64::from(place.position.byte))?;
+    let at = u64::from(place.position.byte);
+    match read_exact_at(&*segment.file, &mut buf, at) {
+        // The frame may have all that is asked for on its other pages.
+        Err(error) if is_unreadable(&error) => read_by_page(&*segment.file, &mut buf, at),
+        read => read?,
+    }
     let decoded = frame::decode(&buf.freeze(), 0, segment.incarnation);
     let decoded = decoded.ok_or_else(|| damaged(id, "its frame is damaged"))?;
     if records == Records::Sound && !decoded.damaged_batches.is_empty() {

@@ -154,18 +154,34 @@ impl Walk {
         if previous.segment != end.segment {
             // Segments in between were unlinked: Raft needed nothing in them.
             self.found.hole(header);
-        } else if previous.byte > end.byte
-            && let Some(last) = self.segments.last().cloned()
-        {
-            let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
+        } else {
             let lost = (header.first_commit - 1).saturating_sub(self.last_commit);
-            let to = u64::from(previous.byte);
-            self.damaged(&last, &mut reader, u64::from(end.byte), to, lost, None, sink);
-            if let Some(segment) = self.segments.last_mut() {
-                segment.used_bytes = previous.byte;
-            }
+            self.rest_is_damaged(previous.byte, Some(lost), sink)?;
         }
         self.last_commit = header.first_commit - 1;
+        Ok(())
+    }
+
+    /// Takes what lies between the end of the walk in its last segment and `used_bytes` as damaged. `commits`: how many
+    /// the header of the next segment counts there; if that is unknown, zeros are none.
+    pub(crate) fn rest_is_damaged(
+        &mut self,
+        used_bytes: u32,
+        commits: Option<u64>,
+        sink: &mut dyn FrameSink,
+    ) -> Result<(), LogError> {
+        let Some(last) = self.segments.last().filter(|last| last.used_bytes < used_bytes).cloned() else {
+            return Ok(());
+        };
+        let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
+        let (from, to) = (u64::from(last.used_bytes), u64::from(used_bytes));
+        if commits.is_none() && reader.is_zero(from, to) {
+            return Ok(());
+        }
+        self.damaged(&last, &mut reader, from, to, commits.unwrap_or(u64::MAX), None, sink);
+        if let Some(segment) = self.segments.last_mut() {
+            segment.used_bytes = used_bytes;
+        }
         Ok(())
     }
 

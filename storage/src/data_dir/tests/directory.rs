@@ -367,7 +367,18 @@ fn a_damaged_batch_is_an_error_at_its_offset_and_the_rest_is_served() {
 
 #[test]
 fn damaged_records_in_the_tail_do_not_stop_a_replay() {
-    sim::run(7, || async {
+    replay_over(|disk, segment, byte| disk.flip_bit(segment, byte, 3).unwrap());
+}
+
+#[test]
+fn a_page_of_records_in_the_tail_that_cannot_be_read_does_not_stop_a_replay() {
+    replay_over(|disk, segment, byte| disk.make_unreadable(segment, byte).unwrap());
+}
+
+/// Replays entries one of whose batches is damaged before any checkpoint contained it. `damage` is given a byte whose
+/// page holds nothing else.
+fn replay_over(damage: fn(&SimDisk, &Path, u64)) {
+    sim::run(7, move || async move {
         let (sim, disk) = disk(7);
         let (directory, _) = open(&disk, options()).await;
         // One whose entries others may still read.
@@ -376,13 +387,13 @@ fn damaged_records_in_the_tail_do_not_stop_a_replay() {
             if index == 3 {
                 directory.checkpoint_now().await.unwrap();
             }
-            let batches = (0..2).map(|partition| (partition, batch(index, 2, 500))).collect();
+            let batches = (0..2).map(|partition| (partition, batch(index, 2, 8192))).collect();
             toy.write(vec![entry(1, index, batches, "")]).await;
         }
         let indexed = directory.batch_at(toy.key(0), Offset(6)).await.unwrap().unwrap();
         let segment = Path::new(DIR).join("log").join(format!("{:016}.log", indexed.position.segment));
         let disk = sim.image().crash(Crash::Process, 1);
-        disk.flip_bit(&segment, u64::from(indexed.position.byte) + 300, 3).unwrap();
+        damage(&disk, &segment, u64::from(indexed.position.byte) + 8192);
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let before = toy.model();
         for life in 0..3 {
@@ -408,10 +419,11 @@ fn damaged_records_in_the_tail_do_not_stop_a_replay() {
                 let from = Offset(from);
                 let key = toy.key(partition);
                 let request = ReadRequest { key, from, up_to: Offset(10), bytes_max: 1 << 20, at_least_one: true };
-                directory.plan_read(request).await.unwrap().read().await
+                directory.plan_read(request).await?.read().await
             };
             assert!(!read(0, 0).await.unwrap().is_empty());
-            assert!(matches!(read(0, 6).await, Err(ReadError::Damaged { offset: Offset(6), .. })));
+            let of_damaged = read(0, 6).await;
+            assert!(matches!(of_damaged, Err(ReadError::Damaged { offset: Offset(6), .. })), "{life}: {of_damaged:?}");
             assert!(!read(0, 8).await.unwrap().is_empty());
             assert!(!read(1, 6).await.unwrap().is_empty());
             toy.write(vec![entry(1, 6 + life, Vec::new(), "")]).await;
