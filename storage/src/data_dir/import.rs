@@ -248,20 +248,29 @@ impl Import {
     }
 
     /// Installs the snapshot. After an error either nothing has changed, or the directory has failed.
-    pub async fn commit(self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
+    pub async fn commit(mut self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
         let (directory, replica) = (Arc::clone(&self.directory), self.replica);
+        let expired = std::mem::take(&mut self.expired);
         let runs = self.into_runs().await?;
         // Its own entries are not needed any more; those of other replicas may wait for it to free space.
         directory.replaying.lock().remove(&replica);
         while directory.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
         }
-        directory.make_real(replica, runs, snapshot).await
+        directory.make_real(replica, runs, expired, snapshot).await
     }
 }
 
 impl DataDir {
-    async fn make_real(&self, replica: ReplicaId, runs: Vec<Run>, snapshot: &ReplicaSnapshot) -> io::Result<()> {
+    /// `expired`: what lies below these offsets is in no run. They are in the transaction, as a start after it would
+    /// find gaps there, and have other replicas fill them.
+    async fn make_real(
+        &self,
+        replica: ReplicaId,
+        runs: Vec<Run>,
+        expired: BTreeMap<PartitionId, Offset>,
+        snapshot: &ReplicaSnapshot,
+    ) -> io::Result<()> {
         let gone = || io::Error::new(io::ErrorKind::NotFound, format!("replica {replica} is not here"));
         let log = self.log.replica(replica).ok_or_else(gone)?;
         let opened = self.open_indexes(&runs).await.map_err(io::Error::other)?;
@@ -292,6 +301,10 @@ impl DataDir {
             value: value.clone(),
         };
         operations.extend(snapshot.keys.iter().map(put));
+        operations.extend(expired.into_iter().filter_map(|(partition, offset)| {
+            let key = ExtentKey { partition, replica };
+            (offset > self.index.log_start(key)).then_some(Operation::LogStart(key, offset))
+        }));
         // Written to both generations: an older one without it would find a gap where its entries were.
         self.transact(&mut checkpoint, operations, true).await?;
         self.transact(&mut checkpoint, Vec::new(), true).await?;

@@ -117,6 +117,27 @@ fn a_snapshot_that_goes_on_after_the_disk_was_full_has_no_gap() {
     });
 }
 
+/// Found by the simulation (seed 70147): the log start came with the next checkpoint only, and a start between the two
+/// took what lies below it for a gap, which it had other replicas fill.
+#[test]
+fn a_start_right_after_an_import_misses_nothing_below_the_log_start() {
+    sim::run(35, || async {
+        let (directory, toy) = source(35, entries()).await;
+        directory.checkpoint_now().await.unwrap();
+        let snapshot = directory.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+        let trimmed = Offset(toy.model().partitions[&1].1);
+        assert!(trimmed > Offset(0), "partition 1 is trimmed");
+        let sim = SimDisk::new(36, SimDiskOptions::default());
+        let (target, _) = open(&(Arc::new(sim.clone()) as Arc<dyn Disk>), options()).await;
+        let key = Toy::create(&target, TARGET).await.key(1);
+        take(&directory, &target, &snapshot).await;
+        let crashed = sim.image().crash(Crash::Power, 37);
+        let (target, _) = open(&(Arc::new(crashed) as Arc<dyn Disk>), options()).await;
+        let request = ReadRequest { key, from: Offset(0), up_to: trimmed, bytes_max: 4_000, at_least_one: true };
+        assert_eq!(target.export(request).await.unwrap().log_start, trimmed);
+    });
+}
+
 /// All that the replica had counts as expired then, and would be skipped.
 #[test]
 fn a_replica_that_has_left_tells_nobody_that_its_batches_have_expired() {
