@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ottla_env::mutants::Bug;
 
 use crate::profile::{
-    DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_VOTERS_FROM, Profile,
+    DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
+    Profile,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -36,9 +37,17 @@ impl Ground {
                 Self { first_seed: GRACEFUL_STOPS_FROM, profiles: &[Profile::GracefulStops], ..Self::ANY }
             }
             // A node that is being unregistered loses its disk, or is killed when it is forgotten.
-            Bug::RegisteredWhileLeaving | Bug::LocatedWithoutMetadata => {
+            Bug::RegisteredWhileLeaving => {
                 Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::GracefulStops], ..Self::ANY }
             }
+            // A node is asked whether another one was removed when it has lost its disk.
+            Bug::LocatedWithoutMetadata => Self {
+                first_seed: LOST_SEED_NODES_FROM,
+                nodes: 3,
+                storm: Duration::from_secs(24),
+                profiles: &[Profile::Members],
+                ..Self::ANY
+            },
             // A replica is asked for what it dropped, while it is applied again on top of an older generation of the checkpoint.
             Bug::GapFilledEarly => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
             // One node founds the cluster.

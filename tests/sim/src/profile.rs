@@ -47,6 +47,14 @@ pub(crate) fn loses_voters(seed: u64, nodes: u32) -> bool {
     nodes >= 3 && seed >= LOST_VOTERS_FROM && Profile::of(seed, nodes) == Profile::Members
 }
 
+/// Smaller seeds had all been run before a seed node lost its disk while another node asked it whether it was removed.
+pub(crate) const LOST_SEED_NODES_FROM: u64 = 80_000;
+
+/// True if a seed node loses its disk while a node that gets no metadata asks the seed nodes whether it was removed.
+pub(crate) fn loses_seed_node(seed: u64, nodes: u32) -> bool {
+    nodes == 3 && seed >= LOST_SEED_NODES_FROM && Profile::of(seed, nodes) == Profile::Members
+}
+
 /// True if nodes lose their disks while they are being unregistered, or are killed then.
 pub(crate) fn loses_leavers(seed: u64, nodes: u32) -> bool {
     nodes >= 3 && seed >= LOST_VOTERS_FROM && Profile::of(seed, nodes) == Profile::GracefulStops

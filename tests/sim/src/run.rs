@@ -25,7 +25,7 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_voters, unregisters_early,
+    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters, unregisters_early,
 };
 use crate::registry::{PARTITIONS, node_of};
 use crate::scenarios;
@@ -169,6 +169,9 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
     }
     if loses_voters(seed, nodes) {
         events = nemesis::with_lost_voters(nodes, lasts, events);
+    }
+    if loses_seed_node(seed, nodes) {
+        events = nemesis::with_lost_seed_node(events);
     }
     if loses_leavers(seed, nodes) {
         events = nemesis::with_lost_leavers(nodes, lasts, events);

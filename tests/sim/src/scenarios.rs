@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::metadata::{Intent, IntentKey, IntentKind, NewTopic, ShardKind, ShardRecord, TopicName};
+use ottla_broker::metadata::{Intent, IntentKey, IntentKind, NewTopic, ShardId, ShardKind, ShardRecord, TopicName};
 use ottla_env::rt;
 use ottla_env::sim::disk::Crash;
 use ottla_env::sim::{self, SimNode};
@@ -36,6 +36,12 @@ const LEADERS_KILLED_MAX: usize = 4;
 const PURGED_BY: Duration = Duration::from_secs(5);
 /// How long to wait until a node that joins leads the metadata.
 const LEADS_BY: Duration = Duration::from_secs(6);
+/// How long to wait until a node has joined and every shard has all its replicas.
+const JOINED_BY: Duration = Duration::from_secs(5);
+/// A node has been told its replica of the metadata by then.
+const LOCATED_AFTER: Duration = Duration::from_secs(1);
+/// A node that gets no metadata has asked the seed nodes whether it was removed by then.
+const ASKED_BY: Duration = Duration::from_secs(16);
 /// How long to wait for a new leader after the old one was killed; mostly enough.
 const ELECTION_WAIT: Duration = Duration::from_millis(800);
 /// An isolated leader has been deposed by then, and does not know it.
@@ -199,6 +205,47 @@ pub(crate) async fn unknown_leader(world: &World, node: SimNode) {
         rt::sleep(Duration::from_millis(50)).await;
     }
     world.network().rejoin(stale);
+}
+
+/// A seed node has lost its disk and gets no metadata when another node, which gets none either, asks it whether that one
+/// was removed.
+pub(crate) async fn lost_seed_node(world: &World) {
+    let joining = world.add_node();
+    world.start(joining).await;
+    let joined_by = rt::now() + JOINED_BY;
+    while !world.is_whole() {
+        if rt::now() >= joined_by {
+            return world.trace_fault("some shard lacks a replica: no disk is lost".to_owned());
+        }
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    let replica_of = |node| {
+        let image = world.image()?;
+        let replica = image.shard(ShardId::METADATA)?.replicas.iter().find(|replica| node_of(replica.node) == node)?;
+        Some(replica.id)
+    };
+    let Some(asking) = world.running_node(joining).map(|running| running.metadata.group().replica()) else { return };
+    let seed_nodes = world.nodes().filter(|node| *node != joining && world.controller() != Some(*node));
+    let Some(seed_node) = seed_nodes.last() else { return };
+    let (asked_by, lost) = (rt::now() + ASKED_BY, replica_of(seed_node));
+    // Its connections are closed with it, so that nothing keeps its node id.
+    world.crash(seed_node, Crash::Process);
+    world.wipe(seed_node);
+    world.start_in_background(seed_node);
+    // The others may need the asking node's vote to let the seed node in again, and to tell it its replica.
+    let blank = loop {
+        match replica_of(seed_node).filter(|replica| Some(*replica) != lost) {
+            Some(blank) => break blank,
+            None if rt::now() >= asked_by => return,
+            None => rt::sleep(Duration::from_micros(50)).await,
+        }
+    };
+    world.network().isolate(blank);
+    rt::sleep(LOCATED_AFTER).await;
+    world.network().isolate(asking);
+    rt::sleep(asked_by.since(rt::now())).await;
+    world.network().rejoin(blank);
+    world.network().rejoin(asking);
 }
 
 /// Waits for the intent by which a shard that the node carries is to adopt partitions of this topic.

@@ -34,7 +34,7 @@ const RELOCATION_BYTES: u64 = 32 << 10;
 /// Of records; each node's default differs. No run lasts so long: records that expire did so by a wrong clock.
 const RECORDS_RETENTION_MS: i64 = 7 * 86_400_000;
 /// So small that the state of a shard has many parts.
-const STATE_PART_BYTES: usize = 2 << 10;
+const STATE_PART_BYTES: usize = 256;
 const PATH: &str = "/data";
 /// The listener for clients.
 pub(crate) const LISTENER: &str = "PLAINTEXT";

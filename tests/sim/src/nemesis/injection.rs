@@ -78,6 +78,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
                 scenarios::unknown_leader(world, node).await;
             }
         }
+        Fault::LostSeedNode => scenarios::lost_seed_node(world).await,
         Fault::WipeVoter => {
             if wait_until_whole(world).await {
                 scenarios::wipe_voter(world).await;

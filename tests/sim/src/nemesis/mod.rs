@@ -17,8 +17,8 @@ use crate::targeting::Target;
 
 pub(crate) use injection::{heal, run_faults};
 pub(crate) use schedule::{
-    draw_schedule, with_early_unregistrations, with_lost_leavers, with_lost_voters, with_task_panics,
-    wrong_clock_at_start,
+    draw_schedule, with_early_unregistrations, with_lost_leavers, with_lost_seed_node, with_lost_voters,
+    with_task_panics, wrong_clock_at_start,
 };
 
 /// The kinds of faults.
@@ -81,6 +81,8 @@ pub(crate) enum Fault {
     Wipe(Target),
     /// One follower of a shard lags behind; another one loses its disk and comes back while the leader cannot reach it.
     WipeVoter,
+    /// A node gets no metadata, and asks the seed nodes whether it was removed; one of them has lost its disk.
+    LostSeedNode,
     /// A node gets no metadata while others join, one of which then leads it.
     UnknownLeader(SimNode),
     /// A critical task panics; the process is restarted later.

@@ -13,6 +13,8 @@ use crate::durability_tracker::CrashPoint;
 use crate::profile::Profile;
 use crate::targeting::Target;
 
+/// A node has asked the seed nodes whether it was removed by then: it does so every ten seconds.
+const SEED_NODE_LOST_FOR_MS: u64 = 22_000;
 /// Tasks panic in one of so many seeds.
 const PANICS_EVERY: u64 = 5;
 
@@ -239,6 +241,14 @@ pub(crate) fn with_lost_voters(nodes: u32, lasts: Duration, events: Vec<Event>) 
     let unknown_leader = Fault::UnknownLeader(any_node(nodes));
     let faults = [Fault::WipeVoter, interrupted, unknown_leader, Fault::WipeVoter, interrupted];
     with_faults(events, lasts, lasts, faults)
+}
+
+/// Adds a seed node that loses its disk while another node asks it whether it was removed. That takes long, so no other
+/// fault happens before it is over.
+pub(crate) fn with_lost_seed_node(mut events: Vec<Event>) -> Vec<Event> {
+    events.retain(|event| event.at_ms > SEED_NODE_LOST_FOR_MS);
+    events.insert(0, Event { at_ms: 300, lasts_ms: SEED_NODE_LOST_FOR_MS, fault: Fault::LostSeedNode });
+    events
 }
 
 /// Adds nodes that lose their disks while they are being unregistered, or are killed then.
