@@ -65,7 +65,9 @@ impl Ground {
                 Self { storm: Duration::from_secs(20), profiles: &[Profile::Elections], groups: true, ..Self::ANY }
             }
             // The newer generation of a checkpoint is damaged, so that the older one is used.
-            Bug::SegmentUnlinkedEarly => Self { profiles: &[Profile::Generations], ..Self::ANY },
+            Bug::SegmentUnlinkedEarly | Bug::RewrittenUnlinkedEarly => {
+                Self { profiles: &[Profile::Generations], ..Self::ANY }
+            }
             // Only the only node of a cluster corrects a byte.
             Bug::CorrectionNotWritten => Self { first_seed: DAMAGED_HEADS_FROM, nodes: 1, ..Self::ANY },
             // A replica's disk is lost while another one lags; a node goes down while a state is fetched from it; a node's
