@@ -262,8 +262,8 @@ impl Import {
 }
 
 impl DataDir {
-    /// `expired`: what lies below these offsets is in no run. They are in the transaction, as a start after it would
-    /// find gaps there, and have other replicas fill them.
+    /// `expired`: what lies below these offsets is in no run. They are log starts of the same transaction, as a start
+    /// after it would find gaps there, and have other replicas fill them.
     async fn make_real(
         &self,
         replica: ReplicaId,
@@ -290,7 +290,10 @@ impl DataDir {
             membership: snapshot.membership.clone(),
             checksum: snapshot.checksum,
         };
-        // A checkpoint has the recovery points of all replicas or of none.
+        for (partition, offset) in expired {
+            self.index.raise_log_start(ExtentKey { partition, replica }, offset);
+        }
+        // A checkpoint has the recovery points of all replicas or of none, and the log starts that were raised.
         let mut operations = self.operations(&checkpoint, Vec::new()).await;
         operations.push(Operation::NextRun(self.runs.next_id()));
         operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
@@ -301,10 +304,6 @@ impl DataDir {
             value: value.clone(),
         };
         operations.extend(snapshot.keys.iter().map(put));
-        operations.extend(expired.into_iter().filter_map(|(partition, offset)| {
-            let key = ExtentKey { partition, replica };
-            (offset > self.index.log_start(key)).then_some(Operation::LogStart(key, offset))
-        }));
         // Written to both generations: an older one without it would find a gap where its entries were.
         self.transact(&mut checkpoint, operations, true).await?;
         self.transact(&mut checkpoint, Vec::new(), true).await?;
