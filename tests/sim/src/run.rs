@@ -171,7 +171,7 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
         events = nemesis::with_lost_voters(nodes, lasts, events);
     }
     if loses_seed_node(seed, nodes) {
-        events = nemesis::with_lost_seed_node(events);
+        events = nemesis::with_lost_seed_node(lasts, events);
     }
     if loses_leavers(seed, nodes) {
         events = nemesis::with_lost_leavers(nodes, lasts, events);

@@ -36,8 +36,6 @@ const LEADERS_KILLED_MAX: usize = 4;
 const PURGED_BY: Duration = Duration::from_secs(5);
 /// How long to wait until a node that joins leads the metadata.
 const LEADS_BY: Duration = Duration::from_secs(6);
-/// How long to wait until a node has joined and every shard has all its replicas.
-const JOINED_BY: Duration = Duration::from_secs(5);
 /// A node has been told its replica of the metadata by then.
 const LOCATED_AFTER: Duration = Duration::from_secs(1);
 /// A node that gets no metadata has asked the seed nodes whether it was removed by then.
@@ -209,23 +207,16 @@ pub(crate) async fn unknown_leader(world: &World, node: SimNode) {
 
 /// A seed node has lost its disk and gets no metadata when another node, which gets none either, asks it whether that one
 /// was removed.
-pub(crate) async fn lost_seed_node(world: &World) {
-    let joining = world.add_node();
-    world.start(joining).await;
-    let joined_by = rt::now() + JOINED_BY;
-    while !world.is_whole() {
-        if rt::now() >= joined_by {
-            return world.trace_fault("some shard lacks a replica: no disk is lost".to_owned());
-        }
-        rt::sleep(Duration::from_millis(10)).await;
-    }
+pub(crate) async fn lost_seed_node(world: &World, asking_node: SimNode) {
     let replica_of = |node| {
         let image = world.image()?;
         let replica = image.shard(ShardId::METADATA)?.replicas.iter().find(|replica| node_of(replica.node) == node)?;
         Some(replica.id)
     };
-    let Some(asking) = world.running_node(joining).map(|running| running.metadata.group().replica()) else { return };
-    let seed_nodes = world.nodes().filter(|node| *node != joining && world.controller() != Some(*node));
+    let Some(asking) = world.running_node(asking_node).map(|running| running.metadata.group().replica()) else {
+        return;
+    };
+    let seed_nodes = world.nodes().filter(|node| *node != asking_node && world.controller() != Some(*node));
     let Some(seed_node) = seed_nodes.last() else { return };
     let (asked_by, lost) = (rt::now() + ASKED_BY, replica_of(seed_node));
     // Its connections are closed with it, so that nothing keeps its node id.

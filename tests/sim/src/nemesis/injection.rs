@@ -78,7 +78,13 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
                 scenarios::unknown_leader(world, node).await;
             }
         }
-        Fault::LostSeedNode => scenarios::lost_seed_node(world).await,
+        Fault::LostSeedNode => {
+            if let Some(node) = join(world).await
+                && wait_until_whole(world).await
+            {
+                scenarios::lost_seed_node(world, node).await;
+            }
+        }
         Fault::WipeVoter => {
             if wait_until_whole(world).await {
                 scenarios::wipe_voter(world).await;
@@ -86,7 +92,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         }
         Fault::Wipe(target) => wipe(world, target, lasts).await,
         Fault::StaleMetadata(node) => scenarios::stale_metadata(world, node).await,
-        Fault::Join => join(world).await,
+        Fault::Join => drop(join(world).await),
         Fault::BadNetwork { loss_per_mille, repeat_per_mille, delay_max_ms } => {
             let links = Conditions {
                 delay_max: Duration::from_millis(delay_max_ms),
@@ -227,11 +233,13 @@ async fn wipe(world: &World, target: Target, lasts: Duration) {
     world.start(node).await;
 }
 
-async fn join(world: &World) {
-    if world.nodes().count() < NODES_MAX {
-        let node = world.add_node();
-        world.start(node).await;
+async fn join(world: &World) -> Option<SimNode> {
+    if world.nodes().count() >= NODES_MAX {
+        return None;
     }
+    let node = world.add_node();
+    world.start(node).await;
+    Some(node)
 }
 
 async fn unregister_joining(world: &World) {
