@@ -2,6 +2,7 @@
 //!
 //! May not know: clients, laws, schedules.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ottla_broker::metadata::{NodeState, Nodes};
@@ -14,6 +15,8 @@ use crate::world::World;
 
 /// How long a node has to give up its replicas; then the unregistration is cancelled.
 const UNREGISTERED_BY: Duration = Duration::from_secs(6);
+/// The same for a node that is down: the others wait twice for what it might say, before it is forgotten.
+const JOINER_FORGOTTEN_BY: Duration = Duration::from_secs(12);
 /// The node is active again by then.
 const REJOINED_BY: Duration = Duration::from_secs(30);
 /// How often its state is polled.
@@ -65,7 +68,10 @@ const HANGS: Duration = Duration::from_millis(400);
 /// A node that joins is registered by then.
 const REGISTERED_BY: Duration = Duration::from_secs(4);
 
-/// A node joins and is killed as soon as the others know it.
+/// A node that joins gets its replica of the metadata by then, and has not applied much: it asks for it every 100 ms.
+const JOINER_HAS_REPLICA_MS: Range<u64> = 100..160;
+
+/// A node joins and is killed as soon as the others know it, or a little later.
 pub(crate) async fn join_and_crash(world: &World) -> Option<SimNode> {
     let node = world.add_node();
     world.start_in_background(node);
@@ -73,6 +79,10 @@ pub(crate) async fn join_and_crash(world: &World) -> Option<SimNode> {
     while rt::now() < until {
         let others: Vec<_> = world.running_nodes().into_iter().filter(|running| running.node != node).collect();
         if others.iter().any(|running| running.metadata.image().nodes.contains_key(&broker(node))) {
+            if sim::random_below(2) == 0 {
+                let Range { start, end } = JOINER_HAS_REPLICA_MS;
+                rt::sleep(Duration::from_millis(start + sim::random_below(end - start))).await;
+            }
             world.crash(node, Crash::Power);
             return Some(node);
         }
@@ -129,14 +139,22 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     if how == Leaver::WithLostDisk && !world.may_lose(node) {
         return world.trace_fault(format!("node {} keeps its disk: some shard lacks a replica or has too few", node.0));
     }
-    let asked =
-        world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
+    let ask =
+        || world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await });
+    let mut asked = ask().await;
+    let asked_until = rt::now() + REGISTERED_BY;
+    // A node that joins is forgotten only once, at this moment.
+    while how == Leaver::Joining && !matches!(asked, Some(Ok(_))) && rt::now() < asked_until {
+        rt::sleep(POLL_INTERVAL).await;
+        asked = ask().await;
+    }
     world.trace_fault(format!("node {} is being unregistered: {asked:?}", node.0));
     if how == Leaver::WithLostDisk {
         world.crash(node, Crash::Power);
         world.wipe(node);
         world.start_in_background(node);
     }
+    let cancelled_after = if how == Leaver::Joining { JOINER_FORGOTTEN_BY } else { UNREGISTERED_BY };
     let (begun, mut is_cancelled) = (rt::now(), false);
     while rt::now().since(begun) < REJOINED_BY {
         rt::sleep(POLL_INTERVAL).await;
@@ -149,7 +167,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
         if state == Some(NodeState::Active) && !is_down {
             return;
         }
-        if rt::now().since(begun) >= UNREGISTERED_BY && !is_cancelled {
+        if rt::now().since(begun) >= cancelled_after && !is_cancelled {
             let nodes = Nodes::One(id);
             let stays = world
                 .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, false).await });

@@ -287,8 +287,9 @@ impl World {
         self.0.trace.lock().add(sim::elapsed(), partition, line);
     }
 
-    /// Adds a fault, start or stop of a node to the trace.
+    /// Adds a fault, start or stop of a node to the trace, and to the log (`RUST_LOG=ottla_sim=info`).
     pub(crate) fn trace_fault(&self, line: String) {
+        tracing::info!(at_s = sim::elapsed().as_secs_f64(), "{line}");
         sim::trace(line.as_bytes());
         self.0.trace.lock().add_fault(sim::elapsed(), line);
     }
