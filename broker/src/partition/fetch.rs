@@ -20,6 +20,9 @@ impl Partition {
         let (mut offsets, mut epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
         let leads = self.shard.leading().is_some();
         if !leads && spec.offset > offsets.high_watermark {
+            if mutants::is_on(Bug::FollowerOutOfRange) {
+                return Err(PartitionError::OffsetOutOfRange);
+            }
             // Other replicas may have more: neither out of range nor a divergence.
             return Err(PartitionError::OffsetNotAvailable);
         }

@@ -5,6 +5,7 @@
 //! May not know: shards, which node leads. The clock is an argument.
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::batch::{self, BatchHeader, BatchLimits};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
@@ -109,10 +110,16 @@ fn topic_codec(topic: &TopicConfig) -> Option<(Codec, Option<i32>)> {
 /// Recompresses if `compression.type` differs from the producer's codec.
 fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, opened: &Records) -> Result<Bytes, AppendError> {
     let Some((codec, level)) = topic_codec(topic) else { return Ok(data) };
-    if header.attributes.codec() == Some(codec) {
+    let is_kept = mutants::is_on(Bug::CompressedStaysCompressed) && header.attributes.codec() != Some(Codec::None);
+    if header.attributes.codec() == Some(codec) || is_kept {
         return Ok(data);
     }
-    Ok(records::rewrite(header, &data, opened.bytes(), codec, level)?)
+    let recoded = records::rewrite(header, &data, opened.bytes(), codec, level)?;
+    if mutants::is_on(Bug::RecompressedCrcKept) {
+        let (before, after) = (batch::CRC_FROM - size_of::<u32>(), batch::CRC_FROM);
+        return Ok([&recoded[..before], &data[before..after], &recoded[after..]].concat().into());
+    }
+    Ok(recoded)
 }
 
 fn stamp(data: &Bytes, now_ms: i64) -> Result<Bytes, AppendError> {

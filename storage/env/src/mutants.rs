@@ -207,6 +207,16 @@ bugs! {
     SnapshotWithoutProducers "snapshot-without-producers":
         "A replica that takes a snapshot knows none of its producers (shard machine).",
 
+    // What clients send and read.
+    RecompressedCrcKept "recompressed-crc-kept":
+        "A batch that is recompressed keeps the checksum that its producer wrote (validate).",
+    CompressedStaysCompressed "compressed-stays-compressed":
+        "A batch that is compressed already is stored with its producer's codec, not its topic's (validate).",
+    NearestInAnyRack "nearest-in-any-rack":
+        "A consumer is sent to a replica in any rack (replica selector).",
+    FollowerOutOfRange "follower-out-of-range":
+        "A follower answers that what it has not applied yet is out of range (fetch).",
+
     // Connections.
     AnswersSwapped "answers-swapped":
         "The second answer of a connection leaves before the first (connection).",

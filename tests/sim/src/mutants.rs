@@ -9,7 +9,7 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    Profile,
+    Profile, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -23,12 +23,12 @@ struct Ground {
     storm: Duration,
     /// Only seeds of these profiles; none: any.
     profiles: &'static [Profile],
-    /// Only seeds in which groups have members.
-    groups: bool,
+    /// Only seeds that have these clients.
+    clients: Option<ExtraClients>,
 }
 
 impl Ground {
-    const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], groups: false };
+    const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], clients: None };
 
     fn of(bug: Bug) -> Self {
         match bug {
@@ -49,7 +49,15 @@ impl Ground {
                 ..Self::ANY
             },
             // A replica is asked for what it dropped, while it is applied again on top of an older generation of the checkpoint.
-            Bug::GapFilledEarly => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
+            Bug::GapFilledEarly => {
+                Self { nodes: 5, storm: Duration::from_secs(30), profiles: &[Profile::Generations], ..Self::ANY }
+            }
+            // Nodes are in racks, and producers compress.
+            Bug::RecompressedCrcKept | Bug::CompressedStaysCompressed => Self { first_seed: WIDENED_FROM, ..Self::ANY },
+            // Consumers read from followers.
+            Bug::NearestInAnyRack | Bug::FollowerOutOfRange => {
+                Self { first_seed: WIDENED_FROM, nodes: 3, clients: Some(ExtraClients::Readers), ..Self::ANY }
+            }
             // One node founds the cluster.
             Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
                 Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY }
@@ -69,9 +77,12 @@ impl Ground {
             // A follower that lags behind answers for a leader of which it does not know.
             Bug::FalseOutOfRange => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
             // A new leader is asked for members of groups before it knows what its predecessor committed last.
-            Bug::ServeBeforeOwnTerm => {
-                Self { storm: Duration::from_secs(20), profiles: &[Profile::Elections], groups: true, ..Self::ANY }
-            }
+            Bug::ServeBeforeOwnTerm => Self {
+                storm: Duration::from_secs(20),
+                profiles: &[Profile::Elections],
+                clients: Some(ExtraClients::Groups),
+                ..Self::ANY
+            },
             // The newer generation of a checkpoint is damaged, so that the older one is used.
             Bug::SegmentUnlinkedEarly | Bug::RewrittenUnlinkedEarly => {
                 Self { profiles: &[Profile::Generations], ..Self::ANY }
@@ -104,7 +115,7 @@ impl Ground {
     fn has(&self, plan: &Plan) -> bool {
         let profile = Profile::of(plan.seed, plan.nodes);
         (self.profiles.is_empty() || self.profiles.contains(&profile))
-            && (!self.groups || profile.extra_clients(plan.seed) == ExtraClients::Groups)
+            && self.clients.is_none_or(|clients| profile.extra_clients(plan.seed) == clients)
     }
 }
 

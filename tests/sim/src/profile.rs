@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use ottla_broker::config::CompressionType;
 use ottla_env::sim;
 
 /// The kind of faults that a seed concentrates on.
@@ -54,6 +55,9 @@ pub(crate) const LOST_SEED_NODES_FROM: u64 = 80_000;
 pub(crate) fn loses_seed_node(seed: u64, nodes: u32) -> bool {
     nodes == 3 && seed >= LOST_SEED_NODES_FROM && Profile::of(seed, nodes) == Profile::Members
 }
+
+/// Smaller seeds had all been run before nodes had racks and producers compressed their batches.
+pub(crate) const WIDENED_FROM: u64 = 90_000;
 
 /// True if nodes lose their disks while they are being unregistered, or are killed then.
 pub(crate) fn loses_leavers(seed: u64, nodes: u32) -> bool {
@@ -133,6 +137,12 @@ pub(crate) struct Tuning {
     pub(crate) reclaim_interval: Duration,
     /// A member that lacks more than this gets a snapshot.
     pub(crate) purge_horizon_bytes: u64,
+    /// Nodes are in racks, and consumers read from the replica in theirs.
+    pub(crate) has_racks: bool,
+    /// Producers compress their batches.
+    pub(crate) compresses: bool,
+    /// How topics store batches.
+    pub(crate) compression_type: CompressionType,
 }
 
 impl Tuning {
@@ -156,6 +166,13 @@ impl Tuning {
         // Either so little that a few seconds of absence need a snapshot, or so much that entries are read from disks.
         let entries = profile == Profile::Corruption && sim::random_below(2) == 0;
         let purge_horizon_bytes = if entries { 4 << 20 } else { 256 << 10 };
+        let is_widened = seed >= WIDENED_FROM;
+        let compression_type = match is_widened.then(|| sim::random_below(5)) {
+            Some(0) => CompressionType::Zstd,
+            Some(1) => CompressionType::Lz4,
+            Some(2) => CompressionType::Uncompressed,
+            _ => CompressionType::Producer,
+        };
         Self {
             segment_bytes,
             cache_bytes,
@@ -163,6 +180,9 @@ impl Tuning {
             segment_batches_max,
             reclaim_interval,
             purge_horizon_bytes,
+            has_racks: is_widened,
+            compresses: is_widened,
+            compression_type,
         }
     }
 }

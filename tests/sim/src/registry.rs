@@ -10,6 +10,14 @@ pub(crate) const PARTITIONS: i32 = 6;
 /// Partitions of `__consumer_offsets`.
 pub(crate) const OFFSETS_PARTITIONS: i32 = 2;
 
+/// Racks of a cluster whose nodes have any.
+pub(crate) const RACKS: u32 = 3;
+
+/// The rack of a node.
+pub(crate) fn rack(node: SimNode) -> String {
+    format!("rack-{}", node.0 % RACKS)
+}
+
 /// The broker id of a node.
 pub(crate) fn broker(node: SimNode) -> NodeId {
     NodeId(i32::try_from(node.0).unwrap_or(i32::MAX))

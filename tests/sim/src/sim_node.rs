@@ -26,7 +26,7 @@ use ottla_storage::rewrite::RewriteOptions;
 use parking_lot::Mutex;
 
 use crate::profile::Tuning;
-use crate::registry::{OFFSETS_PARTITIONS, broker};
+use crate::registry::{OFFSETS_PARTITIONS, broker, rack};
 
 /// An entry that is still needed after so much more was written is relocated: seen by a node that is isolated for a
 /// second.
@@ -105,6 +105,7 @@ fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     config.listeners =
         vec![Listener { name, endpoint: Endpoint { host, port }, protocol: SecurityProtocol::Plaintext }];
     config.cluster_seeds = seeds;
+    config.rack = tuning.has_racks.then(|| rack(node));
     config.admin_listener = None;
     // Small, so that a run has many segments.
     config.log.segment_bytes = u64::from(tuning.segment_bytes);
@@ -125,6 +126,7 @@ fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     config.topics.defaults = Arc::new(TopicConfig {
         retention_ms: Some(RECORDS_RETENTION_MS + i64::from(node.0)),
         message_timestamp_after_max_ms: i64::MAX,
+        compression_type: tuning.compression_type,
         ..TopicConfig::default()
     });
     config

@@ -3,6 +3,7 @@
 //! Only the leader selects, only a replica that is in sync, and only for offsets that exist: the leader alone may
 //! answer that an offset is out of range. May not know: what is read.
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::FetchPartitionResponse;
 use ottla_protocol::ids::Offset;
@@ -19,7 +20,10 @@ pub(super) fn nearest_replica(
 ) -> Option<FetchPartitionResponse> {
     partition.leader_epoch()?;
     let (image, own) = (ctx.metadata.image(), ctx.partitions.node());
-    let in_zone = |node| image.nodes.get(&node).is_some_and(|record| record.rack.as_deref() == Some(rack));
+    let in_zone = |node| {
+        let in_rack = image.nodes.get(&node).is_some_and(|record| record.rack.as_deref() == Some(rack));
+        in_rack || (node != own && mutants::is_on(Bug::NearestInAnyRack))
+    };
     if in_zone(own) {
         return None;
     }

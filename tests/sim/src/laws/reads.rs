@@ -1,6 +1,8 @@
 //! Answers of a leader are current: ListOffsets "latest" is never below what was acknowledged before the request
 //! (design section 5: read index, no leases).
 
+use ottla_protocol::compression::Codec;
+
 use super::Violation;
 
 const LAW: &str = "a leader's answers are current";
@@ -60,6 +62,24 @@ pub(crate) fn listed(index: i32, after_all: bool, told: i64, deleted: i64) -> Re
         return Err(Violation::new(LAW, index, what));
     }
     Ok(())
+}
+
+/// A leader sends a consumer to a replica in the consumer's rack.
+pub(crate) fn nearest(index: i32, leader: u32, node: u32, asked: &str, rack: &str) -> Result<(), Violation> {
+    if asked == rack {
+        return Ok(());
+    }
+    let what = format!("node {leader} sends a consumer in {asked} to node {node}, which is in {rack}");
+    Err(Violation::new("a consumer reads in its own rack", index, what))
+}
+
+/// A batch is stored with the codec of its topic, if the topic has one.
+pub(crate) fn codec(index: i32, wanted: Option<Codec>, found: Option<Codec>) -> Result<(), Violation> {
+    if wanted.is_none() || wanted == found {
+        return Ok(());
+    }
+    let what = format!("a batch is stored with {found:?}, and compression.type is {wanted:?}");
+    Err(Violation::new("a topic's batches have its compression.type", index, what))
 }
 
 /// An unknown offset is -1.

@@ -36,15 +36,15 @@ struct Producer {
     window: VecDeque<Waiting>,
 }
 
-fn batch(producer: i64, epoch: i16, sequence: i32, values: &[u64]) -> Bytes {
-    let mut builder = BatchBuilder::new(Codec::None).with_producer(producer, epoch, sequence);
+fn batch(codec: Codec, producer: i64, epoch: i16, sequence: i32, values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(codec).with_producer(producer, epoch, sequence);
     for value in values {
         let value = &value.to_be_bytes();
         builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(value), headers: &[] });
     }
     match builder.build() {
         Ok(bytes) => bytes,
-        Err(error) => panic!("a batch without compression: {error}"),
+        Err(error) => panic!("a batch of the workload: {error}"),
     }
 }
 
@@ -96,7 +96,7 @@ impl Producer {
     }
 
     fn encode(&self, waiting: &Waiting) -> Bytes {
-        batch(self.producer_id(), self.epoch, waiting.sequence, &waiting.values)
+        batch(self.world.codec(), self.producer_id(), self.epoch, waiting.sequence, &waiting.values)
     }
 
     /// Sends all batches without waiting for answers: they are enqueued in order.
@@ -167,7 +167,7 @@ impl Producer {
             }
         }
         // Not recorded as sent: a consumer that reads it has read what no producer may have appended.
-        let zombie = batch(self.producer_id(), old_epoch, old_sequence, &self.new_values(1));
+        let zombie = batch(self.world.codec(), self.producer_id(), old_epoch, old_sequence, &self.new_values(1));
         let node = target(&self.world, self.index);
         if let Some(Ok(_)) = self.send(node, vec![zombie]).await.and_then(|mut answers| answers.pop()) {
             self.world.judge::<()>(Err(fencing::accepted(self.index, old_epoch, self.epoch)));

@@ -77,6 +77,9 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
                 Violation::new("what is read can be read", index, format!("from {from}, node {}: {what}", node.0))
             });
             let Some(values) = world.judge(values) else { return };
+            for view in split_batches(bytes).filter_map(Result::ok) {
+                world.judge(reads::codec(index, world.topic_codec(), view.header.attributes.codec()));
+            }
             let Some(first) = values.first().map(|(offset, _)| *offset) else { return };
             world.judge(reads::begins_at(index, from, first));
             for (offset, value) in values {

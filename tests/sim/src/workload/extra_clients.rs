@@ -2,8 +2,9 @@
 //!
 //! May not know: what they do.
 
-use super::{expiring_commits, members, pipeline, sessions};
+use super::{expiring_commits, members, pipeline, rack_reader, sessions};
 use crate::profile::ExtraClients;
+use crate::registry::RACKS;
 use crate::world::World;
 
 const MEMBERS_PER_GROUP: u64 = 3;
@@ -24,6 +25,9 @@ pub(crate) fn start(world: &World, clients: ExtraClients) {
         ExtraClients::Readers => {
             for node in world.nodes() {
                 world.run_client("session", None, sessions::reader(world.clone(), node));
+            }
+            for number in 0..if world.has_racks() { RACKS } else { 0 } {
+                world.run_client("reader in a rack", None, rack_reader::reader(world.clone(), number));
             }
         }
         ExtraClients::Producers => {

@@ -65,7 +65,7 @@ pub(crate) async fn plain(world: World, id: u64) {
         let values = producer.new_values(index, 1);
         let acks = if sim::random_below(2) == 0 { 1 } else { -1 };
         let version = any_version();
-        let request = producer.request(version, index, acks, batch(None, &values));
+        let request = producer.request(version, index, acks, batch(producer.world.codec(), None, &values));
         let node = target(&producer.world, index);
         let answer = producer.client.call(node, version, &request).await;
         if let Some(answer) = answer.as_ref().and_then(told).filter(|answer| answer.error_code == 0) {
@@ -76,8 +76,8 @@ pub(crate) async fn plain(world: World, id: u64) {
 }
 
 /// A batch of these values; with this producer id and base sequence, or without.
-fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
-    let mut builder = BatchBuilder::new(Codec::None);
+fn batch(codec: Codec, producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(codec);
     if let Some((id, sequence)) = producer {
         builder = builder.with_producer(id, 0, sequence);
     }
@@ -87,7 +87,7 @@ fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
     }
     match builder.build() {
         Ok(bytes) => bytes,
-        Err(error) => panic!("a batch without compression: {error}"),
+        Err(error) => panic!("a batch of the workload: {error}"),
     }
 }
 
@@ -166,7 +166,12 @@ impl Producer {
         let node = target(&self.world, index);
         let version = any_version();
         let encoded = |waiting: &Waiting| {
-            self.request(version, index, -1, batch(Some((producer, waiting.sequence)), &waiting.values))
+            self.request(
+                version,
+                index,
+                -1,
+                batch(self.world.codec(), Some((producer, waiting.sequence)), &waiting.values),
+            )
         };
         let requests: Vec<_> = window.iter().take(5).map(encoded).collect();
         let gap_max = Duration::from_millis([0, 2, 12][usize::try_from(sim::random_below(3)).unwrap_or(0)]);
@@ -207,7 +212,12 @@ impl Producer {
     async fn again(&mut self, producer: i64, index: i32, last: Waiting) {
         for _ in 0..5 {
             let version = any_version();
-            let request = self.request(version, index, -1, batch(Some((producer, last.sequence)), &last.values));
+            let request = self.request(
+                version,
+                index,
+                -1,
+                batch(self.world.codec(), Some((producer, last.sequence)), &last.values),
+            );
             let node = target(&self.world, index);
             let answer = self.client.call(node, version, &request).await;
             let Some(answer) = answer.as_ref().and_then(told) else { continue };

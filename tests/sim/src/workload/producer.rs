@@ -13,8 +13,8 @@ use super::{NAME, pause, target, value_of};
 use crate::laws::i5_once;
 use crate::world::World;
 
-fn batch((id, sequence): (i64, i32), values: &[u64]) -> Bytes {
-    let mut builder = BatchBuilder::new(Codec::None).with_producer(id, 0, sequence);
+fn batch(codec: Codec, (id, sequence): (i64, i32), values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(codec).with_producer(id, 0, sequence);
     // Some are large, so that segments fill up and checkpoints have work.
     let padding = if sim::random_below(8) == 0 { vec![b'x'; 8_000] } else { Vec::new() };
     let timestamp = rt::wall_clock_ms();
@@ -23,7 +23,7 @@ fn batch((id, sequence): (i64, i32), values: &[u64]) -> Bytes {
     }
     match builder.build() {
         Ok(bytes) => bytes,
-        Err(error) => panic!("a batch without compression: {error}"),
+        Err(error) => panic!("a batch of the workload: {error}"),
     }
 }
 
@@ -60,7 +60,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
             world.sends(index, &waiting);
         }
         let node = target(&world, index);
-        let data = batch((producer, sequence), &waiting);
+        let data = batch(world.codec(), (producer, sequence), &waiting);
         match send(&world, node, index, id, data).await {
             Some(Ok(appended)) => {
                 world.trace(

@@ -9,16 +9,15 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use ottla_env::sim::{self, SimNode};
 
-use super::{NAME, consumer, pause};
-use crate::laws::{Violation, i12_range, reads};
-use crate::oracle::Learned;
+use super::fetched::{self, Got};
+use super::{NAME, pause};
+use crate::laws::reads;
 use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
 
 /// From this version on requests name topics by id.
 const BY_ID: i16 = 13;
-const OUT_OF_RANGE: i16 = 1;
 /// An answer of so many bytes may leave partitions out.
 const MUCH_BYTES: usize = 200_000;
 
@@ -156,35 +155,18 @@ impl Reader {
 
     fn take(&mut self, told: &PartitionData) {
         let (index, from) = (told.partition_index, self.at(told.partition_index));
-        if told.error_code == OUT_OF_RANGE {
-            let (deleted, end) = {
-                let mut oracle = self.world.oracle();
-                let known = oracle.partition(index);
-                (known.deleted, known.end())
-            };
-            if from >= deleted {
-                self.world.judge::<()>(Err(i12_range::refused(index, from, end)));
+        match fetched::judge(&self.world, self.node, from, told) {
+            Got::Nothing => {}
+            Got::Deleted(upto) => {
+                self.at.insert(index, upto);
+                self.process = self.world.history().process();
             }
-            self.at.insert(index, deleted);
-            self.process = self.world.history().process();
-            return;
+            Got::Records(values) => {
+                self.world.history().polled(self.process, index, &values);
+                let next = values.last().map_or(from, |(offset, _)| offset + 1);
+                self.at.insert(index, next);
+                self.world.trace(Some(index), format!("node {} gave {from}..{next} to a session", self.node.0));
+            }
         }
-        let Some(records) = told.records.as_ref().filter(|_| told.error_code == 0) else { return };
-        let values = consumer::values_in(records).map_err(|what| {
-            Violation::new("what is read can be read", index, format!("from {from}, node {}: {what}", self.node.0))
-        });
-        let Some(values) = self.world.judge(values) else { return };
-        let Some((first, _)) = values.first().copied() else { return };
-        self.world.judge(reads::begins_at(index, from, first));
-        let fresh: Vec<_> = values.iter().filter(|(offset, _)| *offset >= from).copied().collect();
-        self.world.history().polled(self.process, index, &fresh);
-        let mut next = from;
-        for (offset, value) in values {
-            let verdict = self.world.oracle().learn(index, offset, value, Learned::Read);
-            self.world.judge(verdict);
-            next = next.max(offset + 1);
-        }
-        self.at.insert(index, next);
-        self.world.trace(Some(index), format!("node {} gave {from}..{next} to a session", self.node.0));
     }
 }

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use ottla_broker::config::CompressionType;
 use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
 use ottla_env::rt;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_env::sim::{self, SimNode};
+use ottla_protocol::compression::Codec;
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{GroupHandle, SimNetwork};
 use ottla_storage::data_dir::DataDir;
@@ -153,6 +155,31 @@ impl World {
     /// How often the node's disk was corrupted.
     fn corruptions(&self, node: SimNode) -> u64 {
         self.0.corrupted.lock().get(&node).copied().unwrap_or(0)
+    }
+
+    /// True if nodes are in racks.
+    pub(crate) fn has_racks(&self) -> bool {
+        self.0.tuning.has_racks
+    }
+
+    /// The codec of a producer's next batch.
+    pub(crate) fn codec(&self) -> Codec {
+        if !self.0.tuning.compresses {
+            return Codec::None;
+        }
+        Codec::ALL[usize::try_from(sim::random_below(Codec::ALL.len() as u64)).unwrap_or(0)]
+    }
+
+    /// The codec with which topics store batches; `None`: the producer's.
+    pub(crate) fn topic_codec(&self) -> Option<Codec> {
+        match self.0.tuning.compression_type {
+            CompressionType::Producer => None,
+            CompressionType::Uncompressed => Some(Codec::None),
+            CompressionType::Gzip => Some(Codec::Gzip),
+            CompressionType::Snappy => Some(Codec::Snappy),
+            CompressionType::Lz4 => Some(Codec::Lz4),
+            CompressionType::Zstd => Some(Codec::Zstd),
+        }
     }
 
     /// The number of nodes that the cluster was started with.
