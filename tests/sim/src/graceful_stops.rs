@@ -176,4 +176,8 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
             world.trace_fault(format!("node {}: its unregistration is cancelled: {asked:?}", node.0));
         }
     }
+    // Without it the others may have no quorum, and a start that waits for one would never end.
+    if is_down {
+        world.start_in_background(node);
+    }
 }

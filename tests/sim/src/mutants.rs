@@ -50,7 +50,9 @@ impl Ground {
             },
             // A replica is asked for what it dropped, while it is applied again on top of an older generation of the checkpoint.
             Bug::GapFilledEarly => {
-                Self { nodes: 5, storm: Duration::from_secs(30), profiles: &[Profile::Generations], ..Self::ANY }
+                let (first_seed, storm) = (WIDENED_FROM, Duration::from_secs(30));
+                let clients = Some(ExtraClients::Readers);
+                Self { first_seed, nodes: 3, storm, profiles: &[Profile::Generations], clients }
             }
             // Nodes are in racks, and producers compress.
             Bug::RecompressedCrcKept | Bug::CompressedStaysCompressed => Self { first_seed: WIDENED_FROM, ..Self::ANY },

@@ -4,7 +4,7 @@
 //! The whole list is sent when it changes and every two seconds; of two nodes that claim a shard the later term counts.
 //! Elections cost the metadata group nothing that way. May not know: partitions, and what clients are answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +31,23 @@ const SILENCE_MAX: Duration = Duration::from_secs(7);
 // Two lost updates do not make a leader unknown.
 const _: () = assert!(SILENCE_MAX.as_millis() >= 3 * INTERVAL.as_millis() + ACK_TIMEOUT.as_millis());
 
+/// Sessions of a node that are remembered as ended: a message is late by seconds, and a process lives longer.
+const ENDED_SESSIONS_MAX: usize = 8;
+
 /// The last update of a node.
 struct Received {
     update: LeadershipUpdate,
     at: rt::Instant,
+    /// Sessions that this one has replaced, the oldest first: sessions are random numbers, and none comes back.
+    ended: VecDeque<u64>,
+}
+
+impl Received {
+    /// True if the update was sent before the last one: in its session, or in one that has ended.
+    fn is_late(&self, update: &LeadershipUpdate) -> bool {
+        let is_older = self.update.session == update.session && self.update.number >= update.number;
+        is_older || self.ended.contains(&update.session)
+    }
 }
 
 /// The shards that other nodes lead, from their last updates.
@@ -46,20 +59,23 @@ impl RemoteLeaders {
     pub(in crate::shard) fn update(&self, update: LeadershipUpdate) -> bool {
         let mut received = self.0.lock();
         let at = rt::now();
-        match received.get_mut(&update.node) {
-            Some(known) if known.update.session == update.session => {
-                if known.update.number >= update.number {
-                    return false;
-                }
-                let is_news = known.update.led != update.led;
-                *known = Received { update, at };
-                is_news
-            }
-            _ => {
-                received.insert(update.node, Received { update, at });
-                true
+        let Some(known) = received.get_mut(&update.node) else {
+            received.insert(update.node, Received { update, at, ended: VecDeque::new() });
+            return true;
+        };
+        if known.is_late(&update) {
+            return false;
+        }
+        let is_same_session = known.update.session == update.session;
+        if !is_same_session {
+            known.ended.push_back(known.update.session);
+            if known.ended.len() > ENDED_SESSIONS_MAX {
+                known.ended.pop_front();
             }
         }
+        let is_news = !is_same_session || known.update.led != update.led;
+        (known.update, known.at) = (update, at);
+        is_news
     }
 
     /// The wall clocks of the nodes that have sent an update lately, each carried forward to now.
@@ -182,6 +198,8 @@ mod tests {
             assert!(remote_leaders.update(update(2, 6, 3, &[(8, 1)])));
             assert_eq!(remote_leaders.leader_of(ShardId(7)), Some((NodeId(1), in_term(3))));
             assert!(remote_leaders.update(update(2, 7, 1, &[])), "another session counts anew");
+            assert_eq!(remote_leaders.leader_of(ShardId(8)), None);
+            assert!(!remote_leaders.update(update(2, 6, 4, &[(8, 1)])), "a late update of a process that has ended");
             assert_eq!(remote_leaders.leader_of(ShardId(8)), None);
             rt::sleep(SILENCE_MAX).await;
             assert_eq!(remote_leaders.leader_of(ShardId(7)), None);
