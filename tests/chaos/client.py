@@ -1,14 +1,13 @@
-"""The workload's clients, librdkafka both: idempotent producers, and a member of a consumer group that commits what it has read.
+"""The clients of a run, one process each, all of them librdkafka.
 
-Usage, by run.py: client.py producers BOOTSTRAP TOPIC CLIENT MESSAGE_TIMEOUT_MS PARTITIONS...
-                  client.py consumer BOOTSTRAP TOPIC CLIENT GROUP STRATEGY
-A producer per word of PARTITIONS ("3" or "0,1,2"). Writes a journal to stdout, a JSON object a line, times in ns of the machine's
-monotonic clock; `history.py` says what the lines mean. Ends when its standard input does.
-May not know: faults, the verdict.
+Usage, by workload.py: client.py producers BOOTSTRAP TOPIC CLIENT MESSAGE_TIMEOUT_MS PARTITIONS...    idempotent; one for each word, "3" or "0,1,2"
+                       client.py member BOOTSTRAP TOPIC CLIENT GROUP NUMBER STRATEGY                  reads in a group and commits
+                       client.py reader BOOTSTRAP TOPIC CLIENT PARTITIONS                             assigns itself partitions, reads from the start
+                       client.py keepers BOOTSTRAP TOPIC CLIENT PARTITIONS GROUP,NUMBER...            commit and fetch offsets (`keeper.py`)
+                       client.py admin BOOTSTRAP TOPIC CLIENT                                         changes topics (`topic_admin.py`)
+Ends when its standard input does. May not know: faults, the verdict.
 """
 
-import json
-import os
 import random
 import sys
 import threading
@@ -16,42 +15,13 @@ import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-# A silent peer is given up after this; librdkafka's own minute would hide how fast the cluster is.
-PATIENT_MS = 3000
-COMMON = {
-    "socket.timeout.ms": PATIENT_MS,
-    "socket.connection.setup.timeout.ms": 1000,
-    "reconnect.backoff.ms": 50,
-    "reconnect.backoff.max.ms": 500,
-    "topic.metadata.refresh.interval.ms": 2000,
-    "topic.metadata.refresh.fast.interval.ms": 100,
-    "log_level": 2,
-}
+from journal import CLIENTS_A_PROCESS, COMMON, PATIENT_MS, commit, end_with_input, ended, offsets_in, payload, say, value_of
+from keeper import Keeper
+from topic_admin import TopicAdmin
+
 BURST_RECORDS_MAX = 40
 PAUSE_SECONDS_MAX = 0.15
 POLL_RECORDS_MAX = 200
-CLIENTS_A_PROCESS = 64
-# A number that no producer sends: the value is damaged.
-DAMAGED = 1 << 52
-
-ended = threading.Event()
-
-
-def say(what, **more):
-    os.write(1, (json.dumps({"do": what, "t": time.monotonic_ns(), **more}) + "\n").encode())
-
-
-def payload(value):
-    """The record of a value: its number, and bytes that follow from it."""
-    return b"%d:" % value + bytes((value + i) % 251 for i in range(value * 31 % 300))
-
-
-def value_of(record):
-    """The number of a record; one that no producer sends if a byte of it is wrong."""
-    number, _, _ = record.partition(b":")
-    if number.isdigit() and payload(int(number)) == record:
-        return int(number)
-    return DAMAGED + sum(record)
 
 
 class Bursts(threading.Thread):
@@ -108,11 +78,41 @@ class Bursts(threading.Thread):
         say("sent", client=self.client, results=results)
 
 
+def consumed(one, client):
+    """(partition, offset, value) of what a consumer gets in the next moment; errors go to the journal."""
+    records = []
+    for message in one.consume(POLL_RECORDS_MAX, 0.2):
+        error, place = message.error(), (message.partition(), message.offset())
+        if error is not None:
+            say("error", client=client, code=error.name(), why=str(error), partition=place[0], offset=place[1])
+        else:
+            records.append((*place, value_of(message.value())))
+    return records
+
+
+class Reader:
+    """A consumer without a group's help: it assigns itself its partitions and reads them from their start. Nothing is reset or committed."""
+
+    def __init__(self, bootstrap, topic, client, partitions):
+        self.client = client
+        settings = {"group.id": f"{topic}-reader-{client}", "enable.auto.commit": False, "auto.offset.reset": "error", "fetch.wait.max.ms": 100}
+        self.one = Consumer({**COMMON, "bootstrap.servers": bootstrap, **settings})
+        say("assign", client=client, partitions=partitions)
+        self.one.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+
+    def run(self):
+        while not ended.is_set():
+            begun = time.monotonic_ns()
+            if records := consumed(self.one, self.client):
+                say("poll", client=self.client, begun=begun, records=records, rebalanced=[])
+        self.one.close()
+
+
 class Member:
     """A member of a group. Where a partition that it gets begins is what the group has committed, else 0; nothing is ever reset."""
 
-    def __init__(self, bootstrap, topic, client, group, strategy):
-        self.topic, self.client = topic, client
+    def __init__(self, bootstrap, topic, client, group, number, strategy):
+        self.topic, self.client, self.group = topic, client, number
         self.cooperative = strategy == "cooperative-sticky"
         self.owned, self.moved, self.next, self.uncommitted = set(), set(), {}, set()
         self.one = Consumer(
@@ -128,7 +128,7 @@ class Member:
                 "fetch.wait.max.ms": 100,
             }
         )
-        say("subscribe", client=client)
+        say("subscribe", client=client, group=number)
         self.one.subscribe([topic], on_assign=self.assigned, on_revoke=self.revoked, on_lost=self.lost)
 
     def assigned(self, one, given):
@@ -139,15 +139,14 @@ class Member:
         begun = time.monotonic_ns()
         while True:
             try:
-                found = one.committed(given, timeout=PATIENT_MS / 1000)
+                offsets = offsets_in(one.committed(given, timeout=PATIENT_MS / 1000))
             except KafkaException:
-                found = []
-            if found and not any(tp.error for tp in found):
+                offsets = None
+            if offsets is not None:
                 break
             if ended.wait(0.1):
                 return
-        offsets = [(tp.partition, None if tp.offset < 0 else tp.offset) for tp in found]
-        say("fetched", client=self.client, begun=begun, offsets=offsets)
+        say("fetched", client=self.client, group=self.group, begun=begun, offsets=offsets)
         starts = [TopicPartition(self.topic, partition, offset or 0) for partition, offset in offsets]
         if self.cooperative:
             one.incremental_assign(starts)
@@ -171,29 +170,14 @@ class Member:
 
     def commit(self, partitions):
         offsets = [(p, self.next[p]) for p in sorted(partitions & self.uncommitted)]
-        if not offsets:
-            return
-        say("commit", client=self.client, offsets=offsets)
-        try:
-            told = self.one.commit(offsets=[TopicPartition(self.topic, p, o) for p, o in offsets], asynchronous=False)
-            done = [tp.partition for tp in told if tp.error is None]
-            errors = {tp.error.name() for tp in told if tp.error is not None}
-        except KafkaException as failure:
-            done, errors = [], {failure.args[0].name()}
-        self.uncommitted -= set(done)
-        say("committed", client=self.client, partitions=done, errors=sorted(errors))
+        if offsets:
+            self.uncommitted -= set(commit(self.one, self.topic, self.client, self.group, offsets))
 
     def poll(self):
         begun = time.monotonic_ns()
-        records = []
-        for message in self.one.consume(POLL_RECORDS_MAX, 0.2):
-            error = message.error()
-            partition, offset = message.partition(), message.offset()
-            if error is not None:
-                say("error", client=self.client, code=error.name(), why=str(error), partition=partition, offset=offset)
-                continue
-            records.append((partition, offset, value_of(message.value())))
-            # What was read before a rebalance took its partition is not the member's to commit.
+        records = consumed(self.one, self.client)
+        # What was read before a rebalance took its partition is not the member's to commit.
+        for partition, offset, _ in records:
             if partition in self.owned:
                 self.next[partition] = offset + 1
                 self.uncommitted.add(partition)
@@ -210,24 +194,29 @@ class Member:
         self.one.close()
 
 
-def end_with_input():
-    sys.stdin.read()
-    ended.set()
+def numbers(words):
+    return [int(word) for word in words.split(",")]
 
 
 def main():
-    threading.Thread(target=end_with_input, daemon=True).start()
+    end_with_input()
     kind, bootstrap, topic, process, *rest = sys.argv[1:]
-    # Producers of one process are clients of their own.
     client = int(process) * CLIENTS_A_PROCESS
-    if kind == "consumer":
-        Member(bootstrap, topic, client, *rest).run()
-        return
-    timeout_ms, *sets = rest
-    threads = [
-        Bursts(bootstrap, topic, client + number, int(timeout_ms), [int(p) for p in partitions.split(",")])
-        for number, partitions in enumerate(sets)
-    ]
+    match kind:
+        case "member":
+            Member(bootstrap, topic, client, rest[0], int(rest[1]), rest[2]).run()
+            return
+        case "reader":
+            Reader(bootstrap, topic, client, numbers(rest[0])).run()
+            return
+        case "admin":
+            TopicAdmin(bootstrap, topic, client).run()
+            return
+        case "producers":
+            threads = [Bursts(bootstrap, topic, client + n, int(rest[0]), numbers(own)) for n, own in enumerate(rest[1:])]
+        case "keepers":
+            groups = [word.rsplit(",", 1) for word in rest[1:]]
+            threads = [Keeper(bootstrap, topic, client + n, group, int(number), numbers(rest[0])) for n, (group, number) in enumerate(groups)]
     for thread in threads:
         thread.start()
     for thread in threads:

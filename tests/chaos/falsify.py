@@ -1,18 +1,27 @@
 #!/usr/bin/env python3
 """Makes a run that was kept into one that is not valid, to see what the judge and the page say then.
 
-Usage: tests/chaos/falsify.py DIRECTORY NEW_DIRECTORY [JUDGE]. Takes one acknowledged record out of everything that was read, as if the
-broker had lost it: polls and reads go on with the record behind it. NEW_DIRECTORY gets the journal, the history, the verdict and the page,
-which says that it was falsified.
+Usage: tests/chaos/falsify.py DIRECTORY NEW_DIRECTORY [--kind KIND] [--judge JUDGE]. KIND is what the broker is made to have forgotten:
+
+  record   an acknowledged record: polls and reads go on with the record behind it (workloads queue, group, mixed)
+  offset   the last commits of a group: at the end it has what was committed before (offsets, mixed)
+  topic    an acknowledged topic: at the end one node shows none (metadata, mixed)
+
+Without one: the first of them that the run's workload has. NEW_DIRECTORY gets the journal, the history, the verdict and the page, which says
+that it was falsified.
 """
 
+import argparse
 import pathlib
 import shutil
-import sys
 
 import history
 import page
+import topics
+import workloads
 from page import recorded
+
+OBSERVER = 0
 
 
 def lost(journal):
@@ -37,24 +46,63 @@ def without(journal, value):
     return journal
 
 
+def without_record(journal):
+    partition, offset, value = lost(journal)
+    without(journal, value)
+    return f"record {value}, acknowledged at offset {offset} of partition {partition}, was taken out of everything that was read"
+
+
+def without_commits(journal):
+    """What the observer fetched last of a group that has no members is what was committed there first."""
+    line = next(line for line in reversed(journal) if line["do"] == "fetched" and line["client"] == OBSERVER and line["group"] >= workloads.KEPT_FROM)
+    known, open_commits = {}, {}
+    for one in journal:
+        if one.get("group") != line["group"]:
+            continue
+        if one["do"] == "commit":
+            open_commits[one["client"]] = dict(one["offsets"])
+        elif one["do"] == "committed":
+            for partition in one["partitions"]:
+                known.setdefault(partition, []).append(open_commits[one["client"]][partition])
+    partition = next(partition for partition, offsets in sorted(known.items()) if len(offsets) > 1)
+    line["offsets"] = [[p, known[p][0] if p == partition else offset] for p, offset in line["offsets"]]
+    return f"the last fetch of group {line['group']} was made to answer {known[partition][0]} for partition {partition}, an older commit"
+
+
+def without_topic(journal):
+    line = next(line for line in reversed(journal) if line.get("settled"))
+    surely = {name for name, done in topics.changes(journal).items() if topics.GONE not in topics.possible(done)}
+    shown = next(one for one in line["topics"] if one[0] in surely)
+    shown[1:] = [None, None, None]
+    return f"topic {shown[0]} was taken out of what node {line['node']} showed in the end"
+
+
+KINDS = {"record": without_record, "offset": without_commits, "topic": without_topic}
+
+
+def kind_of(run):
+    plan = workloads.PLANS[run.facts.get("workload", workloads.GROUP)]
+    return "record" if plan.producers else "offset" if plan.keepers else "topic"
+
+
 def main():
-    if len(sys.argv) not in (3, 4):
-        sys.exit(__doc__)
-    source, target = map(pathlib.Path, sys.argv[1:3])
-    run = recorded.load(source)
-    partition, offset, value = lost(run.journal)
-    journal = without(run.journal, value)
-    shutil.copytree(source, target)
-    judged = history.judge(history.of_journal(journal), target / "history.jsonl", sys.argv[3:] or None)
-    note = (
-        f"This history was falsified by tests/chaos/falsify.py to show what a page says when a record is lost: record {value}, acknowledged at "
-        f"offset {offset} of partition {partition}, was taken out of everything that was read. The cluster had not lost it."
-    )
-    complaints = history.complaints(journal) + history.of_findings(judged)
-    facts = {**run.facts, "outcome": "INVALID", "judged": judged, "complaints": complaints, "note": note}
-    falsified = recorded.Recorded(target, facts, journal)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=pathlib.Path, metavar="DIRECTORY")
+    parser.add_argument("target", type=pathlib.Path, metavar="NEW_DIRECTORY")
+    parser.add_argument("--kind", choices=list(KINDS))
+    parser.add_argument("--judge")
+    given = parser.parse_args()
+    run = recorded.load(given.source)
+    what = KINDS[given.kind or kind_of(run)](run.journal)
+    shutil.copytree(given.source, given.target)
+    judged = history.judge(history.of_journal(run.journal), given.target / "history.jsonl", given.judge and [given.judge])
+    note = f"This history was falsified by tests/chaos/falsify.py to show what a page says then: {what}. The cluster had not lost it."
+    complaints = history.complaints(run.journal) + history.of_findings(judged)
+    facts = {**run.facts, "outcome": "INVALID" if complaints else "valid", "judged": judged, "complaints": complaints, "note": note}
+    falsified = recorded.Recorded(given.target, facts, run.journal)
     recorded.keep(falsified)
-    print(page.write(falsified, target / page.NAME))
+    print(f"{what}: {facts['outcome']}, {complaints[:2]}")
+    print(page.write(falsified, given.target / page.NAME))
 
 
 if __name__ == "__main__":

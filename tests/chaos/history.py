@@ -5,16 +5,20 @@ A journal's lines, each with `t`, ns of the machine's monotonic clock, and `clie
     send records [[partition, value]]         a producer's burst begins
     sent results [[offset or null, t]]        the outcome of each: acknowledged there and then, or unknown
     gave up why                               the producer can not go on
-    subscribe
+    subscribe group                           a member of a group
+    assign partitions                         a reader of its own, from the beginning
     poll begun records [[partition, offset, value]] rebalanced [partition]
-    fetched begun offsets [[partition, offset or null]]    what the group had committed
-    commit offsets [[partition, offset]]      begins
+    fetched group begun offsets [[partition, offset or null]]    what the group had committed
+    commit group offsets [[partition, offset]]                   begins
     committed partitions errors               those that were acknowledged; the others are unknown
     read begun records ends [[partition, offset]]          everything, from the beginning
     error code why partition offset           a consumer got this error
+    change topic what partitions value        create, alter, grow (more partitions) or delete a topic begins
+    changed topic error                       without an error: it was acknowledged; else it is unknown
+    described begun node settled topics [[name, id or null, partitions, value]]    what a node shows, or a client is told; settled: when all is over
 
 A burst of which only a part was acknowledged becomes two operations: what is acknowledged has to be there, in its order; the rest may be.
-May not know: faults, how clients are run.
+What is promised of topics is judged by `topics.py`. May not know: faults, how clients are run.
 """
 
 import json
@@ -22,10 +26,13 @@ import pathlib
 import subprocess
 import sys
 
+import topics
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-GROUP = 0
 # A member gets this when another one joins or leaves, and starts again where the group has committed.
 REBALANCES = {"REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID"}
+# A client that waits longer for the answer to a commit may have sent it again, and what it sent first may arrive later than what it commits next.
+REPEATED_NS = 2_500_000_000
 # The producers whose message timeout outlasts a fault.
 PATIENT = "patient"
 # Errors that a consumer may get only if the log lost records, or the broker is wrong.
@@ -67,11 +74,19 @@ def sent(events, begun, ended, client, records, results):
         events.pair(begun, ended, client, "lost sight of", {"send": unknown}, {"send": unknown}, "info")
 
 
-def committed(events, begun, ended, client, offsets, partitions):
-    for partition, offset in offsets:
-        action = {"commit": {"group": GROUP, "partition": partition, "offset": offset}}
+def group_of(line):
+    return line.get("group", 0)
+
+
+def committed(events, begun, ended, partitions):
+    """`begun`: the line with which it begins; `partitions`: whose commit was acknowledged."""
+    client = begun["client"]
+    for partition, offset in begun["offsets"]:
+        action = {"commit": {"group": group_of(begun), "partition": partition, "offset": offset}}
         phase = "ok" if partition in partitions else "info"
-        events.pair(begun, ended, client, f"commits {partition}", action, action, phase)
+        events.pair(begun["t"], ended, client, f"commits {partition}", action, action, phase)
+        if phase == "ok" and ended - begun["t"] >= REPEATED_NS:
+            events.pair(begun["t"], ended, client, f"commits {partition} again", action, action, "info")
 
 
 def of_journal(journal):
@@ -90,20 +105,22 @@ def of_journal(journal):
             case "subscribe":
                 action = {"subscribe": {"partitions": partitions}}
                 events.pair(t, t, client, "reads", action, action)
+            case "assign":
+                action = {"assign": {"partitions": line["partitions"], "from_beginning": True}}
+                events.pair(t, t, client, "reads", action, action)
             case "poll":
                 records = [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
                 told = {"poll": {"records": records, "rebalanced": line["rebalanced"]}}
                 events.pair(line["begun"], t, client, "reads", {"poll": {}}, told)
             case "fetched":
                 for partition, offset in line["offsets"]:
-                    asked = {"group": GROUP, "partition": partition, "offset": None}
+                    asked = {"group": group_of(line), "partition": partition, "offset": None}
                     told = {"fetch": {**asked, "offset": offset}}
                     events.pair(line["begun"], t, client, f"fetches {partition}", {"fetch": asked}, told)
             case "commit":
                 commits[client] = line
             case "committed":
-                begun = commits.pop(client)
-                committed(events, begun["t"], t, client, begun["offsets"], line["partitions"])
+                committed(events, commits.pop(client), t, line["partitions"])
             case "read":
                 records = [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
                 asked = {"read": {"records": [], "ends": line["ends"]}}
@@ -111,8 +128,8 @@ def of_journal(journal):
     # Clients that were killed got no answer.
     for client, begun in bursts.items():
         sent(events, begun["t"], last, client, begun["records"], None)
-    for client, begun in commits.items():
-        committed(events, begun["t"], last, client, begun["offsets"], [])
+    for begun in commits.values():
+        committed(events, begun, last, [])
     return events.lines()
 
 
@@ -124,7 +141,17 @@ def complaints(journal):
             found.append(f"an idempotent producer gave up: {line['why']}")
         elif line["do"] == "error" and line["code"] in FALSE_ERRORS:
             found.append(f"a consumer of partition {line['partition']} was told at offset {line['offset']}: {line['code']} {line['why']}")
-    return found + left_out(journal)
+    return found + left_out(journal) + topics.complaints(journal)
+
+
+def counts(journal):
+    """By name: records acknowledged and of unknown outcome, records that consumers were given one after the other, commits acknowledged."""
+    results = [offset for line in journal if line["do"] == "sent" for offset, _ in line["results"]]
+    sent = sum(len(line["records"]) for line in journal if line["do"] == "send")
+    known = sum(offset is not None for offset in results)
+    polled = sum(len(line["records"]) for line in journal if line["do"] == "poll")
+    commits = sum(len(line["partitions"]) for line in journal if line["do"] == "committed")
+    return {"acknowledged": known, "unknown": sent - known, "polled": polled, "commits": commits}
 
 
 def application_errors(journal, begun, ended):
@@ -144,20 +171,24 @@ def application_errors(journal, begun, ended):
 
 
 def left_out(journal):
-    """Offsets below what the group has committed that none of its members had been given: every member begins where another committed."""
+    """Offsets below what a group has committed that none of its members had been given: every member begins where another committed."""
+    groups = {line["client"]: group_of(line) for line in journal if line["do"] == "subscribe"}
     read, ends = {}, {}
     for line in journal:
+        group = groups.get(line.get("client"))
+        if group is None:
+            continue
         if line["do"] == "poll":
             for partition, offset, _ in line["records"]:
-                read.setdefault(partition, set()).add(offset)
+                read.setdefault((group, partition), set()).add(offset)
         elif line["do"] == "commit":
             for partition, offset in line["offsets"]:
-                ends[partition] = max(offset, ends.get(partition, 0))
+                ends[group, partition] = max(offset, ends.get((group, partition), 0))
     found = []
-    for partition, end in sorted(ends.items()):
-        missing = sorted(set(range(end)) - read.get(partition, set()))
-        if missing:
-            found.append(f"the group committed offset {end} of partition {partition}, but nobody in it read {len(missing)} below, from {missing[0]}")
+    for (group, partition), end in sorted(ends.items()):
+        if missing := sorted(set(range(end)) - read.get((group, partition), set())):
+            said = f"group {group} committed offset {end} of partition {partition}, but nobody in it read {len(missing)} below, from {missing[0]}"
+            found.append(said)
     return found
 
 

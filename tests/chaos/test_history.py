@@ -14,7 +14,8 @@ import history
 
 JUDGE = [sys.argv.pop(1)] if len(sys.argv) > 1 else None
 PARTITIONS, BURSTS, SIZE = 2, 6, 4
-PRODUCER, FIRST, SECOND, OBSERVER = 64, 128, 192, 0
+PRODUCER, FIRST, SECOND, THIRD, OBSERVER = 64, 128, 192, 256, 0
+KEPT = 100
 
 
 class Clock:
@@ -199,6 +200,71 @@ class Verdict(unittest.TestCase):
         taken = next(line for line in polls if line["client"] == SECOND)
         taken["records"] = taken["records"][1:]
         self.assertTrue(any("nobody in it read 1 below" in text for text in history.complaints(self.journal)))
+
+    def test_each_group_has_to_read_everything(self):
+        # The second group's only member begins at an offset that nobody has committed.
+        self.journal.append({"do": "subscribe", "t": 3000, "client": THIRD, "group": 1})
+        records = [[0, offset, value] for p, offset, value in final_read(self.journal)["records"] if p == 0]
+        poll = {"do": "poll", "t": 3010, "client": THIRD, "begun": 3005, "records": records, "rebalanced": [0]}
+        commit = {"do": "commit", "t": 3020, "client": THIRD, "group": 1, "offsets": [[0, len(records)]]}
+        self.journal += [poll, commit, {**commit, "do": "committed", "t": 3030, "partitions": [0]}]
+        self.assertEqual((self.laws(self.journal), history.complaints(self.journal)), (set(), []))
+        del poll["records"][:2]
+        self.assertTrue(any("group 1 committed" in text and "read 2 below, from 0" in text for text in history.complaints(self.journal)))
+
+    def reader(self):
+        """A consumer without a group; returns its polls."""
+        self.journal.append({"do": "assign", "t": 3000, "client": THIRD, "partitions": [0, 1]})
+        records = final_read(self.journal)["records"]
+        polls = [
+            {"do": "poll", "t": 3010 + at * 10, "client": THIRD, "begun": 3005 + at * 10, "records": records[at * SIZE : (at + 1) * SIZE], "rebalanced": []}
+            for at in range(len(records) // SIZE)
+        ]
+        self.journal += polls
+        return polls
+
+    def test_a_reader_of_its_own_that_reads_everything(self):
+        self.reader()
+        self.assertEqual((self.laws(self.journal), history.complaints(self.journal)), (set(), []))
+
+    def test_a_reader_that_is_not_given_the_first_record(self):
+        polls = self.reader()
+        polls[0]["records"] = polls[0]["records"][1:]
+        self.assertIn("poll-skip", self.laws(self.journal))
+
+    def test_a_reader_that_skips_records(self):
+        self.reader()[1]["records"] = []
+        self.assertIn("poll-skip", self.laws(self.journal))
+
+    def test_a_reader_that_is_given_records_again(self):
+        polls = self.reader()
+        polls[1]["records"] = copy.deepcopy(polls[0]["records"])
+        self.assertIn("nonmonotonic-poll", self.laws(self.journal))
+
+    def kept(self, fetched, took=10):
+        """In a group without members 100 and then 200 are committed, and this is fetched. `took`: ns until the first answer."""
+        at = {"client": THIRD, "group": KEPT}
+        for begun, ended, offset in ((3000, 3000 + took, 100), (3020 + took, 3030 + took, 200)):
+            self.journal.append({"do": "commit", "t": begun, "offsets": [[0, offset]], **at})
+            self.journal.append({"do": "committed", "t": ended, "partitions": [0], **at})
+        self.journal.append({"do": "fetched", "t": 3050 + took, "begun": 3040 + took, "offsets": [[0, fetched]], **at})
+        self.assertEqual(history.complaints(self.journal), [])
+        return self.laws(self.journal)
+
+    def test_offsets_of_a_group_without_members(self):
+        self.assertEqual(self.kept(200), set())
+
+    def test_an_offset_of_a_group_without_members_that_is_forgotten(self):
+        self.assertEqual(self.kept(None), {"committed-offset-forgotten"})
+
+    def test_an_offset_of_a_group_without_members_that_goes_back(self):
+        self.assertEqual(self.kept(100), {"committed-offset-forgotten"})
+
+    def test_an_offset_of_another_group_is_invented(self):
+        self.assertEqual(self.kept(3), {"committed-offset-invented"})
+
+    def test_a_commit_that_may_have_been_sent_twice_may_arrive_late(self):
+        self.assertEqual(self.kept(100, history.REPEATED_NS), set())
 
     def test_a_producer_that_gives_up_and_a_false_end(self):
         self.journal.append({"do": "gave up", "t": 7, "client": 64, "why": "fatal"})

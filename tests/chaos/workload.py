@@ -1,82 +1,81 @@
-"""The workload: producers, with long and with short timeouts, and a consumer group; some clients are killed and replaced.
+"""The workload: the clients that a plan (`workloads.py`) has, as processes; all but those that wait for a minute are killed and replaced.
 
-Each is a process in the clients' namespace (`client.py`); their journals are collected here. May not know: faults, the verdict.
+Their journals are collected here, and the observer's (`observer.py`). May not know: faults, the verdict.
 """
 
+import contextlib
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
 import time
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-
 import history
+import topics
 from broker import die_with_parent
-from client import COMMON, value_of
+from journal import CLIENTS_A_PROCESS
 from network import CLIENTS
 from nodes import until
+from observer import OBSERVER, PARTITIONS, Observer
+from workloads import COOPERATIVE, RANGE
 
 HERE = pathlib.Path(__file__).resolve().parent
-TOPIC, GROUP, PARTITIONS, FACTOR = "chaos", "readers", 6, 3
-MEMBERS = 3
 # The message timeout of one kind of producer outlasts a fault; the other's expires within it, so that outcomes are unknown.
 PATIENT_MS, HASTY_MS = 60_000, 1_500
 PROGRESS_SECONDS_MAX = 30
-CATCH_UP_SECONDS_MAX = 60
-# The client that queries and reads at the end.
-OBSERVER = 0
-
-
-def end_of(one, partition):
-    """One more than a partition's end; None while a leader is looked for. A consumer's first question may find its own list empty."""
-    try:
-        return one.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=30)[1] + 1
-    except KafkaException:
-        return None
 
 
 class Workload:
-    def __init__(self, network, bootstrap, directory, chance):
-        self.network, self.bootstrap, self.chance = network, bootstrap, chance
+    def __init__(self, network, bootstrap, directory, chance, plan, topic):
+        self.network, self.bootstrap, self.chance, self.plan, self.topic = network, bootstrap, chance, plan, topic
         self.log = open(directory / "clients.log", "ab")
-        self.strategy = chance.choice(["range", "cooperative-sticky"])
+        chosen = chance.choice([RANGE, COOPERATIVE])
+        self.strategies = [chosen if strategy == "any" else strategy for strategy in plan.strategies]
         self.journal, self.lock = [], threading.Lock()
-        # By partition: when records were acknowledged to those producers that wait.
-        self.acknowledged = [[] for _ in range(PARTITIONS)]
-        self.running, self.readers, self.next_client = {}, [], OBSERVER + 1
-        self.observer = None
+        # When something was acknowledged to each of those that have to make progress: partitions, groups, administrators.
+        self.progress = {f"partition {p}": [] for p in range(PARTITIONS if plan.producers else 0)}
+        self.progress |= {f"the offsets of group {group}": [] for group in plan.kept_groups()}
+        self.progress |= {role: [] for role in plan.roles() if role.startswith("admin")}
+        self.running, self.clients, self.positions, self.gatherers, self.next_process = {}, {}, {}, [], OBSERVER + 1
+        self.observer = Observer(network, bootstrap, topic, self.take)
 
     # Clients as processes
 
-    def create_topic(self):
-        with self.network.inside(CLIENTS):
-            admin = AdminClient({**COMMON, "bootstrap.servers": self.bootstrap})
-            settings = {**COMMON, "bootstrap.servers": self.bootstrap, "group.id": GROUP, "enable.auto.commit": False}
-            self.observer = Consumer(settings)
-        admin.create_topics([NewTopic(TOPIC, PARTITIONS, FACTOR)])[TOPIC].result(30)
-        until("the topic has leaders", lambda: self.has_leaders(admin))
+    def group_name(self, number):
+        return f"{self.topic}-group-{number}"
 
-    def has_leaders(self, admin):
-        found = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
-        return len(found) == PARTITIONS and all(part.leader > 0 for part in found.values())
+    def create_topic(self):
+        self.observer.create_topic()
+        for number in [*self.plan.member_groups(), *self.plan.kept_groups()]:
+            self.observer.follow(number, self.group_name(number))
 
     def start(self):
-        self.begin("patient")
-        self.begin("hasty")
-        for number in range(MEMBERS):
-            self.begin(f"member-{number}")
+        for role in self.plan.roles():
+            self.begin(role)
+
+    def words(self, role):
+        """What `client.py` is to do in this role: its kind, and what follows topic and number."""
+        every, (kind, *numbers) = ",".join(map(str, range(PARTITIONS))), role.split("-")
+        match kind:
+            case "patient":
+                return ["producers", str(PATIENT_MS), *map(str, range(PARTITIONS))]
+            case "hasty":
+                return ["producers", str(HASTY_MS), every, every]
+            case "member":
+                group = int(numbers[0])
+                return ["member", self.group_name(group), str(group), self.strategies[group]]
+            case "reader":
+                return ["reader", every]
+            case "keepers":
+                return ["keepers", every, *(f"{self.group_name(group)},{group}" for group in self.plan.kept_groups(int(numbers[0])))]
+        return ["admin"]
 
     def begin(self, role):
-        client, self.next_client = self.next_client, self.next_client + 1
-        every = ",".join(map(str, range(PARTITIONS)))
-        words = {
-            "patient": ["producers", str(PATIENT_MS), *map(str, range(PARTITIONS))],
-            "hasty": ["producers", str(HASTY_MS), every, every],
-        }.get(role, ["consumer", GROUP, self.strategy])
-        command = [sys.executable, str(HERE / "client.py"), words[0], self.bootstrap, TOPIC, str(client), *words[1:]]
+        number, self.next_process = self.next_process, self.next_process + 1
+        kind, *rest = self.words(role)
+        command = [sys.executable, str(HERE / "client.py"), kind, self.bootstrap, self.topic, str(number), *rest]
         process = subprocess.Popen(
             [*self.network.command(CLIENTS), *command],
             stdin=subprocess.PIPE,
@@ -84,10 +83,10 @@ class Workload:
             stderr=self.log,
             preexec_fn=die_with_parent,
         )
-        self.running[role] = process
-        reader = threading.Thread(target=self.gather, args=(role, process), daemon=True)
-        reader.start()
-        self.readers.append(reader)
+        self.running[role], self.clients[role] = process, number * CLIENTS_A_PROCESS
+        gatherer = threading.Thread(target=self.gather, args=(role, process), daemon=True)
+        gatherer.start()
+        self.gatherers.append(gatherer)
 
     def gather(self, role, process):
         for text in process.stdout:
@@ -96,31 +95,54 @@ class Workload:
                 return
             line = json.loads(text)
             line["role"] = role
-            with self.lock:
-                self.journal.append(line)
-                if role == "patient" and line["do"] == "sent":
-                    self.note_acknowledged(line)
+            self.take(line)
 
-    def note_acknowledged(self, line):
-        sent = next(one for one in reversed(self.journal) if one["do"] == "send" and one["client"] == line["client"])
-        for (partition, _), (offset, t) in zip(sent["records"], line["results"]):
-            if offset is not None:
-                self.acknowledged[partition].append(t)
+    def take(self, line):
+        with self.lock:
+            self.journal.append(line)
+            self.note_progress(line)
+
+    def note_progress(self, line):
+        role, t = line.get("role", ""), line["t"]
+        match line["do"]:
+            case "sent" if role == history.PATIENT:
+                sent = next(one for one in reversed(self.journal) if one["do"] == "send" and one["client"] == line["client"])
+                for (partition, _), (offset, at) in zip(sent["records"], line["results"]):
+                    if offset is not None:
+                        self.progress[f"partition {partition}"].append(at)
+            case "committed" if role.startswith("keepers") and line["partitions"]:
+                self.progress[f"the offsets of group {line['group']}"].append(t)
+            case "changed" if line["error"] is None:
+                self.progress[role].append(t)
+            case "poll" if role.startswith("reader"):
+                own = self.positions.setdefault(line["client"], {})
+                own.update((partition, offset + 1) for partition, offset, _ in line["records"])
+
+    def replaceable(self):
+        return [role for role in self.running if role != history.PATIENT]
 
     def crash(self):
         """kill -9 of a client; another one takes its place. Returns which one."""
-        role = self.chance.choice([role for role in self.running if role != "patient"])
+        role = self.chance.choice(self.replaceable())
         self.running[role].kill()
         self.running[role].wait()
         self.begin(role)
         return role
 
+    def stop_some(self):
+        """SIGSTOP of a client. Returns its role, and how to see its state and to let it go on."""
+        role = self.chance.choice(self.replaceable())
+        process = self.running[role]
+        process.send_signal(signal.SIGSTOP)
+        state = lambda: pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return role, state, lambda: process.send_signal(signal.SIGCONT)
+
     def ended(self):
         return [f"client {role} ended by itself, see clients.log" for role, one in self.running.items() if one.poll() is not None]
 
-    def stop(self, kind):
+    def stop(self, *kinds):
         """Stops the clients gracefully. Returns those that did not stop."""
-        chosen = {role: one for role, one in self.running.items() if role.startswith(kind)}
+        chosen = {role: one for role, one in self.running.items() if role.startswith(kinds)}
         failed = []
         for one in chosen.values():
             one.stdin.close()
@@ -143,16 +165,17 @@ class Workload:
     # Observations during the run
 
     def progress_since(self, t):
-        """Waits until every partition has taken a record that was acknowledged later than `t`."""
-        silent = lambda: [p for p, times in enumerate(self.acknowledged) if not times or times[-1] <= t]
+        """Waits until everything that has to make progress has got an acknowledgement later than `t`."""
+        silent = lambda: [what for what, times in self.progress.items() if not times or times[-1] <= t]
         try:
-            until("every partition takes records", lambda: not silent(), PROGRESS_SECONDS_MAX)
+            until("everything makes progress", lambda: not silent(), PROGRESS_SECONDS_MAX)
         except AssertionError:
-            raise AssertionError(f"partitions {silent()} took no record for {PROGRESS_SECONDS_MAX} s after the fault") from None
+            raise AssertionError(f"{', '.join(silent())}: nothing was acknowledged for {PROGRESS_SECONDS_MAX} s after the fault") from None
 
     def longest_gap(self, begun, ended):
-        """Seconds in which a partition acknowledged nothing, where some of it lies in that time."""
-        return max(history.longest_gap(times, begun, ended) for times in self.acknowledged) / 1e9
+        """Seconds in which a partition acknowledged nothing, where some of it lies in that time; without producers, the same of the others."""
+        partitions = {what: times for what, times in self.progress.items() if what.startswith("partition")}
+        return max(history.longest_gap(times, begun, ended) for times in (partitions or self.progress).values()) / 1e9
 
     def errors_since(self, begun):
         """Errors that were reported to applications since then."""
@@ -160,64 +183,48 @@ class Workload:
             return history.application_errors(self.journal, begun, time.monotonic_ns())
 
     def counts(self):
-        results = [offset for line in self.journal if line["do"] == "sent" for offset, _ in line["results"]]
-        known = sum(offset is not None for offset in results)
-        sent = sum(len(line["records"]) for line in self.journal if line["do"] == "send")
-        polled = sum(len(line["records"]) for line in self.journal if line["do"] == "poll")
-        commits = sum(len(line["partitions"]) for line in self.journal if line["do"] == "committed")
-        return f"{known} records acknowledged, {sent - known} of unknown outcome, {polled} read in the group, {commits} commits acknowledged"
+        """What was done, in a sentence; only of clients that there were."""
+        found = history.counts(self.journal)
+        said = [f"{found['acknowledged']} records acknowledged, {found['unknown']} of unknown outcome"] if self.plan.producers else []
+        said += [f"{found['polled']} read by consumers"] if self.plan.producers else []
+        said += [f"{found['commits']} commits acknowledged"] if self.plan.strategies or self.plan.keepers else []
+        if self.plan.admins:
+            known, unknown, looks = topics.counts(self.journal)
+            behind = topics.longest_behind(self.journal)
+            said.append(f"{known} changes of topics acknowledged, {unknown} of unknown outcome, {looks} times asked, a node {behind:.2f} s behind at most")
+        return ", ".join(said)
+
+    def unproved(self):
+        """Clients of the plan that got nothing that could be judged."""
+        found, (changes, _, _) = history.counts(self.journal), topics.counts(self.journal)
+        got = {
+            "no record was acknowledged": not self.plan.producers or found["acknowledged"],
+            "no consumer read a record": not self.plan.producers or found["polled"],
+            "no commit was acknowledged": not (self.plan.strategies or self.plan.keepers) or found["commits"],
+            "no change of a topic was acknowledged": not self.plan.admins or changes,
+        }
+        return [what for what, is_there in got.items() if not is_there]
 
     # The end
 
-    def say(self, what, begun, **more):
-        with self.lock:
-            self.journal.append({"do": what, "t": time.monotonic_ns(), "client": OBSERVER, "begun": begun, **more})
+    def finish(self):
+        """Stops all clients, those that consume when they have caught up. Returns those that did not stop."""
+        failed = self.stop("patient", "hasty", "keepers", "admin")
+        self.observer.wait_for_groups(self.plan.member_groups())
+        if self.plan.readers:
+            readers = [client for role, client in self.clients.items() if role.startswith("reader")]
+            self.observer.wait_for_readers(lambda: [self.positions.get(client, {}) for client in readers])
+        return failed + self.stop("member", "reader")
 
-    def committed(self):
-        """What the group has committed, by partition."""
-        begun = time.monotonic_ns()
-        found = self.observer.committed([TopicPartition(TOPIC, p) for p in range(PARTITIONS)], timeout=10)
-        if any(tp.error for tp in found):
-            return None
-        offsets = [(tp.partition, None if tp.offset < 0 else tp.offset) for tp in found]
-        self.say("fetched", begun, offsets=offsets)
-        return dict(offsets)
+    def look(self, racks=("",)):
+        """What groups have committed, what nodes show, and all records through the replicas of each zone."""
+        self.observer.wait_for_groups(self.plan.member_groups())
+        self.observer.fetch_all(self.plan.kept_groups())
+        if self.plan.admins:
+            self.observer.settle_topics(sorted(self.journal, key=lambda line: line["t"]))
+        for rack in racks if self.plan.producers else ():
+            self.observer.read_all(rack)
 
-    def ends(self, one):
-        return {p: until(f"the end of partition {p} is told", lambda: end_of(one, p)) - 1 for p in range(PARTITIONS)}
-
-    def caught_up(self):
-        """Waits until the group has read and committed everything."""
-
-        def done():
-            try:
-                return self.committed() == self.ends(self.observer)
-            # The coordinator is not found yet.
-            except KafkaException:
-                return False
-
-        until("the group has committed everything", done, CATCH_UP_SECONDS_MAX)
-
-    def read_all(self, rack=""):
-        """Reads everything from the beginning, from the leaders or from the replicas of a zone."""
-        settings = {"group.id": "auditor", "enable.auto.commit": False, "auto.offset.reset": "error", "client.rack": rack}
-        with self.network.inside(CLIENTS):
-            one = Consumer({**COMMON, "bootstrap.servers": self.bootstrap, **settings})
-        try:
-            begun, ends, records = time.monotonic_ns(), self.ends(one), []
-            next_offsets = {p: 0 for p, end in ends.items() if end > 0}
-            one.assign([TopicPartition(TOPIC, p, 0) for p in next_offsets])
-            deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
-            while any(offset < ends[p] for p, offset in next_offsets.items()):
-                if time.monotonic() > deadline:
-                    raise AssertionError(f"partitions can not be read to their ends {ends}, only to {next_offsets}")
-                for message in one.consume(1000, 0.5):
-                    if message.error() is not None:
-                        raise AssertionError(f"partition {message.partition()} at offset {message.offset()}: {message.error()}")
-                    if message.offset() < ends[message.partition()]:
-                        records.append((message.partition(), message.offset(), value_of(message.value())))
-                        next_offsets[message.partition()] = message.offset() + 1
-            self.say("read", begun, records=records, ends=sorted(ends.items()))
-            return len(records)
-        finally:
-            one.close()
+    def clean_up(self):
+        with contextlib.suppress(Exception):
+            self.observer.delete_topics()

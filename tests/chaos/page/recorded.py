@@ -9,7 +9,7 @@ run.json, with times in ns of the machine's monotonic clock:
 
     outcome         valid, INVALID or unknown
     command         what repeats the run
-    seed nodes kinds time_limit zones {node: zone} about {name: text}
+    seed nodes workload kinds time_limit zones {node: zone} about {name: text}
     began ended     the start of the clients, and when the last of them had ended; unix: the wall clock at `began`, in seconds
     faults          [{kind, title, begun, over, ended, gap, crashed, failure}]: `over` when the fault was over and every node served, `ended`
                     when every partition had taken records again, `gap` in seconds, `crashed` the client that was killed meanwhile

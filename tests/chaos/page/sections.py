@@ -7,6 +7,9 @@ import datetime
 import math
 import re
 
+import history
+import topics
+import workloads
 from page import anomalies, series
 from page.chart import Chart, charts, duration_text
 from page.markup import details, element, facts, listing, paragraph, section, short, table, text
@@ -29,25 +32,29 @@ def why(recorded):
         return f"Nothing was found wrong, but a fault had no effect: {'; '.join(facts_of['without_effect'])}"
     if judged.get("verdict") != "valid":
         return "Nothing was found wrong, but nothing was read back either, so nothing was proved."
-    return (
-        "Every acknowledged record was read at its offset, none twice and none out of order; no committed offset was forgotten; every partition took "
-        "records again after each fault."
-    )
+    plan = workloads.PLANS[facts_of.get("workload", workloads.GROUP)]
+    proved = {
+        "every acknowledged record was read at its offset, none twice and none out of order": plan.producers,
+        "no committed offset was forgotten": plan.strategies or plan.keepers,
+        "every node shows what was acknowledged of topics": plan.admins,
+        "after each fault everything made progress again": True,
+    }
+    sentence = "; ".join(what for what, is_so in proved.items() if is_so)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def counts(recorded):
-    found, journal = recorded.facts["judged"] or {}, recorded.journal
-    results = [offset for line in journal if line["do"] == "sent" for offset, _ in line["results"]]
-    known = sum(offset is not None for offset in results)
-    sent = sum(len(line["records"]) for line in journal if line["do"] == "send")
+    found, (changes, unknown, looks) = history.counts(recorded.journal), topics.counts(recorded.journal)
     named = {
-        "records acknowledged": known,
-        "records of unknown outcome": sent - known,
-        "records read in the group": sum(len(line["records"]) for line in journal if line["do"] == "poll"),
-        "commits acknowledged": sum(len(line["partitions"]) for line in journal if line["do"] == "committed"),
-        "records read and checked in all": found.get("records_read", 0),
+        "records acknowledged": found["acknowledged"],
+        "records of unknown outcome": found["unknown"],
+        "records read by consumers": found["polled"],
+        "commits acknowledged": found["commits"],
+        "records read and checked in all": (recorded.facts["judged"] or {}).get("records_read", 0),
         "faults": sum(fault["gap"] is not None for fault in recorded.faults),
     }
+    if looks:
+        named |= {"changes of topics acknowledged": changes, "changes of unknown outcome": unknown, "answers on topics": looks}
     cells = [element("li", element("b", f"{number:,}") + text(name)) for name, number in named.items()]
     return element("ul", "".join(cells), class_="counts")
 
@@ -59,9 +66,11 @@ def verdict(recorded):
     head = element("h1", text("Chaos run: ") + element("b", text(shown))) + paragraph(why(recorded))
     zones = ", ".join(f"{node} in zone {zone}" for node, zone in given["zones"].items())
     began = datetime.datetime.fromtimestamp(given["unix"], datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    name = given.get("workload", workloads.GROUP)
     rows = {
         "seed": given["seed"],
         "nodes": f"{given['nodes']}: {zones}",
+        "workload": f"{name}: {workloads.MEANINGS[name]}",
         "faults asked for": ", ".join(given["kinds"]),
         "start": began,
         "duration": f"{recorded.seconds(given['ended']):.1f} s",

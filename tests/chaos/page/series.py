@@ -6,7 +6,7 @@ May not know: how any of it is drawn.
 import dataclasses
 import itertools
 
-SEND, POLL, COMMIT, FETCH, READ = "send", "poll", "commit", "fetch", "read"
+SEND, POLL, COMMIT, FETCH, READ, CHANGE = "send", "poll", "commit", "fetch", "read", "change"
 # In the order in which they are drawn, and what each is.
 KINDS = {
     SEND: "record sent, until its acknowledgement",
@@ -14,6 +14,7 @@ KINDS = {
     COMMIT: "commit of offsets",
     FETCH: "committed offsets fetched",
     READ: "everything read from the beginning",
+    CHANGE: "topic made, altered or deleted",
 }
 
 
@@ -29,7 +30,7 @@ class Point:
 
 
 def points(journal):
-    found, open_sends, open_commits = [], {}, {}
+    found, open_sends, open_commits, open_changes = [], {}, {}, {}
     for line in journal:
         client = line.get("client", 0)
         match line["do"]:
@@ -50,9 +51,14 @@ def points(journal):
                 found.append(Point(FETCH, line["begun"], line["t"]))
             case "read":
                 found.append(Point(READ, line["begun"], line["t"]))
+            case "change":
+                open_changes[client] = line["t"]
+            case "changed":
+                found.append(Point(CHANGE, open_changes.pop(client), line["t"], line["error"] is None))
     for line in open_sends.values():
         found += [Point(SEND, line["t"], None, False) for _ in line["records"]]
     found += [Point(COMMIT, line["t"], None, False) for line in open_commits.values()]
+    found += [Point(CHANGE, t, None, False) for t in open_changes.values()]
     return found
 
 
