@@ -30,8 +30,9 @@ BESIDE_SECONDS = 2
 
 
 class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
-    def __init__(self, nodes, network, topic, chance, newer=None):
-        """`newer`: the build that nodes are upgraded to."""
+    def __init__(self, nodes, network, topic, chance, newer=None, system=None):
+        """`newer`: the build that nodes are upgraded to. `system`: whose nodes they are; without one all kinds can be."""
+        self.system = system
         self.nodes, self.network, self.topic, self.chance, self.newer = nodes, network, topic, chance, newer
         self.proxies, self.disks, self.clocks, self.spare = {}, {}, {}, None
         self.base, self.flips = None, []
@@ -45,10 +46,10 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
     def equip(self, kinds, directory):
         """Before any node starts: what these kinds need. Returns why some of them can not be here."""
         every = {one for kind in kinds for one in kind.split("+")}
-        seeds, absent = self.network.nodes, {kind: why for kind in every if (why := unable(kind))}
-        if every & set(self.MEMBER_KINDS):
+        seeds, absent = self.network.nodes, {kind: why for kind in every if (why := unable(kind, self.system))}
+        if every & set(self.MEMBER_KINDS) - set(absent):
             self.equip_members(directory, self.network.spares[0], self.nodes[0].environment["OTTLA_CLUSTER_SEEDS"])
-        if every & set(self.LINK_KINDS):
+        if every & set(self.LINK_KINDS) - set(absent):
             self.equip_links(seeds)
         if (every & set(self.DISK_KINDS)) - set(absent):
             self.equip_disks(directory, every)
@@ -57,7 +58,7 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
         return [f"{kind}: {why}" for kind, why in absent.items()]
 
     def is_able(self, kind):
-        return not any(unable(one) for one in kind.split("+"))
+        return not any(unable(one, self.system) for one in kind.split("+"))
 
     def remove(self):
         """Nothing that a fault needed is left on the machine. Nodes do not run any more."""
@@ -131,7 +132,7 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
             node.process.send_signal(signal.SIGKILL)
         for node in nodes:
             check(node.process.wait(10) == -signal.SIGKILL, f"node {node.number} was not killed")
-            check(node.get("/healthz") is None, f"node {node.number} answers after kill -9")
+            check(not node.answers(), f"node {node.number} answers after kill -9")
 
     def back(self, nodes):
         for node in nodes:
@@ -181,7 +182,7 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
         yield f"SIGSTOP {self.title(node)}"
         node.process.send_signal(signal.SIGSTOP)
         until("the process stands still", lambda: node.state() == "T", 5)
-        check(node.get("/healthz") is None, f"node {node.number} answers while it is stopped")
+        check(not node.answers(), f"node {node.number} answers while it is stopped")
         self.lasts()
         check(node.state() == "T", f"node {node.number} went on by itself")
         node.process.send_signal(signal.SIGCONT)
@@ -283,8 +284,10 @@ SABOTAGE = "sabotage"
 ALL = "all"
 
 
-def unable(kind):
+def unable(kind, system=None):
     """Why a kind can not be here; None if it can."""
+    if system and kind not in system.kinds:
+        return system.why_not
     if kind in Nemesis.DISK_KINDS and (lacking := disks.missing()):
         return f"needs {', '.join(lacking)}"
     if kind in Nemesis.CLOCK_KINDS and not clocks.library():
@@ -292,11 +295,11 @@ def unable(kind):
     return None
 
 
-def chosen(words):
+def chosen(words, system=None):
     """The kinds that were asked for: names and pairs by comma, `all` for every one that can be here. Raises ValueError."""
     kinds, single = [], (*KINDS, *FURTHER)
     for word in words.split(","):
-        kinds += [kind for kind in single if not unable(kind)] if word == ALL else [word]
+        kinds += [kind for kind in single if not unable(kind, system)] if word == ALL else [word]
     for kind in kinds:
         first, *second = kind.split("+")
         if first not in (*single, UPGRADE, SABOTAGE):

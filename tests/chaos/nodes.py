@@ -1,4 +1,4 @@
-"""The nodes under test: a broker process each, in a network namespace of its own, and their metrics and state.
+"""The nodes under test: a broker process each, in a network namespace of its own, and their metrics and state. Apache Kafka's are in `kafka_nodes.py`.
 
 May not know: faults, clients.
 """
@@ -29,27 +29,47 @@ def until(what, condition, seconds=60):
     return found
 
 
-class Node(Process):
-    good_exits = (0,)
+class NodeProcess(Process):
+    """What every system's node has."""
 
-    def __init__(self, binary, directory, network, number, seeds):
+    good_exits = (0,)
+    # A line of its log with one of these says that it ended as it never should.
+    fatal_words = ("panicked at",)
+
+    def __init__(self, directory, network, number):
         directory.mkdir()
         super().__init__(directory)
-        self.network, self.number = network, number
+        self.network, self.number, self.address = network, number, network.addresses[number]
         self.zone = ZONES[(number - 1) % len(ZONES)]
         self.data = directory / "data"
+
+    def state(self):
+        """As the kernel has it: T is stopped."""
+        return pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def wipe(self):
+        shutil.rmtree(self.data)
+
+    def panics(self):
+        path = self.directory / self.log_name
+        log = path.read_text(errors="replace") if path.exists() else ""
+        return [line for line in log.splitlines() if any(words in line for words in self.fatal_words)]
+
+
+class Node(NodeProcess):
+    def __init__(self, binary, directory, network, number, seeds):
+        super().__init__(directory, network, number)
         self.take(binary)
-        address = network.addresses[number]
         self.environment = {
             "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
             "RUST_BACKTRACE": "1",
             "KAFKA_NODE_ID": str(number),
             "KAFKA_BROKER_RACK": self.zone,
-            "KAFKA_LISTENERS": f"PLAINTEXT://{address}:{KAFKA_PORT}",
+            "KAFKA_LISTENERS": f"PLAINTEXT://{self.address}:{KAFKA_PORT}",
             "KAFKA_LOG_DIRS": str(self.data),
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "100",
             "OTTLA_ADMIN_LISTENER": f"127.0.0.1:{ADMIN_PORT}",
-            "OTTLA_CLUSTER_LISTENER": f"{address}:{CLUSTER_PORT}",
+            "OTTLA_CLUSTER_LISTENER": f"{self.address}:{CLUSTER_PORT}",
             "OTTLA_CLUSTER_SEEDS": seeds,
         }
 
@@ -61,13 +81,13 @@ class Node(Process):
         """Of which build its process is, as the kernel has it."""
         return os.readlink(f"/proc/{self.process.pid}/exe")
 
-    def state(self):
-        """As the kernel has it: T is stopped."""
-        return pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-
     def is_ready(self):
         found = self.get("/readyz")
         return found is not None and found[0] == 200
+
+    def answers(self):
+        """Whether the process does anything at all."""
+        return self.get("/healthz") is not None
 
     def get(self, path):
         return self.network.get(self.number, ADMIN_PORT, path)
@@ -85,9 +105,6 @@ class Node(Process):
     def identity(self):
         """What its disk says that it is."""
         return (self.data / "node.json").read_text()
-
-    def wipe(self):
-        shutil.rmtree(self.data)
 
     def knows(self):
         """How many nodes the cluster has."""
@@ -116,17 +133,13 @@ class Node(Process):
         found = self.page("/v1/shards")
         return found and sum(any(r["node"] == number for r in shard["replicas"]) for shard in json.loads(found)["shards"])
 
-    def panics(self):
-        path = self.directory / self.log_name
-        log = path.read_text(errors="replace") if path.exists() else ""
-        return [line for line in log.splitlines() if "panicked at" in line]
-
 
 class Nodes(list):
-    def __init__(self, binary, directory, network):
-        seeds = ",".join(f"{network.addresses[n]}:{CLUSTER_PORT}" for n in network.nodes)
-        super().__init__(Node(binary, directory / f"node-{n}", network, n, seeds) for n in network.nodes)
-        self.bootstrap = ",".join(f"{network.addresses[n]}:{KAFKA_PORT}" for n in network.nodes)
+    """Any system's nodes."""
+
+    def __init__(self, nodes):
+        super().__init__(nodes)
+        self.bootstrap = ",".join(f"{node.address}:{KAFKA_PORT}" for node in self)
 
     def start(self):
         for node in self:
@@ -152,3 +165,8 @@ class Nodes(list):
         """How many partitions a node leads."""
         found = next(filter(None, (one.leaders(topic) for one in self if one.is_alive())), {})
         return sum(leader == node.number for leader in found.values())
+
+
+def of_ottla(binary, directory, network):
+    seeds = ",".join(f"{network.addresses[n]}:{CLUSTER_PORT}" for n in network.nodes)
+    return Nodes(Node(binary, directory / f"node-{n}", network, n, seeds) for n in network.nodes)

@@ -2,7 +2,7 @@
 """A cluster of real processes under faults, checked record by record through librdkafka.
 
 Usage: tests/chaos/run.py [--nodes 3|5] [--workload NAME] [--nemesis KIND,...] [--time-limit SECONDS] [--seed N] [--broker PATH] [--old-broker PATH]
-       [--judge PATH] [--keep] [--report FILE]
+       [--system ottla|kafka] [--jars DIRECTORY] [--judge PATH] [--keep] [--report FILE]
 Needs root (network namespaces, iptables), tests/setup and `cargo build --release`. Each node has a network namespace and a zone (a, b, c); so
 have the clients, which are killed, too. Then the nemesis stops, everything is read from every zone, all nodes are killed at once and started
 again, and everything is read once more. The workloads, docs/chaos.md says what each of them proves:
@@ -31,6 +31,8 @@ With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with tha
 
   upgrade  every node ended by SIGTERM and started with the newer build, one after the other; no client may get an error from it
 
+With `--system kafka` the nodes are those of a real Apache Kafka, from the jars that tests/setup has fetched.
+
 `--nemesis sabotage` is there to see a run fail: every disk falls back by some seconds, so acknowledged records are lost.
 
 Every kind that was asked for happens once at least, and then again until the time is over. Prints a line a fault with the longest time in which
@@ -53,7 +55,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "clients"))
 
-from table import PYTHON, ROOT
+from table import JARS, PYTHON, ROOT
 
 # The clients are librdkafka's, from where tests/setup has put it.
 if os.path.realpath(sys.prefix) != os.path.realpath(pathlib.Path(PYTHON).parents[1]):
@@ -66,8 +68,9 @@ import history
 import page
 from nemesis import KINDS, UPGRADE, Nemesis, NoEffect, chosen, deck
 from network import Network
-from nodes import Nodes, until
+from nodes import until
 from page import recorded, surroundings
+from systems import KAFKA, OTTLA, SYSTEMS
 from workload import Workload
 from workloads import MIXED, PLANS
 
@@ -85,17 +88,25 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=3, choices=(3, 5))
     parser.add_argument("--workload", default=MIXED, choices=list(PLANS))
-    parser.add_argument("--nemesis", default=",".join(KINDS), metavar="KIND,...")
+    parser.add_argument("--system", default=OTTLA, choices=list(SYSTEMS))
+    parser.add_argument("--nemesis", metavar="KIND,...")
     parser.add_argument("--time-limit", type=float, default=60, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--broker", default=str(ROOT / "target" / "release" / "ottla"))
+    parser.add_argument("--broker", help="the build of Ottla that is tested, else target/release/ottla")
     parser.add_argument("--old-broker", metavar="PATH", help="the build with which all nodes begin, for the kind upgrade")
+    parser.add_argument("--jars", help="the folder of Apache Kafka's jars, else that of tests/setup")
     parser.add_argument("--judge", help="the checker's example `judge`, else cargo builds it")
     parser.add_argument("--keep", action="store_true", help="keep logs and history of a valid run, too")
     parser.add_argument("--report", type=pathlib.Path, metavar="FILE", help="where the page of the run goes, else into its directory")
     given = parser.parse_args()
+    system = SYSTEMS[given.system]
+    given.nemesis = given.nemesis or ",".join(kind for kind in KINDS if kind in system.kinds)
+    if given.system == OTTLA:
+        given.broker = given.broker or str(ROOT / "target" / "release" / "ottla")
+    if given.system == KAFKA:
+        given.jars = given.jars or JARS
     try:
-        given.kinds = chosen(given.nemesis)
+        given.kinds = chosen(given.nemesis, system)
     except ValueError as strange:
         parser.error(str(strange))
     if (UPGRADE in given.kinds) != bool(given.old_broker):
@@ -111,9 +122,10 @@ class Run:
         chance = random.Random(given.seed)
         self.chance = chance
         self.network = Network(range(1, given.nodes + 1), [given.nodes + 1])
-        self.nodes = Nodes(given.old_broker or given.broker, directory, self.network)
+        self.system = SYSTEMS[given.system]
+        self.nodes = self.system.nodes(given, directory, self.network, TOPIC)
         self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance, PLANS[given.workload], TOPIC)
-        self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance, given.broker)
+        self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance, given.broker, self.system)
         self.nemesis.read_all = self.workload.observer.read_all
         self.complaints, self.without_effect, self.gaps = [], [], {}
         # For the page.
@@ -238,7 +250,7 @@ class Run:
             "kinds": self.given.kinds,
             "time_limit": self.given.time_limit,
             "zones": {node.number: node.zone for node in self.nodes},
-            "about": surroundings.about(self.given.broker, self.given.old_broker, clients),
+            "about": surroundings.about(self.system.builds(self.given), clients),
             "began": self.began,
             "ended": self.ended,
             "unix": self.unix,
@@ -284,16 +296,20 @@ def main():
         return UNKNOWN
     # So that everything is removed: SIGTERM ends the run as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNKNOWN))
-    say(f"seed {given.seed}, {given.nodes} nodes, workload {given.workload}, faults: {', '.join(given.kinds)}")
+    say(f"seed {given.seed}, {given.nodes} nodes, {given.system}, workload {given.workload}, faults: {', '.join(given.kinds)}")
     directory = pathlib.Path(tempfile.mkdtemp(prefix="ottla-chaos-"))
-    run, outcome = Run(given, directory), UNKNOWN
+    run, outcome = None, UNKNOWN
     try:
+        run = Run(given, directory)
         outcome = run.go()
     except OSError as failure:
         say(f"no cluster can be made here: {failure}")
     finally:
-        run.remove()
-        put_away(run, outcome)
+        if run:
+            run.remove()
+            put_away(run, outcome)
+        else:
+            shutil.rmtree(directory)
     say(f"verdict: {VERDICTS[outcome]} (seed {given.seed})")
     return outcome
 

@@ -60,9 +60,6 @@ def machine():
     return ", ".join(filter(None, parts))
 
 
-def about(broker, older, clients):
-    """By name, for the page."""
-    builds = {"broker": build(broker)}
-    if older:
-        builds["older broker"] = build(older)
+def about(builds, clients):
+    """By name, for the page. `builds`: what each build is, by name."""
     return {**builds, "commit of the tree": tree(), "clients": clients, "machine": machine()}
