@@ -20,17 +20,24 @@ def check(condition, what):
         raise NoEffect(what)
 
 
-def delayed(delay_ms, before_ms, during_ms, chunks, held_ms_max):
-    """Round trips through the proxy before and during the fault, and what the nodes' own connections were held up."""
+def delayed(delay_ms, before_ms, during_ms, chunks, held_ms_max, where="between nodes"):
+    """Round trips through the proxy before and during the fault, and what the real connections were held up; `where`: whose they are."""
     check(during_ms >= before_ms + 2 * delay_ms * NEARLY, f"a round trip took {during_ms:.0f} ms, {before_ms:.0f} ms before")
-    check(chunks > 0, "no byte between nodes was held up")
-    return f"round trip {before_ms:.0f} -> {during_ms:.0f} ms, {chunks} chunks between nodes held up, {held_ms_max:.0f} ms at most"
+    check(chunks > 0, f"no byte {where} was held up")
+    return f"round trip {before_ms:.0f} -> {during_ms:.0f} ms, {chunks} chunks {where} held up, {held_ms_max:.0f} ms at most"
 
 
-def lossy(chance, chunks, lost, broken):
-    """How many chunks between nodes were held up by a loss, and how many connections broke of it."""
-    check(lost > 0, f"none of {chunks} chunks between nodes was lost at a chance of {chance:.0%} a packet")
-    return f"{lost} of {chunks} chunks between nodes lost a packet, {broken} connections broken"
+def lossy(chance, chunks, lost, broken, where="between nodes"):
+    """How many chunks were held up by a loss, and how many connections broke of it."""
+    check(lost > 0, f"none of {chunks} chunks {where} was lost at a chance of {chance:.0%} a packet")
+    return f"{lost} of {chunks} chunks {where} lost a packet, {broken} connections broken"
+
+
+def stalled(client, seconds, took_seconds, lines):
+    """How long a client stood still, and how many lines of its journal came meanwhile."""
+    check(took_seconds >= seconds * NEARLY, f"client {client} stood still for {took_seconds:.1f} s, {seconds} s were meant")
+    check(lines == 0, f"client {client} wrote {lines} lines while it stood still")
+    return f"client {client} stood still for {took_seconds:.1f} s and wrote nothing"
 
 
 def full(free_bytes, reserve_bytes, accepts_writes):

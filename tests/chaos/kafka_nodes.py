@@ -1,19 +1,17 @@
 """Nodes of a real Apache Kafka, in KRaft combined mode, each in a network namespace of its own: what its cluster does under the same faults.
 
-A node is back when the replicas of the run's topics and of the groups' offsets are all in sync, so that the next fault takes a minority away, as with
-Ottla. Its settings are its defaults but for those below. May not know: faults, clients.
+Its settings are its defaults but for those below. May not know: faults, clients.
 """
 
 import pathlib
 import socket
 import subprocess
 
-import wire
 from nodes import KAFKA_PORT, NodeProcess, Nodes
+from wire_nodes import WireNode
 
 CONTROLLER_PORT = 9093
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
-OFFSETS_TOPIC = "__consumer_offsets"
 # The JVM compiles less: three nodes start on a small machine in half of the time.
 JVM = ["-Xmx768m", "-XX:TieredStopAtLevel=1", "-XX:+UseG1GC", "-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 JVM += ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS'Z'", "-Duser.timezone=UTC"]
@@ -30,14 +28,14 @@ def version(jars):
     return next((path.stem.removeprefix("kafka_2.13-") for path in pathlib.Path(jars).glob("kafka_2.13-*.jar")), None)
 
 
-class KafkaNode(NodeProcess):
+class KafkaNode(WireNode, NodeProcess):
     good_exits = (0, 143)
     fatal_words = ("Encountered fatal fault", "Exiting Kafka due to fatal", "java.lang.OutOfMemoryError")
     environment = None
 
     def __init__(self, jars, directory, network, number, topic):
         super().__init__(directory, network, number)
-        self.topic = topic
+        self.topic, self.place = topic, (self.address, KAFKA_PORT)
         java = ["java", *JVM, "-cp", f"{jars}/*"]
         self.command = [*network.command(number), *java, "kafka.Kafka", "server.properties"]
         self.format = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"]
@@ -58,37 +56,6 @@ class KafkaNode(NodeProcess):
         """From its own namespace: no cut stands in between."""
         with self.network.inside(self.number):
             return socket.create_connection(address, timeout)
-
-    def shows(self, topics):
-        """What it shows of topics; None if it does not answer."""
-        try:
-            return wire.metadata((self.address, KAFKA_PORT), topics, connect=self.connect)
-        except OSError:
-            return None
-
-    def answers(self):
-        return wire.answers((self.address, KAFKA_PORT), connect=self.connect)
-
-    def is_ready(self):
-        return self.voters() is not None
-
-    def voters(self):
-        """On how many replicas it counts; None while one of those that it shows is not in sync, or it is not in the cluster itself."""
-        found = self.shows([self.topic, OFFSETS_TOPIC])
-        if found is None or self.number not in found.nodes:
-            return None
-        parts = [part for topic in found.topics.values() for part in topic.parts.values()]
-        if any(part.leader is None or set(part.in_sync) != set(part.replicas) for part in parts):
-            return None
-        return sum(self.number in part.replicas for part in parts)
-
-    def knows(self):
-        found = self.shows([])
-        return len(found.nodes) if found else 0
-
-    def leaders(self, topic):
-        found = self.shows([topic])
-        return found and {number: part.leader for number, part in sorted(found.topics[topic].parts.items())}
 
 
 def of_kafka(jars, directory, network, topic):

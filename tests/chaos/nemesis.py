@@ -2,7 +2,7 @@
 
 A fault ends with every node back; the runner checks that the cluster then serves. Faults follow each other, so that never more
 than a minority of the replicas of a shard is away: one node, or one zone. Two at once (`delay+kill`): the first is one that takes no node away.
-What needs more than processes and the network is beside this: `links.py`, `disk_faults.py`, `flips.py`, `clocks.py`, `members.py`.
+What needs more than processes and the network is beside this: `links.py`, `disk_faults.py`, `flips.py`, `clocks.py`, `members.py`, `client_faults.py`.
 May not know: clients.
 """
 
@@ -12,8 +12,10 @@ import shutil
 import signal
 import time
 
+import client_links
 import clocks
 import disks
+from client_faults import ClientFaults
 from clocks import ClockFaults
 from disk_faults import DiskFaults
 from effects import NoEffect, check
@@ -29,7 +31,7 @@ BESIDE_SECONDS = 2
 
 
 
-class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
+class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, ClientFaults):
     def __init__(self, nodes, network, topic, chance, newer=None, system=None):
         """`newer`: the build that nodes are upgraded to. `system`: whose nodes they are; without one all kinds can be."""
         self.system = system
@@ -38,6 +40,8 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
         self.base, self.flips = None, []
         # Has somebody read everything through the replicas of a zone.
         self.read_all = lambda zone: None
+        # Makes a client stand still.
+        self.stop_client = None
         # What was measured of the fault that runs.
         self.effects = []
 
@@ -46,11 +50,11 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
     def equip(self, kinds, directory):
         """Before any node starts: what these kinds need. Returns why some of them can not be here."""
         every = {one for kind in kinds for one in kind.split("+")}
-        seeds, absent = self.network.nodes, {kind: why for kind in every if (why := unable(kind, self.system))}
+        absent = {kind: why for kind in every if (why := unable(kind, self.system))}
         if every & set(self.MEMBER_KINDS) - set(absent):
             self.equip_members(directory, self.network.spares[0], self.nodes[0].environment["OTTLA_CLUSTER_SEEDS"])
         if every & set(self.LINK_KINDS) - set(absent):
-            self.equip_links(seeds)
+            self.equip_links(directory)
         if (every & set(self.DISK_KINDS)) - set(absent):
             self.equip_disks(directory, every)
         if (every & set(self.CLOCK_KINDS)) - set(absent):
@@ -275,6 +279,7 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults):
 KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "replace", "roll")
 # Those that need more than namespaces: only if they are asked for, by name or as `all`.
 FURTHER = (*Nemesis.LINK_KINDS, *Nemesis.DISK_KINDS, *Nemesis.FLIP_KINDS, *Nemesis.CLOCK_KINDS, *Nemesis.MEMBER_KINDS)
+FURTHER += Nemesis.CLIENT_KINDS
 # They take no node away, so another fault may come at the same time.
 COMBINE = (*Nemesis.LINK_KINDS, *Nemesis.CLOCK_KINDS)
 # Where there is an older build to begin with; once, since nothing goes back.
@@ -288,6 +293,8 @@ def unable(kind, system=None):
     """Why a kind can not be here; None if it can."""
     if system and kind not in system.kinds:
         return system.why_not
+    if kind in Nemesis.LINK_KINDS and system and system.links and (lacking := client_links.missing()):
+        return f"needs {', '.join(lacking)}"
     if kind in Nemesis.DISK_KINDS and (lacking := disks.missing()):
         return f"needs {', '.join(lacking)}"
     if kind in Nemesis.CLOCK_KINDS and not clocks.library():

@@ -34,7 +34,30 @@ def enter(path):
             raise OSError(ctypes.get_errno(), f"setns {path}")
 
 
+class Here:
+    """No namespaces: clients run on this machine as it is, and reach the cluster as anybody does."""
+
+    spares = ()
+
+    def __init__(self):
+        # What clients get in their environment beside what there is.
+        self.environment = {}
+
+    def command(self, place):
+        return []
+
+    def inside(self, place):
+        return contextlib.nullcontext()
+
+    def create(self):
+        """Nothing is made."""
+
+    remove = create
+
+
 class Network:
+    environment = {}
+
     def __init__(self, nodes, spares=()):
         """`spares`: nodes that are there only at times."""
         self.prefix = f"ottla-{os.getpid()}"

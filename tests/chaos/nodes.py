@@ -137,9 +137,9 @@ class Node(NodeProcess):
 class Nodes(list):
     """Any system's nodes."""
 
-    def __init__(self, nodes):
+    def __init__(self, nodes, bootstrap=None):
         super().__init__(nodes)
-        self.bootstrap = ",".join(f"{node.address}:{KAFKA_PORT}" for node in self)
+        self.bootstrap = bootstrap or ",".join(f"{node.address}:{KAFKA_PORT}" for node in self)
 
     def start(self):
         for node in self:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A TCP proxy in front of a node's cluster listener that holds up what goes through it, as a slow or lossy network does.
 
-Usage, by links.py, within the node's namespace: proxy.py LISTEN_ADDRESS PORT TARGET_PORT ECHO_PORT
+Usage, by links.py, within the node's namespace: proxy.py LISTEN_ADDRESS PORT TARGET_PORT ECHO_PORT [TARGET_HOST]
 Other nodes are told PORT (`ottla.cluster.advertised.listener`). ECHO_PORT is for the runner: what it sends there comes back under the
 same conditions, so that a round trip can be measured. Each line on standard input is a JSON object of conditions, {} for none; each
 is answered by a line with what was counted since the last one, of the nodes' connections alone. Ends when its standard input does.
@@ -146,11 +146,11 @@ class Proxy:
                 await writer.drain()
         writer.close()
 
-    async def run(self, address, port, target_port, echo_port):
+    async def run(self, address, port, target_port, echo_port, target_host=None):
         inner = await asyncio.start_server(self.echo, "127.0.0.1", 0)
         echo = inner.sockets[0].getsockname()
         await asyncio.start_server(self.serve(echo, False), address, echo_port)
-        await asyncio.start_server(self.serve((address, target_port), True), address, port)
+        await asyncio.start_server(self.serve((target_host or address, target_port), True), address, port)
         lines = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
         print(json.dumps({"ready": True}), flush=True)
@@ -160,5 +160,5 @@ class Proxy:
 
 
 if __name__ == "__main__":
-    where, *ports = sys.argv[1:]
-    asyncio.run(Proxy().run(where, *map(int, ports)))
+    where, *ports = sys.argv[1:5]
+    asyncio.run(Proxy().run(where, *map(int, ports), *sys.argv[5:]))

@@ -3,6 +3,7 @@
 
 Usage: tests/chaos/run.py [--nodes 3|5] [--workload NAME] [--nemesis KIND,...] [--time-limit SECONDS] [--seed N] [--broker PATH] [--old-broker PATH]
        [--system ottla|kafka] [--jars DIRECTORY] [--judge PATH] [--keep] [--report FILE]
+       tests/chaos/run.py --bootstrap HOST:PORT,... [--containers NAME,...] ...
 Needs root (network namespaces, iptables), tests/setup and `cargo build --release`. Each node has a network namespace and a zone (a, b, c); so
 have the clients, which are killed, too. Then the nemesis stops, everything is read from every zone, all nodes are killed at once and started
 again, and everything is read once more. The workloads, docs/chaos.md says what each of them proves:
@@ -25,13 +26,15 @@ delay, loss, clock); docs/chaos.md says how each effect is measured:
   loss     packets between nodes are lost           bitflip  a node is killed and one bit of its disk turned
   full     a node's disk is full                    clock    a node's wall clock jumps, and back
   hang     a node's disk hangs                      join     a further node joins, takes replicas, is unregistered
-  eio      every access to a node's disk is an EIO
+  eio      every access to a node's disk is an EIO  stall    a client stands still for longer than its session
 
 With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with that build, and there is a further kind:
 
   upgrade  every node ended by SIGTERM and started with the newer build, one after the other; no client may get an error from it
 
-With `--system kafka` the nodes are those of a real Apache Kafka, from the jars that tests/setup has fetched.
+With `--system kafka` the nodes are those of a real Apache Kafka, from the jars that tests/setup has fetched. With `--bootstrap` they are of any
+cluster that runs already; then no root is needed, and only clients are disturbed: stall, delay, loss. With `--containers`, the names of its
+containers in the order of their node ids, they are killed, paused and restarted, too.
 
 `--nemesis sabotage` is there to see a run fail: every disk falls back by some seconds, so acknowledged records are lost.
 
@@ -67,10 +70,10 @@ from confluent_kafka import KafkaException
 import history
 import page
 from nemesis import KINDS, UPGRADE, Nemesis, NoEffect, chosen, deck
-from network import Network
+from network import Here, Network
 from nodes import until
 from page import recorded, surroundings
-from systems import KAFKA, OTTLA, SYSTEMS
+from systems import FOREIGN, KAFKA, OTTLA, OWN, SYSTEMS, name_of
 from workload import Workload
 from workloads import MIXED, PLANS
 
@@ -78,6 +81,8 @@ VALID, INVALID, UNKNOWN = 0, 1, 2
 VERDICTS = {VALID: "valid", INVALID: "INVALID", UNKNOWN: "unknown"}
 CRASH_CHANCE = 0.6
 TOPIC = "chaos"
+# Of a run without a fault that can be.
+UNDISTURBED_SECONDS_MIN = 10
 
 
 def say(line):
@@ -88,7 +93,9 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=3, choices=(3, 5))
     parser.add_argument("--workload", default=MIXED, choices=list(PLANS))
-    parser.add_argument("--system", default=OTTLA, choices=list(SYSTEMS))
+    parser.add_argument("--system", default=OTTLA, choices=OWN)
+    parser.add_argument("--bootstrap", metavar="HOST:PORT,...", help="a cluster that runs already, in place of one of the runner's own")
+    parser.add_argument("--containers", metavar="NAME,...", help="the containers of that cluster's nodes")
     parser.add_argument("--nemesis", metavar="KIND,...")
     parser.add_argument("--time-limit", type=float, default=60, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
@@ -99,16 +106,13 @@ def arguments():
     parser.add_argument("--keep", action="store_true", help="keep logs and history of a valid run, too")
     parser.add_argument("--report", type=pathlib.Path, metavar="FILE", help="where the page of the run goes, else into its directory")
     given = parser.parse_args()
-    system = SYSTEMS[given.system]
-    given.nemesis = given.nemesis or ",".join(kind for kind in KINDS if kind in system.kinds)
-    if given.system == OTTLA:
-        given.broker = given.broker or str(ROOT / "target" / "release" / "ottla")
-    if given.system == KAFKA:
-        given.jars = given.jars or JARS
+    complete(given)
     try:
-        given.kinds = chosen(given.nemesis, system)
+        given.kinds = chosen(given.nemesis, SYSTEMS[given.tested])
     except ValueError as strange:
         parser.error(str(strange))
+    if given.containers and not given.bootstrap:
+        parser.error("--containers belongs to --bootstrap")
     if (UPGRADE in given.kinds) != bool(given.old_broker):
         parser.error(f"{UPGRADE} and --old-broker belong together")
     if given.report and not given.report.absolute().parent.is_dir():
@@ -116,23 +120,38 @@ def arguments():
     return given
 
 
+def complete(given):
+    """What follows from the other arguments. What does not matter is None, so that the command that repeats the run does not have it."""
+    given.tested = name_of(given)
+    given.nemesis = given.nemesis or ",".join(SYSTEMS[given.tested].usual)
+    if given.tested == OTTLA:
+        given.broker = given.broker or str(ROOT / "target" / "release" / "ottla")
+    if given.tested == KAFKA:
+        given.jars = given.jars or JARS
+    if given.bootstrap:
+        given.system = given.nodes = None
+
+
 class Run:
     def __init__(self, given, directory):
         self.given, self.directory = given, directory
         chance = random.Random(given.seed)
         self.chance = chance
-        self.network = Network(range(1, given.nodes + 1), [given.nodes + 1])
-        self.system = SYSTEMS[given.system]
-        self.nodes = self.system.nodes(given, directory, self.network, TOPIC)
-        self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance, PLANS[given.workload], TOPIC)
-        self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance, given.broker, self.system)
-        self.nemesis.read_all = self.workload.observer.read_all
+        self.network = Here() if given.bootstrap else Network(range(1, given.nodes + 1), [given.nodes + 1])
+        self.system = SYSTEMS[given.tested]
+        # Nothing else in a cluster that others use has this name.
+        topic = f"{TOPIC}-{given.seed}-{time.time_ns() // 1_000_000}" if given.bootstrap else TOPIC
+        self.nodes = self.system.nodes(given, directory, self.network, topic)
+        self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance, PLANS[given.workload], topic)
+        self.nemesis = Nemesis(self.nodes, self.network, topic, chance, given.broker, self.system)
+        self.nemesis.read_all, self.nemesis.stop_client = self.workload.observer.read_all, self.workload.stop_client
         self.complaints, self.without_effect, self.gaps = [], [], {}
         # For the page.
         self.began, self.unix, self.faults, self.journal, self.judged = time.monotonic_ns(), time.time(), [], [], None
 
     def remove(self):
-        for end in (self.workload.kill, self.nodes.kill, self.nemesis.remove, self.network.remove):
+        clean_up = self.workload.clean_up if self.given.bootstrap else lambda: None
+        for end in (self.workload.kill, self.nodes.kill, clean_up, self.nemesis.remove, self.network.remove):
             with contextlib.suppress(OSError):
                 end()
 
@@ -157,6 +176,8 @@ class Run:
     def run_nemesis(self):
         began = time.monotonic()
         wanted = [kind for kind in dict.fromkeys(self.given.kinds) if self.nemesis.is_able(kind)]
+        if not wanted:
+            time.sleep(max(self.given.time_limit, UNDISTURBED_SECONDS_MIN))
         for number, kind in enumerate(deck(wanted, self.given.seed)):
             if number >= len(wanted) and time.monotonic() - began >= self.given.time_limit:
                 return True
@@ -170,7 +191,7 @@ class Run:
         fault, begun = self.nemesis.begin(kind), time.monotonic_ns()
         title, failure, over, without = next(fault), None, None, None
         # The kill of a client interrupts the other members of its group.
-        crashes = self.chance.random() < CRASH_CHANCE and kind != UPGRADE
+        crashes = self.chance.random() < CRASH_CHANCE and not {UPGRADE, *Nemesis.CLIENT_KINDS} & set(kind.split("+"))
         crashed = self.workload.crash() if crashes else None
         try:
             list(fault)
@@ -207,6 +228,8 @@ class Run:
         until("every replica has caught up", lambda: all(node.voters() is not None for node in self.nodes))
         self.complaints += self.workload.finish()
         self.workload.look(["", *sorted({node.zone for node in self.nodes})])
+        if self.given.tested == FOREIGN:
+            return
         begun = time.monotonic_ns()
         self.nemesis.killed(self.nodes)
         self.nemesis.back(self.nodes)
@@ -245,7 +268,7 @@ class Run:
             "outcome": VERDICTS[outcome],
             "command": surroundings.command(self.given),
             "seed": self.given.seed,
-            "nodes": self.given.nodes,
+            "nodes": len(self.nodes),
             "workload": self.given.workload,
             "kinds": self.given.kinds,
             "time_limit": self.given.time_limit,
@@ -274,7 +297,7 @@ def write_page(run, outcome):
 
 def put_away(run, outcome):
     """What is kept: the page, and all that it was made of unless the run was valid."""
-    for node in run.nodes:
+    for node in run.nodes if run.given.tested in OWN else ():
         shutil.rmtree(node.data, ignore_errors=True)
     written = write_page(run, outcome) if run.judged else None
     if outcome != VALID or run.given.keep:
@@ -291,19 +314,19 @@ def put_away(run, outcome):
 
 def main():
     given = arguments()
-    if os.geteuid() != 0:
+    if not given.bootstrap and os.geteuid() != 0:
         say("needs root: network namespaces")
         return UNKNOWN
     # So that everything is removed: SIGTERM ends the run as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNKNOWN))
-    say(f"seed {given.seed}, {given.nodes} nodes, {given.system}, workload {given.workload}, faults: {', '.join(given.kinds)}")
+    say(f"seed {given.seed}, {given.bootstrap or f'{given.nodes} nodes'}, {given.tested}, workload {given.workload}, faults: {', '.join(given.kinds)}")
     directory = pathlib.Path(tempfile.mkdtemp(prefix="ottla-chaos-"))
     run, outcome = None, UNKNOWN
     try:
         run = Run(given, directory)
         outcome = run.go()
     except OSError as failure:
-        say(f"no cluster can be made here: {failure}")
+        say(f"no run can be made here: {failure}")
     finally:
         if run:
             run.remove()

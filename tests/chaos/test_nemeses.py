@@ -5,20 +5,30 @@ Usage: tests/chaos/test_nemeses.py; needs neither root nor a build.
 """
 
 import asyncio
+import os
 import pathlib
 import random
+import socket
+import subprocess
 import sys
 import tempfile
+import threading
 import time
+import types
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients"))
 
+import client_links
 import effects
 import flips
 import nemesis
+import systems
 from effects import MIB, NoEffect
+from network import Here
 from proxy import LOSSES_MAX, PACKET_BYTES, RETRANSMIT_MS, Conditions, Direction, Proxy
+from remote_nodes import RemoteNode
+from systems import CONTAINERS, FOREIGN, KAFKA, OTTLA, SYSTEMS
 
 
 class Sequence:
@@ -148,6 +158,9 @@ class Effects(unittest.TestCase):
         self.judged(effects.jumped, (3600, 3600.4, 2, 0), (3600, 0.3, 2, 0), (3600, 3600.4, 0, 0))
         self.assertIsInstance(effects.jumped(-3600, -3599.6, 0, 3601), str)
 
+    def test_stalled(self):
+        self.judged(effects.stalled, ("hasty", 8, 8.1, 0), ("hasty", 8, 3.0, 0), ("hasty", 8, 8.1, 2))
+
     def test_joined(self):
         sound = (4, 4, 3, 5, 0, True)
         self.judged(effects.joined, sound, (4, 3, 3, 5, 0, True), (4, 4, 3, 0, 0, True), (4, 4, 3, 5, None, True), (4, 4, 3, 5, 0, False))
@@ -200,6 +213,69 @@ class Kinds(unittest.TestCase):
         for words in ("kill+pause", "delay+loss", "delay+delay", "delay+upgrade", "delay+kill+pause", "nonsense", "delay+nonsense"):
             with self.assertRaises(ValueError, msg=words):
                 nemesis.chosen(words)
+
+
+class Systems(unittest.TestCase):
+    """Which kinds can be where: others make a run unknown, with a reason, and `all` leaves them out."""
+
+    def test_only_clients_of_a_foreign_cluster_are_disturbed(self):
+        foreign = SYSTEMS[FOREIGN]
+        self.assertEqual(nemesis.unable("kill", foreign), foreign.why_not)
+        self.assertIsNone(nemesis.unable("stall", foreign))
+        self.assertEqual(set(nemesis.chosen("all", foreign)) - {"delay", "loss"}, {"stall"})
+        self.assertEqual(nemesis.chosen("kill", foreign), ["kill"])
+
+    def test_containers_are_killed_and_not_cut_off(self):
+        self.assertIsNone(nemesis.unable("kill", SYSTEMS[CONTAINERS]))
+        self.assertTrue(nemesis.unable("cut", SYSTEMS[CONTAINERS]))
+
+    def test_a_node_of_kafka_keeps_its_disk(self):
+        self.assertIsNone(nemesis.unable("leader", SYSTEMS[KAFKA]))
+        for kind in ("power", "replace", "bitflip"):
+            self.assertTrue(nemesis.unable(kind, SYSTEMS[KAFKA]), kind)
+        self.assertFalse({"power", "replace", "join"} & set(nemesis.chosen("all", SYSTEMS[KAFKA])))
+
+    def test_what_is_tested_without_a_word_is_ottla(self):
+        self.assertTrue(set(nemesis.KINDS) <= set(SYSTEMS[OTTLA].kinds))
+        given = lambda **more: types.SimpleNamespace(**{"system": OTTLA, "bootstrap": None, "containers": None, **more})
+        names = [systems.name_of(given(**more)) for more in ({}, {"bootstrap": "a:1"}, {"bootstrap": "a:1", "containers": "x"})]
+        self.assertEqual(names, [OTTLA, FOREIGN, CONTAINERS])
+
+
+@unittest.skipIf(client_links.missing(), "there is no C compiler")
+class Redirections(unittest.TestCase):
+    """A process that connects to a node is led to the proxy in front of it."""
+
+    PROGRAM = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as stream:
+    stream.sendall(b"x" * 1000)
+    print(len(stream.recv(16)))
+"""
+
+    def test_clients_go_through_the_proxy_and_nobody_else_does(self):
+        network = Here()
+        with tempfile.TemporaryDirectory() as directory, socket.create_server(("127.0.0.1", 0)) as server:
+            threading.Thread(target=self.serve, args=(server,), daemon=True).start()
+            place = server.getsockname()
+            node = RemoteNode(1, ("localhost", place[1]), None, "chaos")
+            (proxy,) = client_links.begin([node], network, pathlib.Path(directory)).values()
+            try:
+                for environment, chunks in ((network.environment, 2), ({}, 0)):
+                    words = [sys.executable, "-c", self.PROGRAM, "127.0.0.1", str(place[1])]
+                    done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True)
+                    self.assertEqual((done.stdout.strip(), done.stderr), ("2", ""))
+                    self.assertEqual(proxy.set()["chunks"], chunks)
+                self.assertGreater(proxy.round_trip_ms(1), 0)
+            finally:
+                proxy.remove()
+
+    def serve(self, server):
+        while True:
+            stream, _ = server.accept()
+            with stream:
+                stream.recv(2000)
+                stream.sendall(b"ok")
 
 
 if __name__ == "__main__":

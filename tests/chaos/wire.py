@@ -121,9 +121,10 @@ class Topic:
 
 @dataclasses.dataclass
 class Shown:
-    """What one node says of the cluster; `nodes` by number: (host, port)."""
+    """What one node says of the cluster; `nodes` by number: (host, port), `racks` by number."""
 
     nodes: dict
+    racks: dict
     topics: dict
 
 
@@ -133,17 +134,17 @@ def metadata(address, topics=None, timeout=2, connect=socket.create_connection):
     body = (b"\0" if topics is None else array([named(name) for name in topics])) + b"\0\0\0"
     reply = ask(address, METADATA, body, timeout, connect)
     reply.int32()
-    nodes = dict(reply.array(lambda: node(reply)))
+    nodes = reply.array(lambda: node(reply))
     reply.text()
     reply.int32()
-    return Shown(nodes, dict(reply.array(lambda: topic(reply))))
+    topics_shown = dict(reply.array(lambda: topic(reply)))
+    return Shown({number: place for number, place, _ in nodes}, {number: rack for number, _, rack in nodes}, topics_shown)
 
 
 def node(reply):
-    number, host, port = reply.int32(), reply.text(), reply.int32()
-    reply.text()
+    number, host, port, rack = reply.int32(), reply.text(), reply.int32(), reply.text()
     reply.tags()
-    return number, (host, port)
+    return number, (host, port), rack
 
 
 def topic(reply):

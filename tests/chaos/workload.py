@@ -4,13 +4,16 @@ Their journals are collected here, and the observer's (`observer.py`). May not k
 """
 
 import contextlib
+import dataclasses
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
 import threading
 import time
+import typing
 
 import history
 import topics
@@ -25,6 +28,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 # The message timeout of one kind of producer outlasts a fault; the other's expires within it, so that outcomes are unknown.
 PATIENT_MS, HASTY_MS = 60_000, 1_500
 PROGRESS_SECONDS_MAX = 30
+
+
+@dataclasses.dataclass
+class Stopped:
+    """A client that stands still: its state as the kernel has it, how many lines it has written, and how it goes on."""
+
+    role: str
+    state: typing.Callable
+    lines: typing.Callable
+    go_on: typing.Callable
 
 
 class Workload:
@@ -81,6 +94,7 @@ class Workload:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
+            env={**os.environ, **self.network.environment},
             preexec_fn=die_with_parent,
         )
         self.running[role], self.clients[role] = process, number * CLIENTS_A_PROCESS
@@ -129,13 +143,18 @@ class Workload:
         self.begin(role)
         return role
 
-    def stop_some(self):
-        """SIGSTOP of a client. Returns its role, and how to see its state and to let it go on."""
+    def stop_client(self):
+        """SIGSTOP of a client."""
         role = self.chance.choice(self.replaceable())
-        process = self.running[role]
+        process, client = self.running[role], self.clients[role]
+        own = lambda line: line["client"] in range(client, client + CLIENTS_A_PROCESS)
         process.send_signal(signal.SIGSTOP)
-        state = lambda: pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return role, state, lambda: process.send_signal(signal.SIGCONT)
+        return Stopped(
+            role,
+            state=lambda: pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0],
+            lines=lambda: sum(map(own, list(self.journal))),
+            go_on=lambda: process.send_signal(signal.SIGCONT),
+        )
 
     def ended(self):
         return [f"client {role} ended by itself, see clients.log" for role, one in self.running.items() if one.poll() is not None]

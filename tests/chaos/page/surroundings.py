@@ -13,12 +13,12 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 # They say where the results go, not what is run.
-NOT_REPEATED = {"report", "keep", "kinds"}
+NOT_REPEATED = {"report", "keep", "kinds", "tested"}
 
 
 def command(given):
     """The command line of the arguments as they were in the end, the seed included."""
-    words = ["sudo"]
+    words = [] if getattr(given, "bootstrap", None) else ["sudo"]
     # sudo takes no environment along.
     if installed := os.environ.get("TEST_CLIENTS_DIR"):
         words.append(f"TEST_CLIENTS_DIR={installed}")
