@@ -230,6 +230,7 @@ class Report(unittest.TestCase):
         journal = journal_of()
         at = BEGAN + 5 * SECOND
         journal.append({"do": "fetched", "t": at + 1000, "client": OBSERVER, "begun": at, "offsets": [[0, 4]]})
+        journal.append({"do": "fetched", "t": at + 1000, "client": OBSERVER, "group": 9, "begun": at, "offsets": [[0, 77]]})
         events = [json.loads(line) for line in history.of_journal(journal)]
         invoked = lambda kind, offset: max(
             n for n, event in enumerate(events) if event["do"].get(kind, {}).get("offset", -1) == offset and event["do"][kind]["partition"] == 0
@@ -245,6 +246,7 @@ class Report(unittest.TestCase):
         for number, offset in enumerate((2, 4, 6, 8, 10)):
             self.assertIn(f"{number}.600 {number}.610 {MEMBER} (member-0) commit ok {offset}", shown)
         self.assertIn("5.000 5.000 0 (observer) fetch ok 4", shown)
+        self.assertNotIn("fetch ok 77", shown)
 
     def test_many_findings_stay_few_tables(self):
         run = self.invalid()
@@ -253,6 +255,15 @@ class Report(unittest.TestCase):
         self.assertEqual(shown.count("Offsets of partition 0"), anomalies.SHOWN_MAX + 1)
         self.assertIn("28 more", shown)
         self.assertLess(len(text), 150_000)
+
+    def test_a_run_with_topics_says_what_was_done_with_them(self):
+        change = {"do": "change", "t": BEGAN + SECOND, "client": 64, "topic": "a", "what": "create", "partitions": 1, "value": 7}
+        journal = [change, {"do": "changed", "t": BEGAN + 2 * SECOND, "client": 64, "topic": "a", "error": None}]
+        journal.append({"do": "described", "t": BEGAN + 3 * SECOND, "client": 0, "begun": BEGAN, "node": 1, "topics": []})
+        text, shown = self.page_of(self.run_of(journal, workload="metadata"))
+        self.assertIn("Every node shows what was acknowledged of topics; after each fault everything made progress again.", shown)
+        self.assertIn("1 changes of topics acknowledged", shown)
+        self.assertIn('class="dots change"', text)
 
     def test_a_fault_without_effect_and_one_that_never_ended(self):
         faults = [

@@ -93,7 +93,7 @@ class Around:
         self.registers = {}
         for operation in self.operations.values():
             if operation.kind in ("commit", "fetch"):
-                self.registers.setdefault(operation.told["partition"], []).append(operation)
+                self.registers.setdefault(register_of(operation), []).append(operation)
             for partition, offset, value in places_of(operation):
                 if (partition, offset) in self.there:
                     self.there[partition, offset].append((operation, value))
@@ -122,9 +122,12 @@ class Around:
 
     def register_around(self, partition, named):
         """If the finding is on a committed offset: the commits and fetches before and after those that it names first."""
-        register = self.registers.get(partition, [])
-        places = [place for place, one in enumerate(register) if one.number in named[:OFFSETS_NAMED_MAX]]
-        return [one for place in places for one in register[max(place - REGISTER_AROUND, 0) : place + REGISTER_AROUND + 1]]
+        found = []
+        for key in dict.fromkeys(register_of(self.operations[number]) for number in named if number in self.operations):
+            register = self.registers.get(key, []) if key and key[1] == partition else []
+            places = [place for place, one in enumerate(register) if one.number in named[:OFFSETS_NAMED_MAX]]
+            found += [one for place in places for one in register[max(place - REGISTER_AROUND, 0) : place + REGISTER_AROUND + 1]]
+        return found
 
     def rows(self, partition, near, named):
         """(operation, what of it lies there, whether the finding names it), in the order of time; not too many, but all that are named."""
@@ -179,6 +182,11 @@ class Around:
         if listed := self.table(partition, near, named):
             parts += [element("h3", "Operations there, in the order of time"), listed]
         return "".join(parts)
+
+
+def register_of(operation):
+    """The group and the partition of a committed offset; None of any other operation."""
+    return (operation.told["group"], operation.told["partition"]) if operation.kind in ("commit", "fetch") else None
 
 
 def times(count):
