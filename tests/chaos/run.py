@@ -36,7 +36,7 @@ With `--system kafka` the nodes are those of a real Apache Kafka, from the jars 
 cluster that runs already; then no root is needed, and only clients are disturbed: stall, delay, loss. With `--containers`, the names of its
 containers in the order of their node ids, they are killed, paused and restarted, too.
 
-`--nemesis sabotage` is there to see a run fail: every disk falls back by some seconds, so acknowledged records are lost.
+`--nemesis sabotage` is there to see a run fail: every disk falls back by some seconds, so what was acknowledged is lost.
 
 Every kind that was asked for happens once at least, and then again until the time is over. Prints a line a fault with the longest time in which
 a partition acknowledged nothing, and the verdict of `tests/checker`. Exit code 0: valid; 1: a promise was broken (the nodes' logs and

@@ -58,7 +58,7 @@ CONTAINER_KINDS = ("kill", "pause", "zone", "roll")
 SYSTEMS = {
     OTTLA: System((*KINDS, *FURTHER, UPGRADE, SABOTAGE), "no node of Ottla can be given it", KINDS, ottla_nodes, ottla_builds),
     KAFKA: System(
-        (*KAFKA_KINDS, *Nemesis.CLIENT_KINDS),
+        (*KAFKA_KINDS, *Nemesis.CLIENT_KINDS, SABOTAGE),
         "a node of Apache Kafka is not given it: it needs what only Ottla's nodes show, or a disk that keeps what Kafka has not synced",
         KAFKA_KINDS,
         lambda given, directory, network, topic: kafka_nodes.of_kafka(given.jars, directory, network, topic),
