@@ -29,6 +29,8 @@ struct Ground {
 
 impl Ground {
     const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], clients: None };
+    /// Nodes have racks, and producers compress.
+    const WIDENED: Self = Self { first_seed: WIDENED_FROM, ..Self::ANY };
 
     fn of(bug: Bug) -> Self {
         match bug {
@@ -58,7 +60,7 @@ impl Ground {
             Bug::RecompressedCrcKept | Bug::CompressedStaysCompressed => Self { first_seed: WIDENED_FROM, ..Self::ANY },
             // Consumers read from followers.
             Bug::NearestInAnyRack | Bug::FollowerOutOfRange => {
-                Self { first_seed: WIDENED_FROM, nodes: 3, clients: Some(ExtraClients::Readers), ..Self::ANY }
+                Self { nodes: 3, clients: Some(ExtraClients::Readers), ..Self::WIDENED }
             }
             // One node founds the cluster.
             Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
