@@ -31,6 +31,8 @@ impl Ground {
     const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], clients: None };
     /// Nodes have racks, and producers compress.
     const WIDENED: Self = Self { first_seed: WIDENED_FROM, ..Self::ANY };
+    /// Consumers read from the replicas in their racks.
+    const WITH_RACKS: Self = Self { nodes: 3, clients: Some(ExtraClients::Readers), ..Self::WIDENED };
 
     fn of(bug: Bug) -> Self {
         match bug {
@@ -52,16 +54,13 @@ impl Ground {
             },
             // A replica is asked for what it dropped, while it is applied again on top of an older generation of the checkpoint.
             Bug::GapFilledEarly => {
-                let (first_seed, storm) = (WIDENED_FROM, Duration::from_secs(30));
-                let clients = Some(ExtraClients::Readers);
-                Self { first_seed, nodes: 3, storm, profiles: &[Profile::Generations], clients }
+                let storm = Duration::from_secs(30);
+                Self { storm, profiles: &[Profile::Generations], ..Self::WITH_RACKS }
             }
             // Nodes are in racks, and producers compress.
-            Bug::RecompressedCrcKept | Bug::CompressedStaysCompressed => Self { first_seed: WIDENED_FROM, ..Self::ANY },
+            Bug::RecompressedCrcKept | Bug::CompressedStaysCompressed => Self::WIDENED,
             // Consumers read from followers.
-            Bug::NearestInAnyRack | Bug::FollowerOutOfRange => {
-                Self { nodes: 3, clients: Some(ExtraClients::Readers), ..Self::WIDENED }
-            }
+            Bug::NearestInAnyRack | Bug::FollowerOutOfRange => Self::WITH_RACKS,
             // One node founds the cluster.
             Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
                 Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY }
