@@ -143,8 +143,8 @@ class Observer:
         """Asks every node for all topics until it shows what was acknowledged; what it shows at last is in the journal."""
         done = topics.changes(journal)
         names = sorted(done)
+        deadline = time.monotonic() + SETTLE_SECONDS_MAX
         for number, address in sorted(self.nodes().items()):
-            deadline = time.monotonic() + SETTLE_SECONDS_MAX
             while True:
                 begun, found = time.monotonic_ns(), self.shown_by(number, address, names)
                 if time.monotonic() > deadline or not topics.wrong_in(done, found):

@@ -152,10 +152,10 @@ def counts(journal):
 
 
 def longest_behind(journal):
-    """Seconds after an acknowledgement at which a node still showed a topic as it was before, at most."""
+    """Seconds after an acknowledgement at which a node still showed a topic as it was before, at most. What it shows in the end is wrong or right."""
     done, longest = changes(journal), 0
     for line in journal:
-        if line["do"] != "described" or line["node"] is None:
+        if line["do"] != "described" or line["node"] is None or line.get("settled"):
             continue
         for name, *shown in line["topics"]:
             before = [one for one in done.get(name, []) if one.ended and one.ended < line["begun"]]
