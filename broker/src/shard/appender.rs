@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_raft::{Proposal, ProposeError, Proposed};
 use ottla_storage::entry::Batches;
@@ -139,7 +140,7 @@ impl Shard {
                 // All answers are set before any waker runs: a connection that wakes finds the answers of its whole
                 // burst.
                 for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
-                    if batch.required_in_sync > synced_min {
+                    if batch.required_in_sync > synced_min && !mutants::is_on(Bug::MinIsrNotAwaited) {
                         min_isr::acknowledge_when_replicated(&*self.group, log_id.index, batch, outcome);
                     } else {
                         waiting.extend(batch.answer.set(Ok(outcome)));

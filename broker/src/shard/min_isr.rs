@@ -3,6 +3,7 @@
 //!
 //! May not know: topics, and where the number comes from.
 
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_storage::ids::RaftIndex;
 
@@ -22,7 +23,8 @@ pub(super) fn acknowledge_when_replicated(
     if !matches!(outcome, BatchOutcome::Stored { .. }) {
         return batch.finish(Ok(outcome));
     }
-    let synced = group.synced_by(index, batch.required_in_sync);
+    let early = if mutants::is_on(Bug::MinIsrOneEntryEarly) { 1 } else { 0 };
+    let synced = group.synced_by(RaftIndex(index.0 - early), batch.required_in_sync);
     rt::spawn(async move {
         let in_time = rt::timeout(batch.deadline.since(rt::now()), synced).await;
         batch.finish(match in_time {

@@ -214,6 +214,10 @@ bugs! {
         "A batch that is compressed already is stored with its producer's codec, not its topic's (validate).",
     NearestInAnyRack "nearest-in-any-rack":
         "A consumer is sent to a replica in any rack (replica selector).",
+    MinIsrNotAwaited "min-isr-not-awaited":
+        "A batch is acknowledged when a majority has it, whatever min.insync.replicas says (appender).",
+    MinIsrOneEntryEarly "min-isr-one-entry-early":
+        "A batch is acknowledged when enough replicas have the entry before it (min.insync.replicas).",
     FollowerOutOfRange "follower-out-of-range":
         "A follower answers that what it has not applied yet is out of range (fetch).",
 

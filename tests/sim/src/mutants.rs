@@ -58,7 +58,10 @@ impl Ground {
                 Self { storm, profiles: &[Profile::Generations], ..Self::WITH_RACKS }
             }
             // Nodes are in racks, and producers compress.
-            Bug::RecompressedCrcKept | Bug::CompressedStaysCompressed => Self::WIDENED,
+            Bug::RecompressedCrcKept
+            | Bug::CompressedStaysCompressed
+            | Bug::MinIsrNotAwaited
+            | Bug::MinIsrOneEntryEarly => Self::WIDENED,
             // Consumers read from followers.
             Bug::NearestInAnyRack | Bug::FollowerOutOfRange => Self::WITH_RACKS,
             // One node founds the cluster.
@@ -92,8 +95,7 @@ impl Ground {
             }
             // Only the only node of a cluster corrects a byte.
             Bug::CorrectionNotWritten => Self { first_seed: DAMAGED_HEADS_FROM, nodes: 1, ..Self::ANY },
-            // A replica's disk is lost while another one lags; a node goes down while a state is fetched from it; a node's
-            // metadata is older than the node that leads the group.
+            // A disk is lost while another replica lags, a node goes down while a state is fetched from it.
             Bug::WipedReplicaVotes | Bug::StateOfTwoPoints | Bug::LeaderNotLocated => {
                 Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::Members], ..Self::ANY }
             }

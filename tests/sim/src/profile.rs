@@ -143,11 +143,13 @@ pub(crate) struct Tuning {
     pub(crate) compresses: bool,
     /// How topics store batches.
     pub(crate) compression_type: CompressionType,
+    /// `min.insync.replicas` of topics.
+    pub(crate) min_in_sync: i32,
 }
 
 impl Tuning {
     /// Drawn from the seed.
-    pub(crate) fn draw(profile: Profile, trims: bool, seed: u64) -> Self {
+    pub(crate) fn draw(profile: Profile, trims: bool, seed: u64, nodes: u32) -> Self {
         let segment_bytes = match seed % 7 {
             // Many entries and sets of verdicts are larger than a segment.
             5 => 64 << 10,
@@ -183,6 +185,8 @@ impl Tuning {
             has_racks: is_widened,
             compresses: is_widened,
             compression_type,
+            // More than a majority of three.
+            min_in_sync: if is_widened && nodes >= 3 && seed.is_multiple_of(5) { 3 } else { 1 },
         }
     }
 }

@@ -183,7 +183,7 @@ fn start_world(plan: &Plan, profile: Profile, trims: bool) -> World {
     // Disks differ: a slow one has not synced yet what the other nodes have committed.
     let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
     let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
-    World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max)
+    World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed, plan.nodes), sync_delay_max)
 }
 
 /// Starts all nodes at the same time, each with a clock of its own; in some seeds one of them is down until there is a topic.

@@ -127,6 +127,7 @@ fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
         retention_ms: Some(RECORDS_RETENTION_MS + i64::from(node.0)),
         message_timestamp_after_max_ms: i64::MAX,
         compression_type: tuning.compression_type,
+        min_insync_replicas: tuning.min_in_sync,
         ..TopicConfig::default()
     });
     config

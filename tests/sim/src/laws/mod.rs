@@ -15,6 +15,7 @@ pub(crate) mod i7_owned;
 pub(crate) mod i8_recovery;
 pub(crate) mod i9_commits;
 pub(crate) mod i9_topics;
+pub(crate) mod in_sync;
 pub(crate) mod leaders;
 pub(crate) mod levels;
 pub(crate) mod liveness;

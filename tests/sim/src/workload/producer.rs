@@ -11,6 +11,7 @@ use ottla_protocol::compression::Codec;
 
 use super::{NAME, pause, target, value_of};
 use crate::laws::i5_once;
+use crate::min_in_sync;
 use crate::world::World;
 
 fn batch(codec: Codec, (id, sequence): (i64, i32), values: &[u64]) -> Bytes {
@@ -61,8 +62,10 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
         }
         let node = target(&world, index);
         let data = batch(world.codec(), (producer, sequence), &waiting);
+        let before = min_in_sync::before(&world, node, index);
         match send(&world, node, index, id, data).await {
             Some(Ok(appended)) => {
+                min_in_sync::judge(&world, index, before);
                 world.trace(
                     Some(index),
                     format!(

@@ -162,6 +162,11 @@ impl World {
         self.0.tuning.has_racks
     }
 
+    /// `min.insync.replicas` of the topics.
+    pub(crate) fn min_in_sync(&self) -> usize {
+        usize::try_from(self.0.tuning.min_in_sync).unwrap_or(1)
+    }
+
     /// The codec of a producer's next batch.
     pub(crate) fn codec(&self) -> Codec {
         if !self.0.tuning.compresses {

@@ -1,0 +1,50 @@
+//! Counts the replicas that have synced a batch when it is acknowledged (`min.insync.replicas` above the majority).
+//!
+//! May not know: which index a batch got. It is above what its leader had applied before the batch was sent, so a replica
+//! that has synced no more than that does not have it.
+
+use ottla_broker::metadata::ShardId;
+use ottla_env::sim::SimNode;
+use ottla_storage::ids::RaftIndex;
+
+use crate::laws::in_sync;
+use crate::registry::node_of;
+use crate::world::World;
+
+/// The shard of a partition, and what the node that is asked has applied of it.
+pub(crate) struct Before {
+    shard: ShardId,
+    applied: RaftIndex,
+}
+
+/// Where a batch is about to be sent; `None` if a majority is all that its topic asks for.
+pub(crate) fn before(world: &World, node: SimNode, index: i32) -> Option<Before> {
+    if world.min_in_sync() <= 1 {
+        return None;
+    }
+    let running = world.running_node(node)?;
+    let shard =
+        running.shards.all().into_iter().find(|shard| shard.read_view().get(world.partition(index)).is_some())?;
+    let applied = running.host.group(shard.replica)?.applied()?.index;
+    Some(Before { shard: shard.creation.shard, applied })
+}
+
+/// Judges an acknowledgement. A shard whose replicas are being changed is left out.
+pub(crate) fn judge(world: &World, index: i32, before: Option<Before>) {
+    let Some(Before { shard, applied }) = before else { return };
+    let Some(record) = world.image().and_then(|image| image.shard(shard).cloned()) else { return };
+    if record.is_moving() || record.replicas.len() != world.min_in_sync() {
+        return;
+    }
+    let (mut synced, mut down) = (0, 0);
+    for replica in &record.replicas {
+        let log = world.running_node(node_of(replica.node)).map(|running| running.directory.replica_log(replica.id));
+        match log {
+            Some(Some(log)) if log.last_synced().is_some_and(|id| id.index > applied) => synced += 1,
+            Some(Some(_)) => {}
+            // It may have had it.
+            Some(None) | None => down += 1,
+        }
+    }
+    world.judge(in_sync::acknowledged(index, world.min_in_sync(), synced, down));
+}
