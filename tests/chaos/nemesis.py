@@ -23,7 +23,7 @@ from flips import BitFlips
 from links import LinkFaults
 from members import MemberFaults
 from network import CLIENTS
-from nodes import CLUSTER_PORT, until
+from nodes import until
 
 TAKE_OVER_SECONDS_MAX = 30
 REBUILD_SECONDS_MAX = 120

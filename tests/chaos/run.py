@@ -6,7 +6,7 @@ Usage: tests/chaos/run.py [--nodes 3|5] [--workload NAME] [--nemesis KIND,...] [
        tests/chaos/run.py --bootstrap HOST:PORT,... [--containers NAME,...] ...
 Needs root (network namespaces, iptables), tests/setup and `cargo build --release`. Each node has a network namespace and a zone (a, b, c); so
 have the clients, which are killed, too. Then the nemesis stops, everything is read from every zone, all nodes are killed at once and started
-again, and everything is read once more. The workloads, docs/chaos.md says what each of them proves:
+again, and everything is read once more. The workloads (docs/chaos.md says what each of them proves):
 
   queue    idempotent producers write with acks=all, consumers without a group read from the beginning
   group    the same producers, two consumer groups read and commit
@@ -69,7 +69,7 @@ from confluent_kafka import KafkaException
 
 import history
 import page
-from nemesis import KINDS, UPGRADE, Nemesis, NoEffect, chosen, deck
+from nemesis import UPGRADE, Nemesis, NoEffect, chosen, deck
 from network import Here, Network
 from nodes import until
 from page import recorded, surroundings
