@@ -4,7 +4,7 @@ Usage, by workload.py: client.py producers BOOTSTRAP TOPIC CLIENT MESSAGE_TIMEOU
                        client.py member BOOTSTRAP TOPIC CLIENT GROUP NUMBER STRATEGY                  reads in a group and commits
                        client.py reader BOOTSTRAP TOPIC CLIENT PARTITIONS                             assigns itself partitions, reads from the start
                        client.py keepers BOOTSTRAP TOPIC CLIENT PARTITIONS GROUP,NUMBER...            commit and fetch offsets (`keeper.py`)
-                       client.py admin BOOTSTRAP TOPIC CLIENT                                         changes topics (`topic_admin.py`)
+                       client.py admin BOOTSTRAP TOPIC CLIENT FACTORS                                 changes topics (`topic_admin.py`)
 Ends when its standard input does. May not know: faults, the verdict.
 """
 
@@ -210,7 +210,7 @@ def main():
             Reader(bootstrap, topic, client, numbers(rest[0])).run()
             return
         case "admin":
-            TopicAdmin(bootstrap, topic, client).run()
+            TopicAdmin(bootstrap, topic, client, numbers(rest[0])).run()
             return
         case "producers":
             threads = [Bursts(bootstrap, topic, client + n, int(rest[0]), numbers(own)) for n, own in enumerate(rest[1:])]

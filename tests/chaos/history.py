@@ -145,13 +145,14 @@ def complaints(journal):
 
 
 def counts(journal):
-    """By name: records acknowledged and of unknown outcome, records that consumers were given one after the other, commits acknowledged."""
+    """By name: records acknowledged and of unknown outcome, records that consumers were given one after the other, commits acknowledged, fetches."""
     results = [offset for line in journal if line["do"] == "sent" for offset, _ in line["results"]]
     sent = sum(len(line["records"]) for line in journal if line["do"] == "send")
     known = sum(offset is not None for offset in results)
     polled = sum(len(line["records"]) for line in journal if line["do"] == "poll")
     commits = sum(len(line["partitions"]) for line in journal if line["do"] == "committed")
-    return {"acknowledged": known, "unknown": sent - known, "polled": polled, "commits": commits}
+    fetches = sum(line["do"] == "fetched" for line in journal)
+    return {"acknowledged": known, "unknown": sent - known, "polled": polled, "commits": commits, "fetches": fetches}
 
 
 def application_errors(journal, begun, ended):

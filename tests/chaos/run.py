@@ -142,7 +142,8 @@ class Run:
         # Nothing else in a cluster that others use has this name.
         topic = f"{TOPIC}-{given.seed}-{time.time_ns() // 1_000_000}" if given.bootstrap else TOPIC
         self.nodes = self.system.nodes(given, directory, self.network, topic)
-        self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance, PLANS[given.workload], topic)
+        factors = sorted({min(factor, len(self.nodes)) for factor in self.system.factors})
+        self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance, PLANS[given.workload], topic, factors)
         self.nemesis = Nemesis(self.nodes, self.network, topic, chance, given.broker, self.system)
         self.nemesis.read_all, self.nemesis.stop_client = self.workload.observer.read_all, self.workload.stop_client
         self.complaints, self.without_effect, self.gaps = [], [], {}
@@ -250,7 +251,8 @@ class Run:
         self.complaints += history.of_findings(report)
         self.without_effect += self.workload.unproved()
         say("longest gap by fault: " + ", ".join(f"{kind} {gap:.2f} s" for kind, gap in self.gaps.items()))
-        say(f"{self.workload.counts()}, {report['records_read']} read and checked in all")
+        read = f", {report['records_read']} read and checked in all" if self.workload.plan.producers else ""
+        say(f"{self.workload.counts()}{read}")
         for complaint in self.complaints[:40]:
             say(f"  {complaint}")
         for reason in self.without_effect:

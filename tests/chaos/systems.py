@@ -29,6 +29,8 @@ class System:
     nodes: typing.Callable
     # Of the arguments: by name what is tested, for the page.
     builds: typing.Callable
+    # How many replicas the topics of administrators may have. Where disks are lost two are too few: one of two is no majority.
+    factors: tuple = (2, 3)
     # What makes links between clients and nodes slow, where not those between nodes are.
     links: typing.Callable | None = None
 
@@ -56,7 +58,7 @@ KAFKA_KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "roll")
 CONTAINER_KINDS = ("kill", "pause", "zone", "roll")
 
 SYSTEMS = {
-    OTTLA: System((*KINDS, *FURTHER, UPGRADE, SABOTAGE), "no node of Ottla can be given it", KINDS, ottla_nodes, ottla_builds),
+    OTTLA: System((*KINDS, *FURTHER, UPGRADE, SABOTAGE), "no node of Ottla can be given it", KINDS, ottla_nodes, ottla_builds, (3,)),
     KAFKA: System(
         (*KAFKA_KINDS, *Nemesis.CLIENT_KINDS, SABOTAGE),
         "a node of Apache Kafka is not given it: it needs what only Ottla's nodes show, or a disk that keeps what Kafka has not synced",
@@ -70,7 +72,7 @@ SYSTEMS = {
         Nemesis.CLIENT_KINDS,
         remote,
         remote_builds,
-        client_links.begin,
+        links=client_links.begin,
     ),
     CONTAINERS: System(
         (*CONTAINER_KINDS, *ON_CLIENTS),
@@ -78,7 +80,7 @@ SYSTEMS = {
         (*CONTAINER_KINDS, *Nemesis.CLIENT_KINDS),
         remote,
         remote_builds,
-        client_links.begin,
+        links=client_links.begin,
     ),
 }
 

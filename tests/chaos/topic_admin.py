@@ -14,7 +14,6 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 import wire
 from journal import COMMON, ended, say
 
-FACTOR_MAX = 3
 STEPS_MAX = 6
 PAUSE_SECONDS_MAX = 0.3
 OPERATION_SECONDS_MAX, REQUEST_SECONDS_MAX, ANSWER_SECONDS_MAX = 2.5, 5, 20
@@ -26,8 +25,9 @@ SETTING, LEAST = "retention.ms", 7 * 86_400_000
 
 
 class TopicAdmin:
-    def __init__(self, bootstrap, topic, client):
-        self.prefix, self.client, self.bootstrap = f"{topic}-topics-{client}", client, bootstrap
+    def __init__(self, bootstrap, topic, client, factors):
+        """`factors`: how many replicas a topic may get, one of these."""
+        self.prefix, self.client, self.bootstrap, self.factors = f"{topic}-topics-{client}", client, bootstrap, factors
         self.one = AdminClient({**COMMON, "bootstrap.servers": bootstrap})
         self.names, self.values, self.nodes = [], LEAST, {}
 
@@ -78,7 +78,7 @@ class TopicAdmin:
         return self.values
 
     def create(self, name, partitions):
-        value, factor = self.value(), min(random.choice((2, FACTOR_MAX)), max(len(self.nodes), 1))
+        value, factor = self.value(), random.choice(self.factors)
         made = NewTopic(name, partitions, factor, config={SETTING: str(value)})
         return self.change(name, lambda: self.one.create_topics([made], **self.limits()), "create", partitions=partitions, value=value)
 

@@ -41,7 +41,9 @@ class Stopped:
 
 
 class Workload:
-    def __init__(self, network, bootstrap, directory, chance, plan, topic):
+    def __init__(self, network, bootstrap, directory, chance, plan, topic, factors):
+        """`factors`: how many replicas the topics of administrators may have."""
+        self.factors = factors
         self.network, self.bootstrap, self.chance, self.plan, self.topic = network, bootstrap, chance, plan, topic
         self.log = open(directory / "clients.log", "ab")
         chosen = chance.choice([RANGE, COOPERATIVE])
@@ -83,7 +85,7 @@ class Workload:
                 return ["reader", every]
             case "keepers":
                 return ["keepers", every, *(f"{self.group_name(group)},{group}" for group in self.plan.kept_groups(int(numbers[0])))]
-        return ["admin"]
+        return ["admin", ",".join(map(str, self.factors))]
 
     def begin(self, role):
         number, self.next_process = self.next_process, self.next_process + 1
@@ -206,7 +208,7 @@ class Workload:
         found = history.counts(self.journal)
         said = [f"{found['acknowledged']} records acknowledged, {found['unknown']} of unknown outcome"] if self.plan.producers else []
         said += [f"{found['polled']} read by consumers"] if self.plan.producers else []
-        said += [f"{found['commits']} commits acknowledged"] if self.plan.strategies or self.plan.keepers else []
+        said += [f"{found['commits']} commits acknowledged and {found['fetches']} times fetched"] if self.plan.strategies or self.plan.keepers else []
         if self.plan.admins:
             known, unknown, looks = topics.counts(self.journal)
             behind = topics.longest_behind(self.journal)
@@ -220,6 +222,7 @@ class Workload:
             "no record was acknowledged": not self.plan.producers or found["acknowledged"],
             "no consumer read a record": not self.plan.producers or found["polled"],
             "no commit was acknowledged": not (self.plan.strategies or self.plan.keepers) or found["commits"],
+            "no committed offset was fetched": not (self.plan.strategies or self.plan.keepers) or found["fetches"],
             "no change of a topic was acknowledged": not self.plan.admins or changes,
         }
         return [what for what, is_there in got.items() if not is_there]
