@@ -38,10 +38,13 @@ class Observer:
         """A group, whose committed offsets will be asked for."""
         self.groups[number] = self.consumer(name)
 
+    def admin(self):
+        with self.network.inside(CLIENTS):
+            return AdminClient({**COMMON, "bootstrap.servers": self.bootstrap})
+
     def create_topic(self):
         factor = min(FACTOR, len(self.nodes()))
-        with self.network.inside(CLIENTS):
-            admin = AdminClient({**COMMON, "bootstrap.servers": self.bootstrap})
+        admin = self.admin()
         admin.create_topics([NewTopic(self.topic, PARTITIONS, factor)])[self.topic].result(30)
         until("the topic has leaders", lambda: self.has_leaders(admin))
 
@@ -51,23 +54,18 @@ class Observer:
 
     def delete_topics(self):
         """What a run has made in a cluster that is not its own."""
-        with self.network.inside(CLIENTS):
-            admin = AdminClient({**COMMON, "bootstrap.servers": self.bootstrap})
+        admin = self.admin()
         names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(self.topic)]
         for answer in admin.delete_topics(names).values() if names else []:
             answer.result(30)
 
     def nodes(self):
         """The cluster's nodes, as the first one that answers knows them: {number: (host, port)}."""
-        failure = None
-        for address in self.bootstrap.split(","):
-            host, port = address.rsplit(":", 1)
-            try:
-                with self.network.inside(CLIENTS):
-                    return wire.metadata((host, int(port)), []).nodes
-            except OSError as reason:
-                failure = f"{address}: {reason}"
-        raise AssertionError(f"no node answers, the last one asked is {failure}")
+        try:
+            with self.network.inside(CLIENTS):
+                return wire.first_answer(self.bootstrap).nodes
+        except OSError as reason:
+            raise AssertionError(str(reason)) from reason
 
     # Offsets
 

@@ -112,21 +112,9 @@ class ContainerNode(RemoteNode):
         return [line for line in text.splitlines() if "panicked at" in line]
 
 
-def looked_at(bootstrap):
-    """What the first node that answers shows of the cluster."""
-    reasons = []
-    for address in bootstrap.split(","):
-        host, _, port = address.rpartition(":")
-        try:
-            return wire.metadata((host, int(port)), [])
-        except (OSError, ValueError) as reason:
-            reasons.append(f"{address}: {reason}")
-    raise OSError(f"no node answers: {'; '.join(reasons)}")
-
-
 def of_bootstrap(bootstrap, containers, directory, topic):
     """`containers`: their names, in the order of the nodes' numbers; without any the nodes are only looked at."""
-    shown = looked_at(bootstrap)
+    shown = wire.first_answer(bootstrap)
     numbers = sorted(shown.nodes)
     if containers and len(containers) != len(numbers):
         raise OSError(f"{len(containers)} containers are named, and the cluster has {len(numbers)} nodes")

@@ -141,6 +141,18 @@ def metadata(address, topics=None, timeout=2, connect=socket.create_connection):
     return Shown({number: place for number, place, _ in nodes}, {number: rack for number, _, rack in nodes}, topics_shown)
 
 
+def first_answer(bootstrap):
+    """What the first node that answers shows of the cluster. Raises OSError where none does."""
+    reasons = []
+    for address in bootstrap.split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            return metadata((host, int(port)), [])
+        except (OSError, ValueError) as reason:
+            reasons.append(f"{address}: {reason}")
+    raise OSError(f"no node answers: {'; '.join(reasons)}")
+
+
 def node(reply):
     number, host, port, rack = reply.int32(), reply.text(), reply.int32(), reply.text()
     reply.tags()

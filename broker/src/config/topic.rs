@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use ottla_protocol::compression::Codec;
+
 use super::ConfigError;
 use super::setting::split_list;
 use super::table::nearest;
@@ -34,6 +36,21 @@ pub enum CompressionType {
     Lz4,
     /// zstd.
     Zstd,
+}
+
+impl CompressionType {
+    /// The codec of every stored batch; `None`: each keeps its producer's.
+    #[must_use]
+    pub const fn codec(self) -> Option<Codec> {
+        match self {
+            Self::Producer => None,
+            Self::Uncompressed => Some(Codec::None),
+            Self::Gzip => Some(Codec::Gzip),
+            Self::Snappy => Some(Codec::Snappy),
+            Self::Lz4 => Some(Codec::Lz4),
+            Self::Zstd => Some(Codec::Zstd),
+        }
+    }
 }
 
 /// `message.timestamp.type`.

@@ -11,7 +11,7 @@ use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::records::{self, Checked, RecordRules, Records, TimestampBounds};
 
-use crate::config::{CompressionType, TimestampType, TopicConfig};
+use crate::config::{TimestampType, TopicConfig};
 use crate::replicated::error::{AppendError, RecordError};
 
 /// No batch may grow beyond this when decompressed, whatever `max.message.bytes` says.
@@ -97,14 +97,14 @@ fn fault(checked: &Checked) -> Option<AppendError> {
 /// The codec and level of `compression.type`; `None` leaves the producer's.
 fn topic_codec(topic: &TopicConfig) -> Option<(Codec, Option<i32>)> {
     let level = |level: i32| (level >= 0).then_some(level);
-    match topic.compression_type {
-        CompressionType::Producer => None,
-        CompressionType::Uncompressed => Some((Codec::None, None)),
-        CompressionType::Gzip => Some((Codec::Gzip, level(topic.compression_gzip_level))),
-        CompressionType::Snappy => Some((Codec::Snappy, None)),
-        CompressionType::Lz4 => Some((Codec::Lz4, level(topic.compression_lz4_level))),
-        CompressionType::Zstd => Some((Codec::Zstd, Some(topic.compression_zstd_level))),
-    }
+    let codec = topic.compression_type.codec()?;
+    let level = match codec {
+        Codec::None | Codec::Snappy => None,
+        Codec::Gzip => level(topic.compression_gzip_level),
+        Codec::Lz4 => level(topic.compression_lz4_level),
+        Codec::Zstd => Some(topic.compression_zstd_level),
+    };
+    Some((codec, level))
 }
 
 /// Recompresses if `compression.type` differs from the producer's codec.

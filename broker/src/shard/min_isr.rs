@@ -23,7 +23,7 @@ pub(super) fn acknowledge_when_replicated(
     if !matches!(outcome, BatchOutcome::Stored { .. }) {
         return batch.finish(Ok(outcome));
     }
-    let early = if mutants::is_on(Bug::MinIsrOneEntryEarly) { 1 } else { 0 };
+    let early = u64::from(mutants::is_on(Bug::MinIsrOneEntryEarly));
     let synced = group.synced_by(RaftIndex(index.0 - early), batch.required_in_sync);
     rt::spawn(async move {
         let in_time = rt::timeout(batch.deadline.since(rt::now()), synced).await;

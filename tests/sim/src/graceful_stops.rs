@@ -16,7 +16,7 @@ use crate::world::World;
 /// How long a node has to give up its replicas; then the unregistration is cancelled.
 const UNREGISTERED_BY: Duration = Duration::from_secs(6);
 /// The same for a node that is down: the others wait twice for what it might say, before it is forgotten.
-const JOINER_FORGOTTEN_BY: Duration = Duration::from_secs(12);
+pub(crate) const JOINER_FORGOTTEN_BY: Duration = Duration::from_secs(12);
 /// The node is active again by then.
 const REJOINED_BY: Duration = Duration::from_secs(30);
 /// How often its state is polled.

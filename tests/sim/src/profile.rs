@@ -137,10 +137,8 @@ pub(crate) struct Tuning {
     pub(crate) reclaim_interval: Duration,
     /// A member that lacks more than this gets a snapshot.
     pub(crate) purge_horizon_bytes: u64,
-    /// Nodes are in racks, and consumers read from the replica in theirs.
-    pub(crate) has_racks: bool,
-    /// Producers compress their batches.
-    pub(crate) compresses: bool,
+    /// Nodes are in racks, consumers read from the replica in theirs, and producers compress their batches.
+    pub(crate) is_widened: bool,
     /// How topics store batches.
     pub(crate) compression_type: CompressionType,
     /// `min.insync.replicas` of topics.
@@ -182,8 +180,7 @@ impl Tuning {
             segment_batches_max,
             reclaim_interval,
             purge_horizon_bytes,
-            has_racks: is_widened,
-            compresses: is_widened,
+            is_widened,
             compression_type,
             // More than a majority of three.
             min_in_sync: if is_widened && nodes >= 3 && seed.is_multiple_of(5) { 3 } else { 1 },

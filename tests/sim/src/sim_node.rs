@@ -105,7 +105,7 @@ fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     config.listeners =
         vec![Listener { name, endpoint: Endpoint { host, port }, protocol: SecurityProtocol::Plaintext }];
     config.cluster_seeds = seeds;
-    config.rack = tuning.has_racks.then(|| rack(node));
+    config.rack = tuning.is_widened.then(|| rack(node));
     config.admin_listener = None;
     // Small, so that a run has many segments.
     config.log.segment_bytes = u64::from(tuning.segment_bytes);

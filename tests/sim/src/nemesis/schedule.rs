@@ -10,13 +10,12 @@ use ottla_env::sim::{self, SimNode};
 use super::{Event, Fault};
 use crate::corruption::Corruption;
 use crate::durability_tracker::CrashPoint;
+use crate::graceful_stops::JOINER_FORGOTTEN_BY;
 use crate::profile::Profile;
 use crate::targeting::Target;
 
 /// A node has asked the seed nodes whether it was removed by then: it does so every ten seconds.
 const SEED_NODE_LOST_FOR_MS: u64 = 22_000;
-/// A node that was unregistered while it joined is forgotten by then, if nothing else happens.
-const JOINER_FORGOTTEN_BY_MS: u64 = 12_000;
 /// Tasks panic in one of so many seeds.
 const PANICS_EVERY: u64 = 5;
 
@@ -235,8 +234,9 @@ fn with_faults(
 /// place.
 pub(crate) fn with_early_unregistrations(nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
     let mut faults = vec![Fault::UnregisterJoining, Fault::UnregisterWithSlowDisk(any_node(nodes))];
-    if lasts > Duration::from_millis(JOINER_FORGOTTEN_BY_MS) {
-        events.retain(|event| event.at_ms > JOINER_FORGOTTEN_BY_MS && !matches!(event.fault, Fault::Join));
+    if lasts > JOINER_FORGOTTEN_BY {
+        let is_later = |event: &Event| Duration::from_millis(event.at_ms) > JOINER_FORGOTTEN_BY;
+        events.retain(|event| is_later(event) && !matches!(event.fault, Fault::Join));
         events.push(Event { at_ms: 300, lasts_ms: 0, fault: Fault::UnregisterJoining });
     } else {
         faults.push(Fault::UnregisterJoining);

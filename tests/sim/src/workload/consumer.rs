@@ -5,9 +5,8 @@ use ottla_env::sim;
 use ottla_protocol::batch::{check_crc, split_batches};
 use ottla_protocol::ids::Offset;
 
-use super::{NAME, pause, target};
-use crate::laws::{Violation, i12_range, reads};
-use crate::oracle::Learned;
+use super::{NAME, fetched, pause, target};
+use crate::laws::{i12_range, reads};
 use crate::world::World;
 
 /// Values by offset in the bytes of whole batches; an error if the bytes are wrong.
@@ -73,20 +72,8 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
                 world.judge(reads::gives_something(index, from, fetched.watermarks.high_watermark.0, 0));
                 return;
             };
-            let values = values_in(bytes).map_err(|what| {
-                Violation::new("what is read can be read", index, format!("from {from}, node {}: {what}", node.0))
-            });
-            let Some(values) = world.judge(values) else { return };
-            for view in split_batches(bytes).filter_map(Result::ok) {
-                world.judge(reads::codec(index, world.topic_codec(), view.header.attributes.codec()));
-            }
-            let Some(first) = values.first().map(|(offset, _)| *offset) else { return };
-            world.judge(reads::begins_at(index, from, first));
-            for (offset, value) in values {
-                let verdict = world.oracle().learn(index, offset, value, Learned::Read);
-                world.judge(verdict);
-                *position = (*position).max(offset + 1);
-            }
+            let Some(values) = fetched::learn(world, node, (index, from), bytes) else { return };
+            *position = values.iter().fold(*position, |position, (offset, _)| position.max(offset + 1));
             world.trace(Some(index), format!("node {} gave {from}..{position} to a reader", node.0));
         }
         Some(Err(PartitionError::OffsetOutOfRange)) => {

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use ottla_broker::config::CompressionType;
 use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
 use ottla_env::rt;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
@@ -159,7 +158,7 @@ impl World {
 
     /// True if nodes are in racks.
     pub(crate) fn has_racks(&self) -> bool {
-        self.0.tuning.has_racks
+        self.0.tuning.is_widened
     }
 
     /// `min.insync.replicas` of the topics.
@@ -169,7 +168,7 @@ impl World {
 
     /// The codec of a producer's next batch.
     pub(crate) fn codec(&self) -> Codec {
-        if !self.0.tuning.compresses {
+        if !self.0.tuning.is_widened {
             return Codec::None;
         }
         Codec::ALL[usize::try_from(sim::random_below(Codec::ALL.len() as u64)).unwrap_or(0)]
@@ -177,14 +176,7 @@ impl World {
 
     /// The codec with which topics store batches; `None`: the producer's.
     pub(crate) fn topic_codec(&self) -> Option<Codec> {
-        match self.0.tuning.compression_type {
-            CompressionType::Producer => None,
-            CompressionType::Uncompressed => Some(Codec::None),
-            CompressionType::Gzip => Some(Codec::Gzip),
-            CompressionType::Snappy => Some(Codec::Snappy),
-            CompressionType::Lz4 => Some(Codec::Lz4),
-            CompressionType::Zstd => Some(Codec::Zstd),
-        }
+        self.0.tuning.compression_type.codec()
     }
 
     /// The number of nodes that the cluster was started with.
@@ -319,7 +311,7 @@ impl World {
         self.0.trace.lock().add(sim::elapsed(), partition, line);
     }
 
-    /// Adds a fault, start or stop of a node to the trace, and to the log (`RUST_LOG=ottla_sim=info`).
+    /// Adds a fault, start or stop of a node to the trace, and to the log (`RUST_LOG=sim=info`).
     pub(crate) fn trace_fault(&self, line: String) {
         tracing::info!(at_s = sim::elapsed().as_secs_f64(), "{line}");
         sim::trace(line.as_bytes());
