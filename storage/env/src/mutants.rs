@@ -221,6 +221,30 @@ bugs! {
     FollowerOutOfRange "follower-out-of-range":
         "A follower answers that what it has not applied yet is out of range (fetch).",
 
+    // Several data directories.
+    FirstDirectoryTaken "first-directory-taken":
+        "A replica is made in a node's first data directory, whatever the metadata records (shards).",
+    FullestDirectoryTaken "fullest-directory-taken":
+        "A new replica is placed in the directory that holds most already (placement).",
+
+    // Static members.
+    StaticRejoinRebalances "static-rejoin-rebalances":
+        "A static member that comes back lets its group rebalance (join).",
+    ReplacedMemberUnknown "replaced-member-unknown":
+        "A static member whose place another process has taken is told that it is unknown (group).",
+
+    // Topics with another number of replicas than the default.
+    PlacedOnOneLess "placed-on-one-less":
+        "A shard is placed on one node less than its topic asks for, but on one (placement).",
+    FactorForgotten "factor-forgotten":
+        "A topic that is to have one replica has the default (decide).",
+
+    // Disks that stall.
+    StalledFollowerSuspects "stalled-follower-suspects":
+        "A follower has heard of its leader when what the leader sent is durable (host).",
+    StalledLeaderSilent "stalled-leader-silent":
+        "A leader whose heartbeats are not answered does not ask whether it is followed (check quorum).",
+
     // Connections.
     AnswersSwapped "answers-swapped":
         "The second answer of a connection leaves before the first (connection).",

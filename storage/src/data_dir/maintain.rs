@@ -12,12 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::index_files::{index_path, open_index, read_frames, write_index};
-use super::{DataDir, DataDirError};
+use super::{DataDir, DataDirError, Replay};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
 use crate::checkpoint::{Checkpoint, StateDelta};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
-use crate::index::{file, in_memory_file};
+use crate::index::{IndexError, file, in_memory_file};
 use crate::log::{ReplicaLog, SegmentInfo};
 use crate::rewrite::choose::{gain_min, is_mostly_dead};
 use ottla_env::mutants::{self, Bug};
@@ -156,7 +156,7 @@ impl DataDir {
     async fn settle(&self) -> Result<(), DataDirError> {
         for replica in self.log.replicas() {
             if let Some(log) = self.log.replica(replica) {
-                let placed = self.index.place_durable(replica, |index| log.batch_places(index));
+                let placed = self.index.place_durable(replica, |index| log.final_place(index));
                 placed.map_err(|error| self.fail("index", error))?;
             }
         }
@@ -169,7 +169,11 @@ impl DataDir {
             off_thread(&self.disk, work).await.map_err(|error| DataDirError::io(&self.path, error))?;
         self.reserve.observe(space.free_bytes, space.total_bytes);
         match settled {
-            Err(crate::index::IndexError::Damaged { segment }) => self.rebuild_index(segment).await,
+            Err(IndexError::Damaged { segment }) => self.rebuild_index(segment).await,
+            // Readers would be served one of two contents.
+            Err(error @ IndexError::Conflict { .. }) => {
+                Err(self.fail("index", io::Error::new(io::ErrorKind::InvalidData, error.to_string())))
+            }
             Err(error) => Err(DataDirError::Damaged { path: self.path.display().to_string(), what: error.to_string() }),
             Ok(()) => Ok(()),
         }
@@ -251,12 +255,14 @@ impl DataDir {
     }
 
     /// True while entries are replayed because no checkpoint was valid: a first checkpoint in the middle of the replay
-    /// would bring back purges that lie after it.
+    /// would bring back purges that lie after it. What was purged was committed; for entries behind those that are known to
+    /// be committed a shard needs a majority, and one that has none must not hold back the others.
     pub(super) fn is_replaying(&self) -> bool {
         self.opened_without_checkpoint && {
             let mut replaying = self.replaying.lock();
-            replaying.retain(|replica, last| self.is_behind(*replica, *last));
-            !replaying.is_empty()
+            replaying.retain(|replica, replay| self.is_behind(*replica, replay.last));
+            let needs = |replay: &Replay| Some(replay.committed.min(replay.last)).filter(|upto| *upto > RaftIndex(0));
+            replaying.iter().any(|(replica, replay)| needs(replay).is_some_and(|upto| self.is_behind(*replica, upto)))
         }
     }
 
@@ -264,7 +270,7 @@ impl DataDir {
     /// those of the checkpoint's older generation until then: of what lies below the later ones nothing need be there.
     pub(super) fn replays(&self, replica: ReplicaId) -> bool {
         let mut replaying = self.replaying.lock();
-        let is_behind = replaying.get(&replica).is_some_and(|last| self.is_behind(replica, *last));
+        let is_behind = replaying.get(&replica).is_some_and(|replay| self.is_behind(replica, replay.last));
         if !is_behind {
             replaying.remove(&replica);
         }
@@ -327,7 +333,7 @@ impl DataDir {
         assert!(is_synced, "replica {replica}: a state delta at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
         log.at_rest(upto).await?;
-        self.index.place_durable(replica, |index| log.batch_places(index))?;
+        self.index.place_durable(replica, |index| log.final_place(index))?;
         let verdicts = self.index.verdicts_up_to(replica, upto);
         if mutants::is_on(Bug::VerdictsNotWritten) {
             self.index.forget_verdicts(replica, upto);

@@ -68,6 +68,14 @@ struct Source {
     withheld: bool,
 }
 
+/// Entries that a replica's log held when the directory was opened.
+#[derive(Debug, Clone, Copy)]
+struct Replay {
+    /// Those up to here are known to be committed.
+    committed: RaftIndex,
+    last: RaftIndex,
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     checkpoints: AtomicU64,
@@ -102,8 +110,8 @@ pub struct DataDir {
     creating: tokio::sync::RwLock<()>,
     /// No checkpoint was valid when the directory was opened: everything is applied again before there is one.
     opened_without_checkpoint: bool,
-    /// The last entry that each replica's log held when the directory was opened, until it is applied again.
-    replaying: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
+    /// What each replica's log held when the directory was opened, until it is applied again.
+    replaying: Mutex<BTreeMap<ReplicaId, Replay>>,
     /// Held while an `.idx` file is written or removed.
     index_files: tokio::sync::Mutex<()>,
     /// Dropped partitions that no segment holds any more: the next checkpoint forgets them.
@@ -229,7 +237,7 @@ impl DataDir {
         self.refuse_if_failed()?;
         let log =
             self.log.replica(replica).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such replica"))?;
-        self.index.record(replica, |index| log.batch_places(index), entry, verdicts)
+        self.index.record(replica, |index| log.final_place(index), entry, verdicts)
     }
 
     /// Registers the source of a replica's state deltas; held weakly.

@@ -12,7 +12,9 @@ use super::failure::Failure;
 use super::identity::{Expected, Identity};
 use super::index_files::{LOG_DIR, index_path, open_index, read_frames};
 use super::rewriter_state::Rewriter;
-use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, maintain, rewriter, run_files, scrub};
+use super::{
+    Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, Replay, maintain, rewriter, run_files, scrub,
+};
 use crate::checkpoint::file::{LoadError, off_thread};
 use crate::checkpoint::state::State;
 use crate::checkpoint::{Checkpoint, Found};
@@ -55,7 +57,10 @@ impl DataDir {
         let replicas = join(recovered, &found);
         let opened_without_checkpoint = found.checkpoint.heads().is_empty();
         let sound = replicas.iter().filter(|replica| replica.lost.is_none());
-        let replaying = sound.filter_map(|replica| Some((replica.id, replica.last_log_id?.index))).collect();
+        let replay = |replica: &RecoveredReplica| {
+            Some((replica.id, Replay { committed: replica.committed, last: replica.last_log_id?.index }))
+        };
+        let replaying = sound.filter_map(replay).collect();
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
         let rewriter = Rewriter::new(options.rewrite);
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);

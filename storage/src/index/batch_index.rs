@@ -14,12 +14,12 @@ use parking_lot::{Mutex, RwLock};
 
 use super::file::Opened;
 use super::index_entry::IndexEntry;
-use super::partition::{Died, GONE, PartitionIndex, Step, Unplaced};
+use super::partition::{GONE, PartitionIndex, Step, Unplaced};
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, ExtentKey, IndexError, IndexedBatch};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId};
-use crate::log::BatchPlace;
+use crate::log::{EntryLayout, EntryPlace};
 use crate::space::table::{SegmentRanges, SegmentTable};
 
 /// A batch to be read: where it is, and its bytes if they are not durable here yet.
@@ -42,15 +42,17 @@ pub(crate) struct Bounds {
 #[derive(Debug)]
 struct UnplacedEntry {
     index: RaftIndex,
+    layout: EntryLayout,
+    /// The accepted batches: number among the entry's, and partition.
     keys: Vec<(usize, ExtentKey)>,
 }
 
 #[derive(Debug, Default)]
-struct ReplicaIndex {
+pub(super) struct ReplicaIndex {
     recorded: Option<RaftIndex>,
     verdicts: VecDeque<EntryVerdicts>,
     unplaced: VecDeque<UnplacedEntry>,
-    changed_log_starts: BTreeMap<ExtentKey, Offset>,
+    pub(super) changed_log_starts: BTreeMap<ExtentKey, Offset>,
     bytes_since_checkpoint: u64,
 }
 
@@ -60,7 +62,7 @@ pub(crate) type Partition = Arc<RwLock<PartitionIndex>>;
 #[derive(Debug, Default)]
 pub(crate) struct BatchIndex {
     partitions: RwLock<IdHashMap<ExtentKey, Partition>>,
-    replicas: Mutex<BTreeMap<ReplicaId, ReplicaIndex>>,
+    pub(super) replicas: Mutex<BTreeMap<ReplicaId, ReplicaIndex>>,
     /// Segments whose live batches lie in runs.
     pub(super) rewritten: Mutex<BTreeSet<u64>>,
     pub(crate) table: SegmentTable,
@@ -93,13 +95,23 @@ fn malformed(replica: ReplicaId, index: RaftIndex) -> io::Error {
     )
 }
 
+/// The frame at a place has to be as long as that of the entry, else the positions of its batches would be made up.
+fn check_place(replica: ReplicaId, index: RaftIndex, layout: &EntryLayout, place: EntryPlace) -> io::Result<()> {
+    if layout.frame_bytes == place.frame_bytes {
+        return Ok(());
+    }
+    let (expected, found) = (layout.frame_bytes, place.frame_bytes);
+    let what = format!("replica {replica}, entry {}: its frame has {found} bytes, not {expected}", index.0);
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
 impl BatchIndex {
     /// The partition, if the index has it.
     pub(crate) fn partition(&self, key: ExtentKey) -> Option<Partition> {
         self.partitions.read().get(&key).cloned()
     }
 
-    fn partition_or_new(&self, key: ExtentKey) -> Partition {
+    pub(super) fn partition_or_new(&self, key: ExtentKey) -> Partition {
         if let Some(partition) = self.partition(key) {
             return partition;
         }
@@ -114,11 +126,11 @@ impl BatchIndex {
         all
     }
 
-    /// Adds what apply decided about one Raft entry; `places_of` returns the positions of a durable entry's batches.
+    /// Adds what apply decided about one Raft entry; `place_of` returns the final position of a durable entry, from memory.
     pub(crate) fn record(
         &self,
         replica: ReplicaId,
-        places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>,
+        place_of: impl Fn(RaftIndex) -> Option<EntryPlace>,
         entry: &Entry,
         verdicts: &[Verdict],
     ) -> io::Result<()> {
@@ -128,7 +140,7 @@ impl BatchIndex {
         }
         let mut replicas = self.replicas.lock();
         let state = replicas.entry(replica).or_default();
-        self.place(replica, state, &places_of)?;
+        self.place(replica, state, &place_of)?;
         state.recorded = state.recorded.max(Some(index));
         state.bytes_since_checkpoint +=
             64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
@@ -148,9 +160,10 @@ impl BatchIndex {
                 }
             }
         }
-        let places = if state.unplaced.is_empty() { places_of(index) } else { None };
-        if let Some(places) = places {
-            return self.record_placed(replica, entry, verdicts, &places);
+        let layout = EntryLayout::of(entry);
+        let place = if state.unplaced.is_empty() { place_of(index) } else { None };
+        if let Some(place) = place {
+            return self.record_placed(replica, entry, verdicts, &layout, place);
         }
         let mut keys = Vec::new();
         for (number, (batch, verdict)) in entry.batches.iter().zip(verdicts).enumerate() {
@@ -168,7 +181,7 @@ impl BatchIndex {
             });
             keys.push((number, key));
         }
-        state.unplaced.push_back(UnplacedEntry { index, keys });
+        state.unplaced.push_back(UnplacedEntry { index, layout, keys });
         Ok(())
     }
 
@@ -177,22 +190,17 @@ impl BatchIndex {
         replica: ReplicaId,
         entry: &Entry,
         verdicts: &[Verdict],
-        places: &[BatchPlace],
+        layout: &EntryLayout,
+        place: EntryPlace,
     ) -> io::Result<()> {
         let index = entry.log_id.index;
-        if places.len() != entry.batches.len() {
-            return Err(malformed(replica, index));
-        }
-        for ((batch, verdict), place) in entry.batches.iter().zip(verdicts).zip(places) {
+        check_place(replica, index, layout, place)?;
+        for (number, (batch, verdict)) in entry.batches.iter().zip(verdicts).enumerate() {
             if *verdict == Verdict::Rejected {
                 continue;
             }
-            let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, place.position)
+            let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, layout.batch_at(number, place))
                 .ok_or_else(|| malformed(replica, index))?;
-            let fits = place.partition == batch.partition && place.bytes as usize == batch.data.len();
-            if !fits {
-                return Err(malformed(replica, index));
-            }
             let key = ExtentKey { partition: batch.partition, replica };
             self.push(&mut self.partition_or_new(key).write(), key, index, &indexed)?;
         }
@@ -223,20 +231,19 @@ impl BatchIndex {
         &self,
         replica: ReplicaId,
         state: &mut ReplicaIndex,
-        places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>,
+        place_of: impl Fn(RaftIndex) -> Option<EntryPlace>,
     ) -> io::Result<()> {
         while let Some(entry) = state.unplaced.front() {
-            let Some(places) = places_of(entry.index) else { break };
+            let Some(place) = place_of(entry.index) else { break };
+            check_place(replica, entry.index, &entry.layout, place)?;
             for (number, key) in &entry.keys {
                 let partition = self.partition_or_new(*key);
                 let mut partition = partition.write();
                 let Some(mut unplaced) = partition.unplaced.pop_front() else { continue };
                 let (found, wanted) = ((unplaced.index, key.replica), (entry.index, replica));
                 assert_eq!(found, wanted, "{}: the entry whose batch is placed next", key.partition);
-                if let Some(place) = places.get(*number) {
-                    unplaced.indexed.position = place.position;
-                    self.push(&mut partition, *key, entry.index, &unplaced.indexed)?;
-                }
+                unplaced.indexed.position = entry.layout.batch_at(*number, place);
+                self.push(&mut partition, *key, entry.index, &unplaced.indexed)?;
             }
             state.unplaced.pop_front();
         }
@@ -247,10 +254,10 @@ impl BatchIndex {
     pub(crate) fn place_durable(
         &self,
         replica: ReplicaId,
-        places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>,
+        place_of: impl Fn(RaftIndex) -> Option<EntryPlace>,
     ) -> io::Result<()> {
         match self.replicas.lock().get_mut(&replica) {
-            Some(state) => self.place(replica, state, places_of),
+            Some(state) => self.place(replica, state, place_of),
             None => Ok(()),
         }
     }
@@ -327,50 +334,6 @@ impl BatchIndex {
             }
         }
         left.into_iter().for_each(|replica| self.remove_replica(replica));
-    }
-
-    /// Raises a log start offset; `GONE` for a partition that was dropped.
-    pub(crate) fn raise_log_start(&self, key: ExtentKey, log_start: Offset) {
-        let partition = self.partition_or_new(key);
-        {
-            let mut partition = partition.write();
-            if log_start <= partition.log_start {
-                return;
-            }
-            partition.raise_log_start(log_start);
-            // What cannot be counted without disk I/O is counted by the next `settle_all`.
-            let _ = self.settle(key, &mut partition, Access::Resident);
-        }
-        let mut replicas = self.replicas.lock();
-        replicas.entry(key.replica).or_default().changed_log_starts.insert(key, log_start);
-    }
-
-    fn settle(&self, key: ExtentKey, partition: &mut PartitionIndex, access: Access) -> Result<(), IndexError> {
-        let mut died: Vec<Died> = Vec::new();
-        let outcome = partition.settle(access, &mut died);
-        for dead in died {
-            self.table.remove(dead.segment, key.replica, u64::from(dead.entries), dead.bytes);
-        }
-        outcome
-    }
-
-    /// Counts the batches of one partition that died (lie below log start now).
-    pub(crate) fn settle_one(&self, key: ExtentKey, access: Access) -> Result<(), IndexError> {
-        match self.partition(key) {
-            Some(partition) if !partition.read().is_settled() => self.settle(key, &mut partition.write(), access),
-            _ => Ok(()),
-        }
-    }
-
-    /// Counts the batches of all partitions that died; on a blocking thread.
-    pub(crate) fn settle_all(&self) -> Result<(), IndexError> {
-        for (key, partition) in self.all() {
-            let settled = partition.read().is_settled();
-            if !settled {
-                self.settle(key, &mut partition.write(), Access::MayBlock)?;
-            }
-        }
-        Ok(())
     }
 
     /// Bytes of the partition's batches from log start on.
@@ -455,6 +418,7 @@ impl BatchIndex {
         for (key, partition) in self.all() {
             let slices = listed.remove(&key).unwrap_or_default();
             self.install_slices(key, &mut partition.write(), segment, slices)?;
+            self.settle(key, &partition, Access::MayBlock)?;
         }
         Ok(())
     }
@@ -497,14 +461,15 @@ impl BatchIndex {
         }
         for (key, slices) in slices {
             let partition = self.partition_or_new(key);
-            let mut partition = partition.write();
             for slice in slices {
-                self.insert(key, &mut partition, slice)?;
+                self.insert(key, &mut partition.write(), slice)?;
             }
+            self.settle(key, &partition, Access::MayBlock)?;
         }
         Ok(())
     }
 
+    /// Adds a slice. What of it lies below log start is counted by the caller's next [`Self::settle`].
     pub(super) fn insert(
         &self,
         key: ExtentKey,
@@ -521,7 +486,7 @@ impl BatchIndex {
             partition.insert(slice);
         }
         partition.settled_log_start = Offset(0);
-        self.settle(key, partition, Access::MayBlock)
+        Ok(())
     }
 
     /// Drops the index entries of a segment or run that was unlinked.

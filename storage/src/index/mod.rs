@@ -14,6 +14,7 @@ pub(crate) mod rebuild;
 mod replace;
 mod search;
 pub(crate) mod segment_slice;
+mod settle;
 #[cfg(test)]
 mod tests;
 

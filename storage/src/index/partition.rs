@@ -45,6 +45,47 @@ pub(crate) struct PartitionIndex {
     newest_segment: Option<u64>,
     /// The runs whose indexes list batches of it, dead or live.
     runs: Vec<RunId>,
+    /// Batches that a replay told again and that could not be compared without disk I/O.
+    unconfirmed: VecDeque<IndexedBatch>,
+}
+
+/// How much of the slice that the log start lies within is dead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Boundary {
+    log_start: Offset,
+    segment: u64,
+    base_offset: Offset,
+    entries: u32,
+    bytes: u64,
+}
+
+impl Boundary {
+    /// Searches a copy of the slice, without a lock if `access` may block.
+    pub(crate) fn find(log_start: Offset, slice: &SegmentSlice, access: Access) -> Result<Self, IndexError> {
+        let entries = slice.entries.first_ending_above(log_start, access)?;
+        let bytes = u64::from(slice.entries.get(entries, access)?.bytes_before);
+        Ok(Self { log_start, segment: slice.segment, base_offset: slice.base_offset, entries, bytes })
+    }
+
+    fn is_of(&self, log_start: Offset, slice: &SegmentSlice) -> bool {
+        (self.log_start, self.segment, self.base_offset) == (log_start, slice.segment, slice.base_offset)
+    }
+}
+
+/// Compares a batch that is told again with what its slice lists at this offset.
+pub(crate) fn confirm(slice: &SegmentSlice, told: &IndexedBatch, access: Access) -> Result<(), IndexError> {
+    let offset = told.base_offset;
+    let number = slice.entries.first_ending_above(offset, access);
+    match number.and_then(|number| slice.entries.get(number, access)) {
+        Ok(entry) if is_same(&entry.batch(slice.segment), told) => Ok(()),
+        // The file is rebuilt from the frames as soon as a reader finds the damage.
+        Err(IndexError::Damaged { .. }) => Ok(()),
+        Ok(entry) => {
+            let known = Box::new(entry.batch(slice.segment));
+            Err(IndexError::Conflict { offset, known, told: Box::new(*told) })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Offsets that should be indexed and are not: their frames were damaged.
@@ -125,24 +166,35 @@ impl PartitionIndex {
     }
 
     /// Offsets are never reused with other content (I2): what is known at this offset must be this very batch. Called
-    /// only by a replay after a restart, so blocking on the disk delays no request.
-    fn confirm(&self, told: &IndexedBatch) -> Result<(), IndexError> {
-        let offset = told.base_offset;
+    /// only by a replay after a restart. What would block on the disk waits for [`Self::next_unconfirmed`].
+    fn confirm(&mut self, told: &IndexedBatch) -> Result<(), IndexError> {
         // Entries below log start may have been dropped, and no reader needs them.
         if told.end_offset() <= self.log_start {
             return Ok(());
         }
-        let Some(slice) = self.slices.get(self.slice_above(offset)) else { return Err(IndexError::NoSuchEntry) };
-        let number = slice.entries.first_ending_above(offset, Access::MayBlock);
-        match number.and_then(|number| slice.entries.get(number, Access::MayBlock)) {
-            Ok(entry) if is_same(&entry.batch(slice.segment), told) => Ok(()),
-            // The file is rebuilt from the frames as soon as a reader finds the damage.
-            Err(IndexError::Damaged { .. }) => Ok(()),
-            Ok(entry) => {
-                let known = Box::new(entry.batch(slice.segment));
-                Err(IndexError::Conflict { offset, known, told: Box::new(*told) })
-            }
-            Err(error) => Err(error),
+        let Some(slice) = self.slices.get(self.slice_above(told.base_offset)) else {
+            return Err(IndexError::NoSuchEntry);
+        };
+        match confirm(slice, told, Access::Resident) {
+            Err(IndexError::NotResident) => self.unconfirmed.push_back(*told),
+            compared => return compared,
+        }
+        Ok(())
+    }
+
+    /// The next batch that is still to be compared, and the slice that lists its offset, if one does by now.
+    pub(crate) fn next_unconfirmed(&self) -> Option<(IndexedBatch, Option<SegmentSlice>)> {
+        let told = *self.unconfirmed.front()?;
+        let slice = self.slices.get(self.slice_above(told.base_offset));
+        let holds = |slice: &&SegmentSlice| slice.base_offset <= told.base_offset;
+        // Below log start nothing need be listed.
+        Some((told, slice.filter(|_| told.end_offset() > self.log_start).filter(holds).cloned()))
+    }
+
+    /// The batch was compared.
+    pub(crate) fn confirmed(&mut self, told: &IndexedBatch) {
+        if self.unconfirmed.front() == Some(told) {
+            self.unconfirmed.pop_front();
         }
     }
 
@@ -276,13 +328,23 @@ impl PartitionIndex {
         self.settled_log_start == self.log_start
     }
 
+    /// The slice that has to be searched before [`Self::settle`] can count, if there is one.
+    pub(crate) fn boundary_slice(&self) -> Option<&SegmentSlice> {
+        if self.is_settled() {
+            return None;
+        }
+        self.slices.iter().find(|slice| slice.base_offset < self.log_start && self.log_start < slice.end_offset)
+    }
+
     /// Counts the batches that fell below log start since the last call and drops dead slices whose entries are on
     /// disk. Those in memory stay: the `.idx` file lists every accepted batch, so that it can be rebuilt byte for byte.
-    pub(crate) fn settle(&mut self, access: Access, died: &mut Vec<Died>) -> Result<(), IndexError> {
-        if self.is_settled() {
-            return Ok(());
-        }
+    /// False if `boundary` is not that of [`Self::boundary_slice`]: the partition has changed since it was searched.
+    pub(crate) fn settle(&mut self, boundary: Option<Boundary>, died: &mut Vec<Died>) -> Result<bool, IndexError> {
         let log_start = self.log_start;
+        let is_found = |slice: &SegmentSlice| boundary.is_some_and(|boundary| boundary.is_of(log_start, slice));
+        if self.boundary_slice().is_some_and(|slice| !is_found(slice)) {
+            return Ok(false);
+        }
         let first_settled = self.settled_log_start;
         for slice in &mut self.slices {
             if slice.base_offset >= log_start {
@@ -291,11 +353,9 @@ impl PartitionIndex {
             if slice.end_offset <= first_settled {
                 continue;
             }
-            let (entries, bytes) = if slice.end_offset <= log_start {
-                (slice.entries.count(), slice.bytes)
-            } else {
-                let number = slice.entries.first_ending_above(log_start, access)?;
-                (number, u64::from(slice.entries.get(number, access)?.bytes_before))
+            let (entries, bytes) = match boundary {
+                Some(boundary) if slice.end_offset > log_start => (boundary.entries, boundary.bytes),
+                _ => (slice.entries.count(), slice.bytes),
             };
             // Entries of a file may contradict its directory.
             if entries < slice.dead_entries || bytes < slice.dead_bytes || bytes > slice.bytes {
@@ -313,7 +373,7 @@ impl PartitionIndex {
         }
         self.settled_log_start = log_start;
         self.drop_dead_slices();
-        Ok(())
+        Ok(true)
     }
 
     /// Drops dead slices at the front whose entries are on disk.

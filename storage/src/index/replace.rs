@@ -9,9 +9,9 @@ use ottla_protocol::ids::Offset;
 
 use super::batch_index::BatchIndex;
 use super::file::Opened;
-use super::partition::Gap;
+use super::partition::{Gap, PartitionIndex};
 use super::segment_slice::SegmentSlice;
-use super::{ExtentKey, IndexError};
+use super::{Access, ExtentKey, IndexError};
 use crate::ids::RunId;
 
 impl BatchIndex {
@@ -101,15 +101,26 @@ impl BatchIndex {
         let mut outcome = Ok(());
         for (key, partition) in self.all() {
             let slices = new.remove(&key);
-            let mut partition = partition.write();
-            let old = partition.slices.iter().filter(|slice| gone.contains(&slice.segment));
-            for slice in old {
-                self.table.remove(slice.segment, key.replica, u64::from(slice.live_entries()), slice.live_bytes());
-            }
-            partition.slices.retain(|slice| !gone.contains(&slice.segment));
-            for slice in slices.into_iter().flatten() {
-                outcome = outcome.and(self.insert(key, &mut partition, slice));
-            }
+            outcome = outcome.and(self.replace_in(key, &mut partition.write(), gone, slices));
+            outcome = outcome.and(self.settle(key, &partition, Access::MayBlock));
+        }
+        outcome
+    }
+
+    fn replace_in(
+        &self,
+        key: ExtentKey,
+        partition: &mut PartitionIndex,
+        gone: &BTreeSet<u64>,
+        slices: Option<Vec<SegmentSlice>>,
+    ) -> Result<(), IndexError> {
+        for slice in partition.slices.iter().filter(|slice| gone.contains(&slice.segment)) {
+            self.table.remove(slice.segment, key.replica, u64::from(slice.live_entries()), slice.live_bytes());
+        }
+        partition.slices.retain(|slice| !gone.contains(&slice.segment));
+        let mut outcome = Ok(());
+        for slice in slices.into_iter().flatten() {
+            outcome = outcome.and(self.insert(key, partition, slice));
         }
         outcome
     }

@@ -45,6 +45,7 @@ mod tests;
 pub mod types;
 mod writer;
 
+pub(crate) use frame::EntryLayout;
 pub use histogram::{BUCKETS, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 pub use log_summary::LogSummary;
 use queue::{Done, Queued, closed};

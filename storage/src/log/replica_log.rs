@@ -9,11 +9,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use ottla_protocol::batch::is_whole;
-use ottla_protocol::ids::PartitionId;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
-use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, padded, u32_le};
+use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, padded};
 use super::frame_body::{from_raw, to_raw};
 use super::queue::{Done, Queued, closed};
 use super::reader::read_by_page;
@@ -21,7 +19,7 @@ use super::replay::greater_vote;
 use super::replica::{Replica, Slot, entry_bytes};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, RecoveryPoint};
+use super::types::{EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, RecoveryPoint};
 use super::{Inner, blocking};
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
@@ -389,47 +387,11 @@ impl ReplicaLog {
         }
     }
 
-    /// The positions of a durable entry's batches, in the entry's order. They are final: the entry is not relocated any
-    /// more. Reads the frame's head unless the entry is in memory.
+    /// The position of a durable entry, which is final from now on: the entry is not relocated any more. `None` while the
+    /// position is not known. Reads nothing: callers hold locks that requests wait for.
     #[must_use]
-    pub fn batch_places(&self, index: RaftIndex) -> Option<Vec<BatchPlace>> {
-        let (place, lengths) = {
-            let mut state = self.replica.state.lock();
-            let slot = state.fix_place(index)?;
-            (slot.place?, slot.cached.as_ref().map(batch_lengths))
-        };
-        let (payload_bytes, batches) = match lengths {
-            Some(lengths) => lengths,
-            None => self.read_lengths(place)?,
-        };
-        let mut byte = place.position.byte as usize + HEAD_BYTES + DESCRIPTOR_BYTES * batches.len() + payload_bytes;
-        let mut places = Vec::with_capacity(batches.len());
-        for (partition, bytes) in batches {
-            let position = LogPosition { byte: byte as u32, ..place.position };
-            places.push(BatchPlace { partition, position, bytes: bytes as u32 });
-            byte += bytes;
-        }
-        Some(places)
-    }
-
-    fn read_lengths(&self, place: EntryPlace) -> Option<(usize, Vec<(PartitionId, usize)>)> {
-        let segment = self.shared.segments.get(place.position.segment)?;
-        let at = u64::from(place.position.byte);
-        let mut head = [0; HEAD_BYTES];
-        read_exact_at(&*segment.file, &mut head, at).ok()?;
-        let (count, payload_bytes) = (u32_le(&head, 20) as usize, u32_le(&head, 72) as usize);
-        if HEAD_BYTES + count * DESCRIPTOR_BYTES + payload_bytes > place.frame_bytes as usize {
-            return None;
-        }
-        let mut descriptors = vec![0; count * DESCRIPTOR_BYTES];
-        read_exact_at(&*segment.file, &mut descriptors, at + HEAD_BYTES as u64).ok()?;
-        let batch = |descriptor: &[u8]| {
-            let topic = Uuid::from_slice(&descriptor[..16]).ok()?;
-            let index = u32_le(descriptor, 16).cast_signed();
-            Some((PartitionId { topic, index }, u32_le(descriptor, 20) as usize))
-        };
-        let batches: Option<Vec<_>> = descriptors.chunks_exact(DESCRIPTOR_BYTES).map(batch).collect();
-        Some((payload_bytes, batches?))
+    pub fn final_place(&self, index: RaftIndex) -> Option<EntryPlace> {
+        self.replica.state.lock().fix_place(index)?.place
     }
 
     /// Makes verdicts durable; returns the positions of their frames.
@@ -559,11 +521,6 @@ fn cached(source: Source) -> Option<Entry> {
         Source::Cached(entry) => Some(entry),
         Source::Placed(..) => None,
     }
-}
-
-fn batch_lengths(entry: &Entry) -> (usize, Vec<(PartitionId, usize)>) {
-    let batches = entry.batches.iter().map(|batch| (batch.partition, batch.data.len()));
-    (entry.payload.len(), batches.collect())
 }
 
 fn damaged(id: LogId, what: &str) -> io::Error {

@@ -432,6 +432,41 @@ fn replay_over(damage: fn(&SimDisk, &Path, u64)) {
     });
 }
 
+/// A shard without a majority, whose last entries nobody can apply, must not hold back the checkpoints of all others.
+#[test]
+fn after_a_start_without_a_checkpoint_only_what_is_known_to_be_committed_is_waited_for() {
+    sim::run(9, || async {
+        let (sim, disk) = disk(9);
+        let (directory, _) = open(&disk, options()).await;
+        let toys = [Toy::create(&directory, 1).await, Toy::create(&directory, 2).await];
+        let entries: Vec<_> = (1..=4).map(|index| entry(1, index, vec![(0, batch(index, 2, 100))], "")).collect();
+        for toy in &toys {
+            toy.write(entries[..3].to_vec()).await;
+        }
+        // What is applied gets its verdicts.
+        directory.checkpoint_now().await.unwrap();
+        toys[1].append(entries[3..].to_vec()).await.unwrap().unwrap();
+        let sim = sim.image().crash(Crash::Process, 1);
+        let state = Path::new(DIR).join("state");
+        for generation in Disk::list(&sim, &state).unwrap() {
+            sim.flip_bit(&state.join(&generation.name), 20, 1).unwrap();
+        }
+        let disk: Arc<dyn Disk> = Arc::new(sim);
+        let (directory, recovered) = open(&disk, options()).await;
+        let committed: Vec<_> = recovered.iter().map(|replica| (replica.applied, replica.committed)).collect();
+        assert_eq!(committed, [(None, RaftIndex(3)), (None, RaftIndex(3))]);
+        assert_eq!(recovered[1].last_log_id.map(|id| id.index), Some(RaftIndex(4)));
+        let toys: Vec<_> = recovered.iter().map(|replica| Toy::recover(&directory, replica)).collect();
+        for entry in &entries[..3] {
+            assert!(!directory.has_checkpoint(), "entry {} is to be applied first", entry.log_id);
+            toys.iter().for_each(|toy| toy.apply(entry));
+        }
+        assert!(directory.has_checkpoint());
+        directory.checkpoint_now().await.unwrap();
+        assert_eq!(directory.checkpointed(ReplicaId(2)).map(|id| id.index), Some(RaftIndex(3)));
+    });
+}
+
 #[test]
 fn a_damaged_index_file_is_rebuilt_when_it_is_met() {
     sim::run(6, || async {

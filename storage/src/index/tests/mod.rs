@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod locks;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use super::rebuild::Rebuild;
 use super::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch, file};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
-use crate::log::{BatchPlace, FrameBody, FrameSink, ScannedFrame};
+use crate::log::{BatchPlace, EntryLayout, EntryPlace, FrameBody, FrameSink, ScannedFrame};
 use ottla_env::disk::{File, Mapping};
 
 const REPLICA: ReplicaId = ReplicaId(3);
@@ -99,8 +100,8 @@ struct History {
     sequence: u64,
     raft_index: u64,
     ends: Vec<u32>,
-    /// Where the batches of each entry lie, and up to which entry they are durable.
-    places: BTreeMap<u64, Vec<BatchPlace>>,
+    /// Where each entry lies, and up to which entry they are durable.
+    places: BTreeMap<u64, EntryPlace>,
     durable: u64,
 }
 
@@ -148,19 +149,16 @@ impl History {
             payload: Bytes::new(),
             batches: data.into(),
         };
-        let total: usize = entry.batches.iter().map(|b| b.data.len()).sum();
-        let mut at = self.frame(FrameBody::Entry(entry.clone()), u32::try_from(total).unwrap() + 48);
-        at.byte += 48;
-        let places: Vec<_> = entry
-            .batches
-            .iter()
-            .map(|b| {
-                let place =
-                    BatchPlace { partition: b.partition, position: at, bytes: u32::try_from(b.data.len()).unwrap() };
-                at.byte += place.bytes;
-                place
-            })
-            .collect();
+        let layout = EntryLayout::of(&entry);
+        let position = self.frame(FrameBody::Entry(entry.clone()), layout.frame_bytes);
+        let place = |(b, at): (&EntryBatch, &u32)| BatchPlace {
+            partition: b.partition,
+            position: LogPosition { byte: position.byte + at, ..position },
+            bytes: u32::try_from(b.data.len()).unwrap(),
+        };
+        let places: Vec<_> = entry.batches.iter().zip(&layout.batches_at).map(place).collect();
+        let place = EntryPlace { position, frame_bytes: layout.frame_bytes, commit_byte: position.byte };
+        self.places.insert(self.raft_index, place);
         self.frames.last_mut().unwrap().1 = places.clone();
         (entry, places)
     }
@@ -186,16 +184,15 @@ impl History {
                 bytes: place.bytes,
             });
         }
-        self.places.insert(self.raft_index, places.clone());
         if durable {
             self.durable = self.raft_index;
         }
-        self.index.record(REPLICA, |index| self.places_of(index), &entry, &verdicts).unwrap();
+        self.index.record(REPLICA, |index| self.place_of(index), &entry, &verdicts).unwrap();
         places
     }
 
-    fn places_of(&self, index: RaftIndex) -> Option<Vec<BatchPlace>> {
-        if index.0 <= self.durable { self.places.get(&index.0).cloned() } else { None }
+    fn place_of(&self, index: RaftIndex) -> Option<EntryPlace> {
+        if index.0 <= self.durable { self.places.get(&index.0).copied() } else { None }
     }
 
     /// Verdict frames for everything applied since the last call, as a checkpoint writes them.
@@ -229,9 +226,12 @@ impl History {
     }
 
     fn seal(&self, segment: u64) {
-        let image = self.image(segment);
+        self.seal_in(segment, Arc::new(MemoryFile(self.image(segment))));
+    }
+
+    fn seal_in(&self, segment: u64, file: Arc<dyn File>) {
         let used = self.ends.get(usize::try_from(segment).unwrap()).copied().unwrap_or(0);
-        let opened = file::open(Arc::new(MemoryFile(image)), segment, used).unwrap().unwrap();
+        let opened = file::open(file, segment, used).unwrap().unwrap();
         self.index.install(segment, opened).unwrap();
     }
 
@@ -419,7 +419,8 @@ fn what_is_committed_elsewhere_before_it_is_durable_here_is_served_from_memory()
     assert!(planned[0].data.is_none() && planned[1].data.is_some());
     assert_eq!(history.index.bytes_of(key(0)), 200);
     history.index.place_durable(REPLICA, |_| None).unwrap();
-    history.index.place_durable(REPLICA, |_| Some(places.clone())).unwrap();
+    history.durable = history.raft_index;
+    history.index.place_durable(REPLICA, |index| history.place_of(index)).unwrap();
     let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
     assert!(planned[1].data.is_none());
     assert_eq!(planned[1].indexed.position, places[0].position);
@@ -455,7 +456,10 @@ fn another_batch_at_a_known_offset_is_an_error() {
             IndexedBatch { epoch: LeaderEpoch(77), ..known },
         ];
         for other in others {
-            assert!(partition.write().push(&other).is_err(), "{other:?}");
+            // With an entry on disk it is compared by `settle_all`, which may wait for the disk.
+            let told = partition.write().push(&other);
+            assert!(told.is_err() || history.index.settle_all().is_err(), "{other:?}");
+            partition.write().confirmed(&other);
         }
     }
     history.index.raise_log_start(key(0), Offset(100));

@@ -25,8 +25,9 @@ use ottla_protocol::batch::{self, RawHeader};
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
-use crate::entry::{Batches, EntryBatch};
-use crate::ids::ReplicaId;
+use super::types::EntryPlace;
+use crate::entry::{Batches, Entry, EntryBatch};
+use crate::ids::{LogPosition, ReplicaId};
 use ottla_env::mutants::{self, Bug};
 
 /// Upper bound of sequence numbers, which no log reaches: a greater number is damage, and counting on cannot overflow.
@@ -91,6 +92,33 @@ impl RawFrame {
     pub(crate) fn frame_bytes(&self) -> usize {
         let batches: usize = self.batches.iter().map(|b| DESCRIPTOR_BYTES + b.data.len()).sum();
         HEAD_BYTES + self.payload.len() + batches
+    }
+}
+
+/// Where the batches of an entry lie in its frame. It follows from the entry alone, so that nobody has to read the frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EntryLayout {
+    /// First byte of each batch, counted from the frame's first byte.
+    pub(crate) batches_at: Vec<u32>,
+    /// Length without padding.
+    pub(crate) frame_bytes: u32,
+}
+
+impl EntryLayout {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let mut at = HEAD_BYTES + DESCRIPTOR_BYTES * entry.batches.len() + entry.payload.len();
+        let mut batches_at = Vec::with_capacity(entry.batches.len());
+        for batch in &entry.batches {
+            batches_at.push(at as u32);
+            at += batch.data.len();
+        }
+        assert!(at <= FRAME_BYTES_MAX, "entry {}: {at} bytes, at most {FRAME_BYTES_MAX}", entry.log_id);
+        Self { batches_at, frame_bytes: at as u32 }
+    }
+
+    /// First byte of a batch's own header, where the frame lies here.
+    pub(crate) fn batch_at(&self, number: usize, place: EntryPlace) -> LogPosition {
+        LogPosition { byte: place.position.byte + self.batches_at[number], ..place.position }
     }
 }
 

@@ -6,6 +6,8 @@ use ottla_protocol::batch::{CRC_FROM, HEADER_BYTES, crc32c};
 use proptest::prelude::*;
 
 use super::*;
+use crate::entry::EntryKind;
+use crate::ids::LogId;
 
 /// A record batch with these many bytes of records and a sound CRC-32C.
 fn batch(records: usize, fill: u8) -> Bytes {
@@ -54,6 +56,17 @@ proptest! {
         prop_assert_eq!(decoded.stamp, STAMP);
         prop_assert_eq!(decoded.frame_bytes, frame.frame_bytes());
         prop_assert!(decoded.damaged_batches.is_empty());
+        let entry = Entry {
+            log_id: LogId::default(),
+            kind: EntryKind::Normal,
+            clock_ms: frame.clock_ms,
+            payload: frame.payload.clone(),
+            batches: frame.batches.clone(),
+        };
+        let layout = EntryLayout::of(&entry);
+        prop_assert_eq!(layout.frame_bytes as usize, decoded.frame_bytes);
+        let starts: Vec<_> = decoded.batch_ranges.iter().map(|range| range.start as u32).collect();
+        prop_assert_eq!(layout.batches_at, starts);
         prop_assert_eq!(decoded.frame, frame);
     }
 
