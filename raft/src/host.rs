@@ -155,9 +155,13 @@ impl RaftHost {
             }
         }
         let damaged = recovered.damaged.iter().map(|id| id.index).max();
-        // A damaged entry is applied at once, if it is known to be committed: only then can a checkpoint contain it, so
-        // that it need not be sent to other members.
-        let committed = damaged.and_then(|_| log.log_id(recovered.committed)).max(recovered.applied);
+        // Applied at once, if they are known to be committed:
+        // - a damaged entry: only then can a checkpoint contain it, so that it need not be sent to other members;
+        // - what no checkpoint contains: until it is applied the whole directory writes none, and this shard may find no
+        //   majority that tells what is committed.
+        let at_once = damaged.is_some() || recovered.applied.is_none();
+        let committed = Some(recovered.committed).filter(|_| at_once).and_then(|index| log.log_id(index));
+        let committed = committed.max(recovered.applied);
         let initial = InitialState { applied: recovered.applied, committed, membership, damaged };
         self.start(directory, log, initial, creation.members, state_machine).await
     }
@@ -285,7 +289,7 @@ impl RaftHost {
                 group.serve_batches(partition, from, up_to, bytes_max).await
             }
             Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true } => {
-                Ok(group.pre_vote_for_failed_leader(vote, last_log_id))
+                Ok(group.pre_vote_for_failed_leader(from, vote, last_log_id))
             }
             // The log keeps room for what frees space: votes, truncations, verdicts, and the commands of the metadata and of
             // shards. The leader sends the records again, and counts this replica as not in sync meanwhile.
@@ -295,7 +299,20 @@ impl RaftHost {
                 Err(NoResponse(format!("the disk of replica {to} is full")))
             }
             message => {
-                let is_append = matches!(message, Message::AppendEntries { .. });
+                let leader_vote = match &message {
+                    Message::AppendEntries { vote, .. } => Some((vote.term, vote.voted_for)),
+                    _ => None,
+                };
+                let is_append = leader_vote.is_some();
+                // It is answered when it is durable: a disk that stalls must not make the leader look silent.
+                let known = group.log.vote().map(|vote| (vote.term, vote.voted_for));
+                if is_append
+                    && leader_vote == known
+                    && !group.role().stopped
+                    && !mutants::is_on(Bug::StalledFollowerSuspects)
+                {
+                    group.note_leader_contact();
+                }
                 let response = dispatch(&group.raft, message).await;
                 if is_append && !matches!(response, Ok(Message::HigherVote(_)) | Err(_)) {
                     group.note_leader_contact();

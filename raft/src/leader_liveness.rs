@@ -5,26 +5,23 @@
 //! is cut off from the leader alone disturbs nothing: its term does not grow, and the leader stays. The leader's side
 //! is `check_quorum`. May not know: why the leader is silent.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join_all, ready};
+use futures_util::future::ready;
 use ottla_env::rt;
 use ottla_storage::entry::Vote;
 use ottla_storage::ids::{LogId, ReplicaId};
 
-use crate::check_quorum::SUSPEND_TIME;
+use crate::check_quorum::{PRE_VOTE_TIMEOUT, SUSPEND_TIME};
 use crate::group::Group;
-use crate::net::{Message, Priority};
+use crate::net::Message;
 use crate::options::{ELECTION_MAX, HEARTBEAT};
 
 /// A leader that has sent nothing for so long, four heartbeats, is suspected.
 const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Between two rounds of pre-votes.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
-/// How long the other voters have to answer a pre-vote.
-const PRE_VOTE_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often a leader checks its quorum, and a replica without a leader whether it has one.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -47,7 +44,7 @@ impl Group {
         loop {
             let wait = match self.followed_leader() {
                 None if self.role_tracker.leads() => {
-                    self.check_quorum();
+                    self.check_quorum().await;
                     CHECK_INTERVAL
                 }
                 None => CHECK_INTERVAL,
@@ -72,24 +69,22 @@ impl Group {
     }
 
     async fn majority_suspects(&self, leader: ReplicaId) -> bool {
-        let (Some(vote), last_log_id) = (self.log.vote(), self.log.last_log_id()) else { return false };
-        let configs = self.members().voters;
-        let others: BTreeSet<_> = configs.iter().flatten().copied().filter(|voter| *voter != self.replica).collect();
-        let grants = others.into_iter().filter(|voter| *voter != leader).map(|voter| async move {
-            let request = Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true };
-            let response = self.network.call(self.replica, voter, request, Priority::Normal, PRE_VOTE_TIMEOUT).await;
-            matches!(response, Ok(Message::RequestVoteResponse { granted: true, .. })).then_some(voter)
-        });
-        let mut suspecting: BTreeSet<_> = join_all(grants).await.into_iter().flatten().collect();
-        suspecting.insert(self.replica);
-        configs.iter().all(|config| config.intersection(&suspecting).count() > config.len() / 2)
+        let grants = |response: &Message| matches!(response, Message::RequestVoteResponse { granted: true, .. });
+        self.majority_answers(&|voter| voter != leader, &grants).await
     }
 
-    /// Answers the pre-vote of a follower that suspects the leader: granted if this replica has not heard from the
-    /// leader either, and could vote for the sender.
-    pub(crate) fn pre_vote_for_failed_leader(&self, vote: Vote, last_log_id: Option<LogId>) -> Message {
+    /// Answers the pre-vote of a follower that suspects the leader, or of the leader itself: granted if this replica has not
+    /// heard from the leader either, and could vote for the sender.
+    pub(crate) fn pre_vote_for_failed_leader(
+        &self,
+        from: ReplicaId,
+        vote: Vote,
+        last_log_id: Option<LogId>,
+    ) -> Message {
         let (own, own_last) = (self.log.vote(), self.log.last_log_id());
-        let silent = self.followed_leader().is_some() && self.leader_silence() >= LEADER_SILENCE_MAX;
+        // A replica that suspects the leader already names none.
+        let follows = self.followed_leader().is_some() || from == vote.voted_for;
+        let silent = follows && self.leader_silence() >= LEADER_SILENCE_MAX;
         let same = own.is_some_and(|own| (own.term, own.voted_for) == (vote.term, vote.voted_for));
         let granted = silent && same && last_log_id >= own_last;
         Message::RequestVoteResponse { vote: own.unwrap_or(vote), last_log_id: own_last, granted }

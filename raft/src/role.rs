@@ -3,7 +3,7 @@
 //! May not know: openraft.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_env::mutants::{self, Bug};
@@ -45,6 +45,8 @@ pub(crate) struct RoleTracker {
     applied_term: AtomicU64,
     /// The term in which this leader sends its followers nothing; 0 if it sends heartbeats.
     suspended_term: AtomicU64,
+    /// When this leader last asked its followers and a majority followed it.
+    followed_at: AtomicI64,
     role: watch::Sender<Role>,
 }
 
@@ -52,7 +54,8 @@ impl RoleTracker {
     pub(crate) fn new() -> Arc<Self> {
         let role = watch::Sender::new(Role::default());
         let (applied_term, suspended_term) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(RoleTracker { known: Mutex::default(), applied_term, suspended_term, role })
+        let followed_at = AtomicI64::new(rt::now().0);
+        Arc::new(RoleTracker { known: Mutex::default(), applied_term, suspended_term, followed_at, role })
     }
 
     /// An entry of `term` is applied and published.
@@ -108,6 +111,16 @@ impl RoleTracker {
     /// True if this leader does not serve, because no majority had acknowledged it.
     pub(crate) fn has_lost_quorum(&self) -> bool {
         self.known.lock().quorum_lost
+    }
+
+    /// Notes that a majority followed this leader when it asked.
+    pub(crate) fn note_followed(&self, asked_at: rt::Instant) {
+        self.followed_at.store(asked_at.0, Ordering::Relaxed);
+    }
+
+    /// Since when no majority has said that it follows this leader. It is asked only while heartbeats are not answered.
+    pub(crate) fn not_followed(&self) -> Duration {
+        rt::now().since(rt::Instant(self.followed_at.load(Ordering::Relaxed)))
     }
 
     /// Sets whether a majority has acknowledged this leader lately.

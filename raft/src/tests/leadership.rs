@@ -313,6 +313,43 @@ fn a_leader_whose_disk_hangs_transfers_leadership() {
     }
 }
 
+/// openraft answers a heartbeat when all that came before it is durable. A leader whose followers' disks stall is as slow as
+/// they are, and no client is to look for another one, which does not exist.
+#[test]
+fn a_leader_serves_while_the_disks_of_its_followers_stall() {
+    for seed in 1..20 {
+        sim::run(seed, move || async move {
+            let disks: Vec<Arc<MemoryDisk>> = (0..3).map(|_| Arc::default()).collect();
+            let sync_max = Duration::from_millis(1);
+            let storage = |disk: &Arc<MemoryDisk>| {
+                Box::new(MemoryStorage { disk: disk.clone(), sync_max, lies: false }) as Box<dyn Storage>
+            };
+            let cluster = Cluster::new(disks.iter().map(storage).collect());
+            let leader = lead(&cluster).await;
+            let role = cluster.handle(leader).unwrap().role();
+            let term = role.borrow().term;
+            let stall = |stalls: bool| {
+                let others = cluster.nodes().into_iter().filter(|node| *node != leader);
+                others.for_each(|node| *disks[usize::try_from(node.0).unwrap() - 1].hangs.lock() = stalls);
+            };
+            stall(true);
+            let pending = cluster.clone();
+            let proposed =
+                sim::spawn_on(leader, async move { pending.propose(leader, Bytes::from_static(b"2")).await });
+            let began = rt::now();
+            while rt::now().since(began) < Duration::from_secs(8) {
+                rt::sleep(Duration::from_millis(20)).await;
+                let now = *role.borrow();
+                assert!(now.ready && now.term == term, "seed {seed}, after {:?}: {now:?}", rt::now().since(began));
+            }
+            stall(false);
+            drop(proposed.await);
+            assert!(cluster.propose(leader, Bytes::from_static(b"3")).await);
+            assert_eq!(role.borrow().term, term, "seed {seed}");
+        });
+    }
+}
+
 /// What was proposed before the leader was cut off is applied before it serves again: a client that gave up waiting
 /// reads the result.
 #[test]
