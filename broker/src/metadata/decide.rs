@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
@@ -252,8 +253,8 @@ fn place_by_factor(image: &MetadataImage, requested: &NewTopic) -> Result<Placem
                 "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
             ));
         }
-        Some(factor) => factor,
-        None => image.config.topics.default_replication_factor.unwrap_or(default_factor(image.expected_nodes())),
+        Some(factor) if factor != 1 || !mutants::is_on(Bug::FactorForgotten) => factor,
+        _ => image.config.topics.default_replication_factor.unwrap_or(default_factor(image.expected_nodes())),
     };
     let Some(factor) = factor_in_force(factor, nodes) else {
         return Err(MetadataError::InvalidReplicationFactor(format!(

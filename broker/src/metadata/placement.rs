@@ -98,7 +98,8 @@ impl<'a> Planner<'a> {
             .iter()
             .map(|directory| {
                 let replicas = self.directories.get(&directory.id).copied().unwrap_or(0);
-                (directory.free_bytes / (replicas + 1), u64::MAX - replicas, directory.id)
+                let fewest = if mutants::is_on(Bug::FullestDirectoryTaken) { replicas } else { u64::MAX - replicas };
+                (directory.free_bytes / if fewest == replicas { 1 } else { replicas + 1 }, fewest, directory.id)
             })
             .max()
             .map_or_else(Uuid::nil, |(_, _, id)| id)
@@ -118,6 +119,7 @@ impl<'a> Planner<'a> {
     /// `factor` nodes: leaders spread evenly over nodes and zones, replicas in different zones while there are enough,
     /// then evenly.
     fn choose_nodes(&self, factor: usize) -> Vec<NodeId> {
+        let factor = factor - usize::from(factor > 1 && mutants::is_on(Bug::PlacedOnOneLess));
         let mut chosen: Vec<NodeId> = Vec::new();
         let mut zones: BTreeSet<Option<&str>> = BTreeSet::new();
         while chosen.len() < factor {
@@ -133,9 +135,13 @@ impl<'a> Planner<'a> {
         chosen
     }
 
-    /// A new replica on the node.
-    fn replica(&mut self, node: NodeId) -> ReplicaRecord {
-        let replica = ReplicaRecord { id: ReplicaId(self.next_replica_id), node, directory: self.directory(node) };
+    /// A new replica on the node. One of the metadata is in the first directory that the node has registered: that is where
+    /// the node looks for it, before it has any metadata.
+    fn replica(&mut self, kind: ShardKind, node: NodeId) -> ReplicaRecord {
+        let first = || Some(self.image.nodes.get(&node)?.directories.first()?.id);
+        let of_metadata = if kind == ShardKind::Metadata { first() } else { None };
+        let directory = of_metadata.unwrap_or_else(|| self.directory(node));
+        let replica = ReplicaRecord { id: ReplicaId(self.next_replica_id), node, directory };
         self.next_replica_id += 1;
         *self.replicas.entry(node).or_default() += 1;
         *self.directories.entry(replica.directory).or_default() += 1;
@@ -145,7 +151,7 @@ impl<'a> Planner<'a> {
     fn add(&mut self, kind: ShardKind, nodes: &[NodeId]) -> NewShard {
         let id = ShardId(self.next_shard_id);
         self.next_shard_id += 1;
-        let replicas: Vec<_> = nodes.iter().map(|node| self.replica(*node)).collect();
+        let replicas: Vec<_> = nodes.iter().map(|node| self.replica(kind, *node)).collect();
         if let Some(first) = nodes.first() {
             *self.leaders.entry(*first).or_default() += 1;
         }
@@ -170,7 +176,7 @@ pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Ve
         let newest = shard.leaving.iter().filter(here).max_by_key(|replica| replica.id);
         shard.replicas.iter().find(here).or(newest)
     };
-    nodes.iter().map(|node| stays(node).copied().unwrap_or_else(|| planner.replica(*node))).collect()
+    nodes.iter().map(|node| stays(node).copied().unwrap_or_else(|| planner.replica(shard.kind, *node))).collect()
 }
 
 /// The nodes of a shard without those that are drained, each replaced by the best node: another zone, few replicas.
@@ -223,8 +229,8 @@ pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(
         match own {
             Some(own) if has_registered_directory(image, own) && !lost.contains(&own.id) => continue,
             Some(_) if shard.replicas.len() < 3 => continue,
-            Some(own) => *own = planner.replica(node),
-            None if shard.kind == ShardKind::Metadata => replicas.push(planner.replica(node)),
+            Some(own) => *own = planner.replica(shard.kind, node),
+            None if shard.kind == ShardKind::Metadata => replicas.push(planner.replica(shard.kind, node)),
             None => continue,
         }
         rebuilt.push((Arc::clone(shard), replicas));

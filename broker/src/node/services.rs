@@ -95,7 +95,8 @@ impl Services {
     }
 }
 
-/// Starts the metadata group: in the directory that holds its replica, or in the first directory of a new node.
+/// Starts the metadata group: in the directory that holds its replica, or in the first directory of a new node. It is
+/// registered as the first one.
 async fn start_metadata(
     config: &Arc<Config>,
     peers: &Peers,
@@ -110,12 +111,15 @@ async fn start_metadata(
     let directory =
         recovered.map(|(directory, _)| directory).or_else(|| opened.first().map(|opened| &opened.directory));
     let directory = directory.ok_or(StartError::NoDirectory)?;
-    let records = opened.iter().map(|opened| DirectoryRecord {
+    let record = |opened: &Opened| DirectoryRecord {
         id: opened.directory.id,
         path: opened.directory.path.clone(),
         free_bytes: opened.directory.data.disk_bytes().1,
-    });
-    let mut local = LocalNode::from_config(config, records.collect());
+    };
+    let mut records: Vec<_> = opened.iter().map(record).collect();
+    // The metadata's comes first: its replica is placed there.
+    records.sort_by_key(|record| record.id != directory.id);
+    let mut local = LocalNode::from_config(config, records);
     local.listeners = recorded;
     let (host, seeds) = (&peers.host, peers.seeds.clone());
     let has_left = opened.iter().any(|opened| opened.directory.data.has_left());

@@ -30,6 +30,11 @@ impl ClosedReplicas {
         self.0.lock().insert(replica, closed);
     }
 
+    /// Forgets all but these.
+    pub(super) fn retain(&self, is_kept: impl Fn(&ReplicaId) -> bool) {
+        self.0.lock().retain(|replica, _| is_kept(replica));
+    }
+
     pub(super) fn contains(&self, replica: ReplicaId) -> bool {
         self.0.lock().contains_key(&replica)
     }

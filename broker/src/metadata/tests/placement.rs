@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::metadata::command::{Command, encode};
-use crate::metadata::image::{DirectoryRecord, MetadataImage, NodeRecord, NodeState, ShardKind};
+use crate::metadata::command::{Command, NewShard, encode};
+use crate::metadata::image::{
+    DirectoryRecord, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
+};
 use crate::metadata::levels::Levels;
 use crate::metadata::liveness::Liveness;
 use crate::metadata::placement::*;
@@ -151,6 +153,20 @@ fn directories_share_by_free_bytes() {
     let machine = cluster(vec![node(1, None, &[100, 100])]);
     let shards = missing_pool_shards(machine.image(), 1);
     assert_ne!(shards[0].replicas[0].directory, shards[1].replicas[0].directory);
+}
+
+/// A node that joins looks for its replica of the metadata in its first directory. Seeds 100001 and 100003 of the simulation:
+/// it was in the one with the most free bytes, and the node waited for ever.
+#[test]
+fn the_metadata_is_in_the_first_directory_that_a_node_registers() {
+    let mut machine = cluster(vec![node(1, None, &[100]), node(2, None, &[100, 300])]);
+    let (id, kind) = (ShardId::METADATA, ShardKind::Metadata);
+    let founder = ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory: Uuid::from_u128(101) };
+    apply(&mut machine, &[Command::AddShard(NewShard { id, kind, replicas: vec![founder] })]);
+    let added = rebuilt(machine.image(), NodeId(2), &[]);
+    let directories: Vec<_> =
+        added.iter().flat_map(|(_, replicas)| replicas).map(|replica| replica.directory).collect();
+    assert_eq!(directories, [101, 201].map(Uuid::from_u128));
 }
 
 #[test]

@@ -393,14 +393,13 @@ impl Shards {
         if self.0.closed.contains(replica.id) {
             return true;
         }
-        let any = || self.0.directories.values().next().filter(|_| mutants::is_on(Bug::WipedReplicaVotes));
-        let Some(directory) = self.0.directories.get(&replica.directory).or_else(any) else {
-            tracing::error!(
-                "shard={} replica={}: its data directory {} is not here; it stays down",
-                record.id,
-                replica.id,
-                replica.directory
-            );
+        let takes_first = mutants::is_on(Bug::FirstDirectoryTaken);
+        let takes_any = takes_first || mutants::is_on(Bug::WipedReplicaVotes);
+        let any = || self.0.directories.values().next().filter(|_| takes_any);
+        let recorded = self.0.directories.get(&replica.directory).filter(|_| !takes_first);
+        let Some(directory) = recorded.or_else(any) else {
+            let why = format!("its data directory {} is not here", replica.directory);
+            self.mark_closed(replica.id, ClosedReplica { shard: Some(record.id), why, is_lost: false });
             return true;
         };
         // Old metadata that is replayed after a restart must not create a replica again that has been removed.
@@ -458,6 +457,7 @@ impl Shards {
                 }
             }
         }
+        self.0.closed.retain(|replica| !has_left(replica));
         all
     }
 

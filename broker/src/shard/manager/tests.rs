@@ -109,3 +109,25 @@ fn what_is_being_removed_is_gone_before_the_log_closes() {
         });
     }
 }
+
+/// It was reported at every change of the metadata, 10,000 times in two minutes, and listed nowhere (tests/chaos, a topic
+/// of one replica on a disk that was wiped).
+#[test]
+fn a_replica_whose_data_directory_is_not_here_is_listed_as_closed() {
+    sim::run(1, || async {
+        let image = image_with_topic(1, TopicConfig::default());
+        let shard = image.shard(SHARD).unwrap();
+        let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+        let metadata = Arc::new(FakeMetadata::new(image.clone()));
+        let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), metadata, LeaderTaskSettings::default());
+        assert!(shards.ensure(shard).await, "nothing is to be tried again");
+        let closed = shards.closed();
+        assert_eq!(closed.len(), 1);
+        assert_eq!((closed[0].0, closed[0].1.shard, closed[0].1.is_lost), (REPLICA, Some(SHARD), false));
+        assert!(shards.is_closed(SHARD));
+        let moved = MetadataImage { shards: Arc::default(), next_replica_id: REPLICA.0 + 1, ..image };
+        assert!(shards.remove_left(&moved, None).await);
+        assert_eq!(shards.closed().len(), 0, "it is no member any more");
+        host.shutdown().await;
+    });
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_env::mutants::{self, Bug};
 
 use super::timers::Timer;
 use super::{Answer, Generation, Group, Join, JoinAnswer, JoinedMember, Member, Now, Output, RequestId, State};
@@ -186,7 +187,9 @@ impl Group {
         self.update_member(request, &new_id, join, out);
         self.restart_session(now, &new_id);
         match self.state {
-            State::Stable if self.select_protocol() == self.protocol => {
+            State::Stable
+                if self.select_protocol() == self.protocol && !mutants::is_on(Bug::StaticRejoinRebalances) =>
+            {
                 self.keep_generation(request, &new_id, leader_before, skips_assignment, out);
             }
             State::Stable => self.rebalance_or_complete(now, out),

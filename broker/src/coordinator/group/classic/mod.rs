@@ -254,7 +254,9 @@ impl Group {
         if let Some(instance_id) = instance_id {
             match self.static_members.get(instance_id) {
                 None => return Err(GroupError::UnknownMemberId),
-                Some(holder) if **holder != *member_id => return Err(GroupError::FencedInstanceId),
+                Some(holder) if **holder != *member_id && !mutants::is_on(Bug::ReplacedMemberUnknown) => {
+                    return Err(GroupError::FencedInstanceId);
+                }
                 Some(_) => {}
             }
         }
