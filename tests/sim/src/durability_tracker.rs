@@ -9,13 +9,14 @@ use std::sync::{Arc, Weak};
 use ottla_env::sim::SimNode;
 use ottla_env::sim::disk::Crash;
 use ottla_raft::{Message, StatePart};
-use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::data_dir::DataDir;
 use ottla_storage::ids::{LogPosition, ReplicaId};
 
 use crate::laws::Violation;
 use crate::laws::i8_recovery::{self, Before};
 use crate::laws::leaders::Leaders;
 use crate::laws::matching::Contents;
+use crate::sim_node::Opened;
 
 /// A point at which a node is to crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(crate) struct DurabilityTracker {
     leaders: Leaders,
     /// The contents of entries, as leaders sent them.
     pub(crate) contents: Contents,
-    directories: BTreeMap<SimNode, Weak<DataDir>>,
+    directories: BTreeMap<SimNode, Vec<Weak<DataDir>>>,
     /// Where the last durable commit of a node's log started when the node went down.
     last_commits: BTreeMap<SimNode, LogPosition>,
     pub(crate) armed: Option<(CrashPoint, Crash)>,
@@ -100,14 +101,16 @@ impl DurabilityTracker {
 
     /// Stores the logs of a node that goes down; `has_left` is true of replicas that are being removed.
     pub(crate) fn node_down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
-        let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
-        let there = directory.log().replicas();
+        let opened = self.directories.remove(&node).unwrap_or_default();
+        let opened: Vec<_> = opened.iter().filter_map(Weak::upgrade).collect();
+        let Some(first) = opened.first() else { return };
+        let there: Vec<_> = opened.iter().flat_map(|directory| directory.log().replicas()).collect();
         for replica in self.missing(node, |replica| there.contains(&replica)) {
             self.forget(replica);
             self.removed.insert(replica);
         }
-        for replica in directory.log().replicas() {
-            if let Some(log) = directory.replica_log(replica) {
+        for replica in there {
+            if let Some(log) = opened.iter().find_map(|directory| directory.replica_log(replica)) {
                 self.homes.insert(replica, node);
                 if has_left(replica) {
                     self.leaving.insert(replica);
@@ -115,7 +118,7 @@ impl DurabilityTracker {
                 self.before.entry(replica).or_default().log = Some(log.summary());
             }
         }
-        self.last_commits.insert(node, directory.log().last_commit());
+        self.last_commits.insert(node, first.log().last_commit());
     }
 
     /// A node has lost its disk: no replica on it is expected any more.
@@ -124,24 +127,20 @@ impl DurabilityTracker {
         self.last_commits.remove(&node);
     }
 
-    /// Damage behind this position cannot be told from a torn write.
+    /// Of the first directory, which alone is damaged: damage behind this position cannot be told from a torn write.
     pub(crate) fn provable_before(&self, node: SimNode) -> Option<LogPosition> {
-        match self.directories.get(&node).and_then(Weak::upgrade) {
+        match self.directories.get(&node).and_then(|opened| opened.first()?.upgrade()) {
             Some(directory) => Some(directory.log().last_commit()),
             None => self.last_commits.get(&node).copied(),
         }
     }
 
-    /// A node has opened its directory: its replicas are checked against what they had before.
-    pub(crate) fn node_started(
-        &mut self,
-        node: SimNode,
-        directory: &Arc<DataDir>,
-        recovered: &[RecoveredReplica],
-        corrupted: bool,
-    ) -> Result<(), Violation> {
-        self.directories.insert(node, Arc::downgrade(directory));
-        for replica in recovered {
+    /// A node has opened its directories: its replicas are checked against what they had before.
+    pub(crate) fn node_started(&mut self, node: SimNode, opened: &[Opened], corrupted: bool) -> Result<(), Violation> {
+        self.directories.insert(node, opened.iter().map(|(directory, _)| Arc::downgrade(directory)).collect());
+        for (directory, replica) in
+            opened.iter().flat_map(|(directory, all)| all.iter().map(move |one| (directory, one)))
+        {
             // A removed replica may be found again on a corrupted disk, if it takes part in nothing.
             if self.removed.contains(&replica.id) && !(corrupted && replica.lost.is_some()) {
                 return Err(i8_recovery::came_back(replica.id.0));
@@ -151,7 +150,7 @@ impl DurabilityTracker {
                 i8_recovery::found(before, replica, &log.summary(), corrupted)?;
             }
         }
-        let is_there = |replica| recovered.iter().any(|found| found.id == replica);
+        let is_there = |replica| opened.iter().flat_map(|(_, recovered)| recovered).any(|found| found.id == replica);
         self.forget_uncreated(node, is_there);
         if !corrupted {
             self.forget_removed(node, is_there);

@@ -29,6 +29,7 @@ mod run;
 mod scenarios;
 mod shrink;
 mod sim_node;
+mod stalled_syncs;
 mod targeting;
 mod trace;
 mod wire;

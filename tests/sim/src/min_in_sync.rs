@@ -38,7 +38,7 @@ pub(crate) fn judge(world: &World, index: i32, before: Option<Before>) {
     }
     let (mut synced, mut down) = (0, 0);
     for replica in &record.replicas {
-        let log = world.running_node(node_of(replica.node)).map(|running| running.directory.replica_log(replica.id));
+        let log = world.running_node(node_of(replica.node)).map(|running| running.replica_log(replica.id));
         match log {
             Some(Some(log)) if log.last_synced().is_some_and(|id| id.index > applied) => synced += 1,
             Some(Some(_)) => {}

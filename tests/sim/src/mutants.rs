@@ -9,7 +9,7 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    Profile, WIDENED_FROM,
+    Profile, STALLED_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -34,6 +34,20 @@ impl Ground {
     /// Consumers read from the replicas in their racks.
     const WITH_RACKS: Self = Self { nodes: 3, clients: Some(ExtraClients::Readers), ..Self::WIDENED };
 
+    /// A founder may be late, and nodes are unregistered as soon as they have joined.
+    const LATE_FOUNDERS: Self = Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY };
+    /// The disks of a majority stall.
+    const STALLED: Self =
+        Self { first_seed: STALLED_FROM, nodes: 3, profiles: &[Profile::Mixed, Profile::Elections], ..Self::ANY };
+
+    /// Topics have one replica, or four.
+    const FACTORS: Self = Self {
+        first_seed: STALLED_FROM,
+        nodes: 5,
+        profiles: &[Profile::Crashes, Profile::Churn, Profile::Elections],
+        ..Self::ANY
+    };
+
     fn of(bug: Bug) -> Self {
         match bug {
             // Nodes are stopped and unregistered.
@@ -57,29 +71,29 @@ impl Ground {
                 let storm = Duration::from_secs(30);
                 Self { storm, profiles: &[Profile::Generations], ..Self::WITH_RACKS }
             }
-            // Nodes are in racks, and producers compress.
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed
             | Bug::MinIsrNotAwaited
             | Bug::MinIsrOneEntryEarly => Self::WIDENED,
             // Consumers read from followers.
             Bug::NearestInAnyRack | Bug::FollowerOutOfRange => Self::WITH_RACKS,
+            Bug::StalledFollowerSuspects | Bug::StalledLeaderSilent => Self::STALLED,
+            Bug::StaticRejoinRebalances | Bug::ReplacedMemberUnknown => {
+                Self { first_seed: STALLED_FROM, clients: Some(ExtraClients::Groups), ..Self::ANY }
+            }
+            Bug::FirstDirectoryTaken | Bug::FullestDirectoryTaken => Self { first_seed: STALLED_FROM, ..Self::ANY },
+            Bug::PlacedOnOneLess | Bug::FactorForgotten => Self::FACTORS,
             // One node founds the cluster.
             Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
                 Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY }
             }
             // A founder is late; nodes are unregistered as soon as they have joined, and while their disks hang.
-            Bug::LevelNeedsAllFounders | Bug::RemovalsNotAwaited => {
-                Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY }
-            }
+            Bug::LevelNeedsAllFounders | Bug::RemovalsNotAwaited => Self::LATE_FOUNDERS,
             // A node is unregistered and forgotten as soon as it has joined, before other faults happen.
-            Bug::UnregisteredStartWaits => Self {
-                first_seed: LATE_FOUNDERS_FROM,
-                nodes: 3,
-                storm: Duration::from_secs(20),
-                profiles: &[Profile::GracefulStops],
-                ..Self::ANY
-            },
+            Bug::UnregisteredStartWaits => {
+                let storm = Duration::from_secs(20);
+                Self { storm, profiles: &[Profile::GracefulStops], ..Self::LATE_FOUNDERS }
+            }
             // A follower that lags behind answers for a leader of which it does not know.
             Bug::FalseOutOfRange => Self { nodes: 5, storm: Duration::from_secs(30), ..Self::ANY },
             // A new leader is asked for members of groups before it knows what its predecessor committed last.

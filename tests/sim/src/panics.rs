@@ -36,7 +36,7 @@ impl Ended {
     fn of(node: SimNode, running: &RunningNode) -> Self {
         Self {
             process: sim::take_fatal(node).is_some() || running.metadata.group().role().borrow().stopped,
-            directory: running.directory.poisoned().is_some(),
+            directory: running.poisoned().is_some(),
             replicas: running.host.failures().borrow().len(),
             stopped: running.host.roles().get("stopped").copied().unwrap_or(0),
         }

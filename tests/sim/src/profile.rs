@@ -59,6 +59,25 @@ pub(crate) fn loses_seed_node(seed: u64, nodes: u32) -> bool {
 /// Smaller seeds had all been run before nodes had racks and producers compressed their batches.
 pub(crate) const WIDENED_FROM: u64 = 90_000;
 
+/// Smaller seeds had all been run before the disks of a majority stalled for seconds, topics had
+/// fewer replicas than the default, nodes had several data directories, and groups had static members.
+pub(crate) const STALLED_FROM: u64 = 100_000;
+
+/// True if the disks of a leader's followers stall, and nothing else happens meanwhile.
+pub(crate) fn stalls_followers(seed: u64, nodes: u32) -> bool {
+    let profiles = [Profile::Mixed, Profile::Elections];
+    nodes == 3 && seed >= STALLED_FROM && profiles.contains(&Profile::of(seed, nodes))
+}
+
+/// Replicas of the topic that all clients share, where no disk is lost or damaged; `None` for the default. Two of three nodes
+/// would be raised to three: clusters of two nodes have topics of two replicas.
+fn factor(profile: Profile, seed: u64, nodes: u32) -> Option<i16> {
+    let keeps_disks = matches!(profile, Profile::Crashes | Profile::Churn | Profile::Elections);
+    let most = if nodes >= 5 { Some(4) } else { None };
+    let factor = [None, Some(1), most][usize::try_from(seed % 3).unwrap_or(0)];
+    factor.filter(|_| nodes >= 3 && seed >= STALLED_FROM && keeps_disks)
+}
+
 /// True if nodes lose their disks while they are being unregistered, or are killed then.
 pub(crate) fn loses_leavers(seed: u64, nodes: u32) -> bool {
     nodes >= 3 && seed >= LOST_VOTERS_FROM && Profile::of(seed, nodes) == Profile::GracefulStops
@@ -143,6 +162,12 @@ pub(crate) struct Tuning {
     pub(crate) compression_type: CompressionType,
     /// `min.insync.replicas` of topics.
     pub(crate) min_in_sync: i32,
+    /// Data directories of a node.
+    pub(crate) directories: usize,
+    /// A group has static members.
+    pub(crate) has_static_members: bool,
+    /// Replicas of the topic that all clients share; `None`: as many as the cluster's default.
+    pub(crate) factor: Option<i16>,
 }
 
 impl Tuning {
@@ -173,6 +198,8 @@ impl Tuning {
             Some(2) => CompressionType::Uncompressed,
             _ => CompressionType::Producer,
         };
+        // More than a majority of three.
+        let min_in_sync = if is_widened && nodes >= 3 && seed.is_multiple_of(5) { 3 } else { 1 };
         Self {
             segment_bytes,
             cache_bytes,
@@ -182,8 +209,15 @@ impl Tuning {
             purge_horizon_bytes,
             is_widened,
             compression_type,
-            // More than a majority of three.
-            min_in_sync: if is_widened && nodes >= 3 && seed.is_multiple_of(5) { 3 } else { 1 },
+            min_in_sync,
+            // Files are damaged in the first one alone.
+            directories: if seed >= STALLED_FROM && profile != Profile::Corruption {
+                1 + (seed % 2) as usize
+            } else {
+                1
+            },
+            has_static_members: seed >= STALLED_FROM,
+            factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }
     }
 }

@@ -20,14 +20,17 @@ use parking_lot::Mutex;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
-use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, levels, memory, progress, reads};
+use crate::laws::{
+    Violation, directories, factors, i1_durable, i2_dense, i5_once, i7_owned, levels, memory, progress, reads,
+};
 use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters, unregisters_early,
+    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters, stalls_followers,
+    unregisters_early,
 };
-use crate::registry::{PARTITIONS, node_of};
+use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::scenarios;
 use crate::sim_node::RunningNode;
 use crate::workload::{
@@ -175,6 +178,9 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
     }
     if loses_leavers(seed, nodes) {
         events = nemesis::with_lost_leavers(nodes, lasts, events);
+    }
+    if stalls_followers(seed, nodes) {
+        events = nemesis::with_stalled_followers(events);
     }
     chosen(events, plan.only.as_deref())
 }
@@ -377,6 +383,14 @@ async fn repaired_contents(
 /// The audit after the faults: every replica against what the clients were answered.
 async fn audit(world: &World) -> Result<(), Violation> {
     world.image().map_or(Ok(()), |image| levels::newest_of_all(&image))?;
+    if let (Some(factor), Some(image)) = (world.factor(), world.image()) {
+        image.topic(TOPIC).map_or(Ok(()), |topic| factors::kept(&image, topic, factor))?;
+    }
+    for running in world.running_nodes() {
+        let held = running.directories.iter().map(|directory| (directory.directory_id(), directory.log().replicas()));
+        let image = running.metadata.image();
+        directories::holds(&image, broker(running.node), &held.collect())?;
+    }
     let mut read = BTreeSet::new();
     for running in world.running_nodes() {
         for shard in running.shards.all() {
@@ -430,7 +444,8 @@ async fn held(
     while from < up_to {
         let key = shard.extent(id);
         let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
-        let plan = running.directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
+        let directory = running.directory_of(shard.replica).ok_or_else(|| format!("{UNREADABLE} it is gone"))?;
+        let plan = directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {
             return Err(format!("{NOTHING} {from}, below the high watermark, and no error"));
         }
@@ -448,7 +463,7 @@ async fn check_invariants(world: World) {
     loop {
         panics::judge(&world);
         for running in world.running_nodes() {
-            let repaired = running.directory.repaired_batches();
+            let repaired = running.directories.iter().map(|directory| directory.repaired_batches()).sum::<u64>();
             if repaired > 0 && !world.is_corrupted(running.node) {
                 world.judge::<()>(Err(reads::repaired(running.node.0, repaired)));
             }

@@ -79,8 +79,8 @@ pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: 
     cut_off(world, node, true, true, DEPOSED_AFTER).await;
     let summaries = || -> BTreeMap<ReplicaId, LogSummary> {
         let Some(running) = world.running_node(node) else { return BTreeMap::new() };
-        let summary = |id: ReplicaId| Some((id, running.directory.replica_log(id)?.summary()));
-        running.directory.log().replicas().into_iter().filter_map(summary).collect()
+        let summary = |id: ReplicaId| Some((id, running.replica_log(id)?.summary()));
+        running.directories.iter().flat_map(|directory| directory.log().replicas()).filter_map(summary).collect()
     };
     let end = |log: &LogSummary| log.first_index + log.entries.len() as u64;
     let (mut known, mut truncating, until) = (summaries(), BTreeSet::new(), rt::now() + lasts.max(TRUNCATION_WAIT));

@@ -21,7 +21,8 @@ use ottla_env::sim::net::SimListener;
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork, peer_address};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
-use ottla_storage::log::LogOptions;
+use ottla_storage::ids::ReplicaId;
+use ottla_storage::log::{LogOptions, ReplicaLog};
 use ottla_storage::rewrite::RewriteOptions;
 use parking_lot::Mutex;
 
@@ -35,7 +36,7 @@ const RELOCATION_BYTES: u64 = 32 << 10;
 const RECORDS_RETENTION_MS: i64 = 7 * 86_400_000;
 /// So small that the state of a shard has many parts.
 const STATE_PART_BYTES: usize = 256;
-const PATH: &str = "/data";
+const PATHS: [&str; 2] = ["/data", "/data-2"];
 /// The listener for clients.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
@@ -43,6 +44,9 @@ pub(crate) const LISTENER: &str = "PLAINTEXT";
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time between two heartbeats.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A data directory, and the replicas that it held when it was opened.
+pub(crate) type Opened = (Arc<DataDir>, Vec<RecoveredReplica>);
 
 /// A node whose process runs.
 pub(crate) struct RunningNode {
@@ -53,13 +57,14 @@ pub(crate) struct RunningNode {
     pub(crate) process: Node,
     /// Where clients connect.
     pub(crate) port: SimListener,
-    pub(crate) directory: Arc<DataDir>,
+    /// Its data directories; the first one holds the metadata.
+    pub(crate) directories: Vec<Arc<DataDir>>,
     pub(crate) host: RaftHost,
     pub(crate) metadata: MetadataHandle,
     pub(crate) shards: Shards,
     pub(crate) partitions: Partitions,
     pub(crate) groups: Groups,
-    /// The replicas that its directory held when it started.
+    /// The replicas that its directories held when it started.
     pub(crate) recovered: Vec<RecoveredReplica>,
 }
 
@@ -100,7 +105,7 @@ fn options(tuning: Tuning) -> NodeOptions {
 fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     let mut config = Config::default();
     config.node_id = broker(node);
-    config.log_dirs = vec![PathBuf::from(PATH)];
+    config.log_dirs = PATHS[..tuning.directories].iter().map(PathBuf::from).collect();
     let ListenerEndpoint { name, host, port } = listener(node, LISTENER, 9092);
     config.listeners =
         vec![Listener { name, endpoint: Endpoint { host, port }, protocol: SecurityProtocol::Plaintext }];
@@ -166,6 +171,21 @@ fn peer_endpoint(node: SimNode, network: &SimNetwork) -> PeerEndpoint {
 }
 
 impl RunningNode {
+    /// The directory that holds a replica.
+    pub(crate) fn directory_of(&self, replica: ReplicaId) -> Option<&Arc<DataDir>> {
+        self.directories.iter().find(|directory| directory.replica_log(replica).is_some())
+    }
+
+    /// The log of one of its replicas.
+    pub(crate) fn replica_log(&self, replica: ReplicaId) -> Option<ReplicaLog> {
+        self.directories.iter().find_map(|directory| directory.replica_log(replica))
+    }
+
+    /// Why a directory has failed, if one has.
+    pub(crate) fn poisoned(&self) -> Option<Arc<str>> {
+        self.directories.iter().find_map(|directory| directory.poisoned())
+    }
+
     /// Log start and high watermark that the node shows, if it carries the partition.
     pub(crate) fn marks(&self, id: PartitionId) -> Option<(i64, i64)> {
         let all = self.shards.all();
@@ -181,12 +201,12 @@ impl RunningNode {
         disk: SimDisk,
         network: SimNetwork,
         tuning: Tuning,
-        on_open: impl Fn(&Arc<DataDir>, &[RecoveredReplica]) + Send + Sync + 'static,
+        on_open: impl Fn(&[Opened]) + Send + Sync + 'static,
     ) -> Result<Self, String> {
         network.machines.power_on(node);
         let port = SimListener::default();
         let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
-        let found = Arc::new(Mutex::new(None));
+        let found = Arc::new(Mutex::new(Vec::new()));
         let finds = found.clone();
         let world = World {
             disk: Arc::new(disk),
@@ -194,24 +214,27 @@ impl RunningNode {
             peers: Some(peer_endpoint(node, &network)),
             options: options(tuning),
             on_open: Some(Arc::new(move |directory, recovered| {
-                on_open(directory, recovered);
-                *finds.lock() = Some((directory.clone(), recovered.to_vec()));
+                let mut found = finds.lock();
+                found.push((directory.clone(), recovered.to_vec()));
+                if found.len() == tuning.directories {
+                    on_open(&found);
+                }
             })),
         };
         let process = Node::start(world, config(node, seeds, tuning), Readiness::default()).await;
         let process = process.map_err(|error| error.to_string())?;
-        let (directory, recovered) = found.lock().take().ok_or("a node without a directory has started")?;
+        let (directories, recovered): (Vec<_>, Vec<_>) = std::mem::take(&mut *found.lock()).into_iter().unzip();
         let domain = process.domain().clone();
         Ok(Self {
             node,
             incarnation,
-            directory,
+            directories,
             host: process.host().clone(),
             metadata: domain.metadata,
             shards: process.shards().clone(),
             partitions: domain.partitions,
             groups: domain.groups,
-            recovered,
+            recovered: recovered.concat(),
             port,
             process,
         })

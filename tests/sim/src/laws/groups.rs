@@ -32,6 +32,10 @@ pub(crate) struct GroupAnswers {
     assigned: BTreeMap<i32, u64>,
     /// The last offset that any member tried to commit; offsets only grow.
     pub(crate) offset: i64,
+    /// The generation that all static members have synced; they cause no other one.
+    pub(crate) settled: Option<i32>,
+    /// The last generation that each static member has synced.
+    synced: BTreeMap<String, i32>,
     /// A commit was acknowledged: the group stays, for no run lasts as long as its retention.
     pub(crate) has_committed: bool,
 }
@@ -64,6 +68,14 @@ impl GroupAnswers {
             return Err(Violation::new(ONE, None, what));
         }
         Ok(())
+    }
+
+    /// A static member has synced `generation`; `members` are all.
+    pub(crate) fn synced(&mut self, instance: String, generation: i32, members: usize) {
+        self.synced.insert(instance, generation);
+        if self.synced.values().filter(|synced| **synced == generation).count() == members {
+            self.settled.get_or_insert(generation);
+        }
     }
 
     /// A member of `generation` got its part of the assignment `mark`, which was made for generation `of`.

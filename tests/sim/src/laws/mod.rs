@@ -2,7 +2,9 @@
 //!
 //! May not know: anything else of the code under test.
 
+pub(crate) mod directories;
 pub(crate) mod epochs;
+pub(crate) mod factors;
 pub(crate) mod fencing;
 pub(crate) mod groups;
 pub(crate) mod i12_range;
@@ -23,6 +25,7 @@ pub(crate) mod matching;
 pub(crate) mod memory;
 pub(crate) mod progress;
 pub(crate) mod reads;
+pub(crate) mod static_members;
 
 use std::fmt;
 

@@ -19,6 +19,7 @@ use crate::durability_tracker::CrashPoint;
 use crate::graceful_stops::{self, Leaver};
 use crate::panics;
 use crate::scenarios;
+use crate::stalled_syncs;
 use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
 
@@ -67,6 +68,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::DropOutgoing(target) => cut_off(world, resolve(world, target), true, false, lasts).await,
         Fault::DropIncoming(target) => cut_off(world, resolve(world, target), false, true, lasts).await,
         Fault::HangSyncs(target) => world.hang_disk(resolve(world, target), lasts).await,
+        Fault::StallFollowers => stalled_syncs::stall_followers(world, lasts).await,
         Fault::SyncError(target, count) => sync_error(world, target, count, lasts).await,
         Fault::WriteError(target, count) => write_error(world, target, count, lasts).await,
         Fault::DiskFull(target) => fill_disk(world, target, lasts).await,
@@ -312,7 +314,7 @@ pub(crate) async fn heal(world: &World) {
             // Damaged shards are rebuilt while the node runs; without its metadata replica the process ends.
             let metadata = running.metadata.group().replica();
             failures.retain(|replica, failure| !failure.is_damage || *replica == metadata);
-            let poisoned = running.directory.poisoned().map(|why| why.to_string());
+            let poisoned = running.poisoned().map(|why| why.to_string());
             if poisoned.is_some() || !failures.is_empty() {
                 world.trace_fault(format!("node {} had stopped: {poisoned:?} {failures:?}", node.0));
                 world.crash(node, Crash::Process);

@@ -18,7 +18,7 @@ use crate::targeting::Target;
 pub(crate) use injection::{heal, run_faults};
 pub(crate) use schedule::{
     draw_schedule, with_early_unregistrations, with_lost_leavers, with_lost_seed_node, with_lost_voters,
-    with_task_panics, wrong_clock_at_start,
+    with_stalled_followers, with_task_panics, wrong_clock_at_start,
 };
 
 /// The kinds of faults.
@@ -64,6 +64,8 @@ pub(crate) enum Fault {
     DropIncoming(Target),
     /// Syncs do not return.
     HangSyncs(Target),
+    /// Syncs do not return on any node but one that leads a shard.
+    StallFollowers,
     /// The sync after so many more fails; the process is restarted later, and some time after that its machine loses
     /// power.
     SyncError(Target, u64),

@@ -16,6 +16,10 @@ use crate::targeting::Target;
 
 /// A node has asked the seed nodes whether it was removed by then: it does so every ten seconds.
 const SEED_NODE_LOST_FOR_MS: u64 = 22_000;
+/// The shards are led and acknowledged by then, mostly.
+const FOLLOWERS_STALL_FROM_MS: u64 = 1_500;
+/// Several times as long as a leader may be unacknowledged.
+const FOLLOWERS_STALL_UNTIL_MS: u64 = 8_000;
 /// Tasks panic in one of so many seeds.
 const PANICS_EVERY: u64 = 5;
 
@@ -261,6 +265,14 @@ pub(crate) fn with_lost_seed_node(lasts: Duration, mut events: Vec<Event>) -> Ve
     }
     events.retain(|event| event.at_ms > SEED_NODE_LOST_FOR_MS);
     events.insert(0, Event { at_ms: 300, lasts_ms: SEED_NODE_LOST_FOR_MS, fault: Fault::LostSeedNode });
+    events
+}
+
+/// Lets the disks of a leader's followers stall before any other fault happens.
+pub(crate) fn with_stalled_followers(mut events: Vec<Event>) -> Vec<Event> {
+    events.retain(|event| event.at_ms > FOLLOWERS_STALL_UNTIL_MS);
+    let lasts_ms = FOLLOWERS_STALL_UNTIL_MS - FOLLOWERS_STALL_FROM_MS;
+    events.insert(0, Event { at_ms: FOLLOWERS_STALL_FROM_MS, lasts_ms, fault: Fault::StallFollowers });
     events
 }
 

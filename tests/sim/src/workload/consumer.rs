@@ -60,7 +60,7 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
             let fetched = partition.read(spec).await;
             let is_unreadable = matches!(fetched, Err(PartitionError::Storage));
             // A disk that has failed serves nothing.
-            if is_unreadable && running.directory.poisoned().is_none() { Ok(None) } else { fetched.map(Some) }
+            if is_unreadable && running.poisoned().is_none() { Ok(None) } else { fetched.map(Some) }
         })
         .await;
     match answer {

@@ -2,7 +2,7 @@
 //!
 //! May not know: what they do.
 
-use super::{expiring_commits, members, pipeline, rack_reader, sessions};
+use super::{expiring_commits, members, pipeline, rack_reader, sessions, static_members};
 use crate::profile::ExtraClients;
 use crate::registry::RACKS;
 use crate::world::World;
@@ -20,6 +20,9 @@ pub(crate) fn start(world: &World, clients: ExtraClients) {
             // Seeds of one node keep the clients that they had before such a node distrusted its clock.
             for number in 0..if world.nodes().count() > 1 { 3 } else { 0 } {
                 world.run_client("expiring commits", None, expiring_commits::expiring_commits(world.clone(), number));
+            }
+            for number in 0..if world.has_static_members() { static_members::MEMBERS } else { 0 } {
+                world.run_client("static member", None, static_members::static_member(world.clone(), number));
             }
         }
         ExtraClients::Readers => {

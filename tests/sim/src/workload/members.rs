@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -14,52 +14,19 @@ use kafka_protocol::messages::{
     OffsetFetchRequest, SyncGroupRequest, TopicName,
 };
 use kafka_protocol::protocol::Request;
-use ottla_broker::coordinator::group::partition_for;
-use ottla_broker::metadata::CONSUMER_OFFSETS;
-use ottla_broker::partition::TopicRef;
 use ottla_checker::event::Phase;
-use ottla_env::sim::{self, SimNode};
+use ottla_env::sim;
 
-use super::committer::coordinator;
+use super::group_client::{self, Answerer, CONSUMER, RANGE, UNKNOWN_MEMBER, milliseconds, subscription};
 use super::pause;
 use crate::laws::groups::{self, GroupAnswers};
-use crate::registry::{OFFSETS_PARTITIONS, PARTITIONS, TOPIC};
+use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
 
-const UNKNOWN_MEMBER: i16 = 25;
 const ILLEGAL_GENERATION: i16 = 22;
 const REBALANCE: i16 = 27;
 const ID_REQUIRED: i16 = 79;
-const CONSUMER: &str = "consumer";
-const RANGE: &str = "range";
-
-/// The leader epoch in which a node coordinates a group now.
-fn epoch_at(world: &World, node: SimNode, group: &str) -> Option<i32> {
-    let index = partition_for(group, OFFSETS_PARTITIONS);
-    let partition =
-        world.running_node(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
-    Some(partition.leader_epoch()?.0)
-}
-
-/// The subscription of a consumer of the topic; another `changes` makes it another one.
-fn subscription(changes: u64) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_i16(0);
-    bytes.put_i32(1);
-    bytes.put_i16(i16::try_from(TOPIC.len()).unwrap_or(0));
-    bytes.put_slice(TOPIC.as_bytes());
-    bytes.put_i32(8);
-    bytes.put_u64(changes);
-    bytes.freeze()
-}
-
-/// The coordinator that answered, and whether none of a newer epoch has answered before.
-struct Answerer {
-    node: SimNode,
-    epoch: Option<i32>,
-    newest: bool,
-}
 
 /// A member from its first join until it leaves or vanishes.
 struct Member {
@@ -142,23 +109,15 @@ impl Member {
     }
 
     fn told<T>(&self, with: impl FnOnce(&mut GroupAnswers) -> T) -> T {
-        with(self.world.oracle().groups.entry(self.group.clone()).or_default())
+        group_client::told(&self.world, &self.group, with)
     }
 
-    /// Sends a request, mostly to the group's coordinator.
     async fn request<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
-        let node = coordinator(&self.world, &self.group);
-        let before = epoch_at(&self.world, node, &self.group);
-        let answer = self.client.call(node, version, request).await?;
-        let epoch = before.filter(|epoch| epoch_at(&self.world, node, &self.group) == Some(*epoch));
-        let newest = epoch.is_some_and(|epoch| self.told(|told| epoch >= told.epoch));
-        Some((answer, Answerer { node, epoch, newest }))
+        group_client::request((&self.world, &mut self.client), &self.group, version, request).await
     }
 
-    /// From now on the answers of coordinators of older epochs are not judged.
     fn heed(&self, who: &Answerer) {
-        let now = epoch_at(&self.world, who.node, &self.group);
-        self.told(|told| told.epoch = told.epoch.max(who.epoch.max(now).unwrap_or(0)));
+        group_client::heed(&self.world, &self.group, who);
     }
 
     /// It has to join again, and uses its former generation now and then.
@@ -172,7 +131,6 @@ impl Member {
     async fn join(&mut self) {
         let asked_at = *self.joining_since.get_or_insert_with(sim::elapsed);
         let version = 4 + i16::try_from(sim::random_below(6)).unwrap_or(0);
-        let milliseconds = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
         let protocol = JoinGroupRequestProtocol::default().with_name(text(RANGE));
         let request = JoinGroupRequest::default()
             .with_group_id(GroupId(text(&self.group)))

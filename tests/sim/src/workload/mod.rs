@@ -10,6 +10,7 @@ pub(crate) mod deleter;
 pub(crate) mod expiring_commits;
 pub(crate) mod extra_clients;
 pub(crate) mod fetched;
+mod group_client;
 pub(crate) mod members;
 pub(crate) mod pipeline;
 pub(crate) mod prober;
@@ -17,6 +18,7 @@ pub(crate) mod producer;
 pub(crate) mod rack_reader;
 pub(crate) mod reassigner;
 pub(crate) mod sessions;
+mod static_members;
 pub(crate) mod topics;
 pub(crate) mod trimmer;
 

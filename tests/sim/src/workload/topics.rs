@@ -48,9 +48,10 @@ fn named(name: &str) -> TopicName {
     TopicName(text(name))
 }
 
-fn creation(name: &str, partitions: i32) -> CreateTopicsRequest {
+fn creation(name: &str, partitions: i32, factor: Option<i16>) -> CreateTopicsRequest {
     let topic = CreatableTopic::default().with_name(named(name)).with_num_partitions(partitions);
-    CreateTopicsRequest::default().with_topics(vec![topic.with_replication_factor(-1)]).with_timeout_ms(2_000)
+    let topic = topic.with_replication_factor(factor.unwrap_or(-1));
+    CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(2_000)
 }
 
 /// Creates a topic that the nodes can hold without this one, so that the first shards are made before it has joined.
@@ -70,7 +71,7 @@ pub(crate) async fn create_first(world: &World, without: SimNode) {
 pub(crate) async fn create_shared(world: &World) {
     let mut client = Client::new(world.clone(), "founder");
     while world.image().and_then(|image| image.topic(crate::registry::TOPIC).map(|topic| topic.id)).is_none() {
-        let request = creation(crate::registry::TOPIC, PARTITIONS);
+        let request = creation(crate::registry::TOPIC, PARTITIONS, world.factor());
         let _ = client.call(world.random_node(), CREATE, &request).await;
         pause(200).await;
     }
@@ -165,7 +166,7 @@ impl Owner {
         let (node, partitions) = (self.world.random_node(), 1 + i32::try_from(sim::random_below(3)).unwrap_or(0));
         let mut shape = Shape { id: None, partitions, retention_ms: None };
         self.attempt(Some(shape.clone()));
-        let answer = self.client.call(node, CREATE, &creation(&self.name, partitions)).await;
+        let answer = self.client.call(node, CREATE, &creation(&self.name, partitions, None)).await;
         let made = answer.and_then(|answer| answer.topics.into_iter().next());
         let id = made.as_ref().filter(|made| made.error_code == 0).map(|made| made.topic_id);
         if let Some(id) = id {

@@ -162,6 +162,14 @@ impl World {
     }
 
     /// `min.insync.replicas` of the topics.
+    pub(crate) fn has_static_members(&self) -> bool {
+        self.0.tuning.has_static_members
+    }
+
+    pub(crate) fn factor(&self) -> Option<i16> {
+        self.0.tuning.factor
+    }
+
     pub(crate) fn min_in_sync(&self) -> usize {
         usize::try_from(self.0.tuning.min_in_sync).unwrap_or(1)
     }

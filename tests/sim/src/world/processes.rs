@@ -10,14 +10,13 @@ use std::time::Duration;
 use ottla_env::rt;
 use ottla_env::sim::disk::Crash;
 use ottla_env::sim::{self, SimNode};
-use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use ottla_storage::log::EntryRange;
 
 use super::World;
 use crate::laws::{Violation, i8_recovery};
 use crate::registry::broker;
-use crate::sim_node::{RunningNode, seeds};
+use crate::sim_node::{Opened, RunningNode, seeds};
 
 const STARTS_ANEW: &str = "a node that was unregistered and has stopped starts as a new one";
 /// What a node that was unregistered says at its end.
@@ -38,9 +37,7 @@ impl World {
         let seeds = seeds(node, self.0.founders, is_reseeded.then(|| self.node_count()));
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
-        let on_open = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
-            world.judge_recovery(node, directory, recovered);
-        };
+        let on_open = move |opened: &[Opened]| world.judge_recovery(node, opened);
         let start = async move { RunningNode::start(node, incarnation, seeds, disk, network, tuning, on_open).await };
         let (downs, corruptions) = (self.downs(node), self.corruptions(node));
         let begun = sim::spawn_on(node, start).await;
@@ -91,18 +88,18 @@ impl World {
     }
 
     /// What a node finds on its disk is what it had there.
-    fn judge_recovery(&self, node: SimNode, directory: &Arc<DataDir>, recovered: &[RecoveredReplica]) {
-        self.0.directories.lock().push(Arc::downgrade(directory));
+    fn judge_recovery(&self, node: SimNode, opened: &[Opened]) {
+        self.0.directories.lock().extend(opened.iter().map(|(directory, _)| Arc::downgrade(directory)));
         let corrupted = self.is_corrupted(node);
         if corrupted {
-            let found = recovered.iter().map(|found| {
+            let found = opened.iter().flat_map(|(_, recovered)| recovered).map(|found| {
                 let unproven = found.damaged_unproven.map(|id| id.index.0);
                 (found.id.0, found.lost.as_deref(), found.damaged.len(), unproven)
             });
             let found: Vec<_> = found.collect();
             self.trace_fault(format!("node {} finds (lost, damaged, unproven) {found:?}", node.0));
         }
-        let verdict = self.durability().node_started(node, directory, recovered, corrupted);
+        let verdict = self.durability().node_started(node, opened, corrupted);
         self.judge(verdict);
     }
 
@@ -127,7 +124,8 @@ impl World {
                 return;
             }
             world.trace_fault(format!("node {} ends: {why}", node.0));
-            let has_left = running.directory.has_left() || running.metadata.removed_from_cluster().borrow().is_some();
+            let has_left = running.directories.iter().any(|directory| directory.has_left())
+                || running.metadata.removed_from_cluster().borrow().is_some();
             let is_stopped = world.stop(node).await;
             if has_left && is_stopped {
                 world.0.left.lock().insert(node);
@@ -140,7 +138,7 @@ impl World {
     /// disk was corrupted when it started; it cannot have found later damage.
     async fn compare_entries(&self, running: &RunningNode, corruptions: u64) {
         for found in running.recovered.iter().filter(|found| found.lost.is_none()) {
-            let (Some(log), Some(shard)) = (running.directory.replica_log(found.id), self.shard_of(found.id)) else {
+            let (Some(log), Some(shard)) = (running.replica_log(found.id), self.shard_of(found.id)) else {
                 continue;
             };
             let first = RaftIndex(found.applied.max(found.purged).map_or(1, |id| id.index.0 + 1));

@@ -1,0 +1,80 @@
+//! Requests of a group's members to its coordinator, and which of its answers may be judged.
+//!
+//! May not know: what a member does.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::Request;
+use ottla_broker::coordinator::group::partition_for;
+use ottla_broker::metadata::CONSUMER_OFFSETS;
+use ottla_broker::partition::TopicRef;
+use ottla_env::sim::SimNode;
+
+use super::committer::coordinator;
+use crate::laws::groups::GroupAnswers;
+use crate::registry::{OFFSETS_PARTITIONS, TOPIC};
+use crate::wire::Client;
+use crate::world::World;
+
+pub(super) const UNKNOWN_MEMBER: i16 = 25;
+pub(super) const CONSUMER: &str = "consumer";
+pub(super) const RANGE: &str = "range";
+
+/// The coordinator that answered, and whether none of a newer epoch has answered before.
+pub(super) struct Answerer {
+    pub(super) node: SimNode,
+    pub(super) epoch: Option<i32>,
+    pub(super) newest: bool,
+}
+
+/// The subscription of a consumer of the topic; another `changes` makes it another one.
+pub(super) fn subscription(changes: u64) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(0);
+    bytes.put_i32(1);
+    bytes.put_i16(i16::try_from(TOPIC.len()).unwrap_or(0));
+    bytes.put_slice(TOPIC.as_bytes());
+    bytes.put_i32(8);
+    bytes.put_u64(changes);
+    bytes.freeze()
+}
+
+/// A time as requests have it.
+pub(super) fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// The leader epoch in which a node coordinates a group now.
+fn epoch_at(world: &World, node: SimNode, group: &str) -> Option<i32> {
+    let index = partition_for(group, OFFSETS_PARTITIONS);
+    let partition =
+        world.running_node(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
+    Some(partition.leader_epoch()?.0)
+}
+
+/// What the members of a group were answered.
+pub(super) fn told<T>(world: &World, group: &str, with: impl FnOnce(&mut GroupAnswers) -> T) -> T {
+    with(world.oracle().groups.entry(group.to_owned()).or_default())
+}
+
+/// Sends a request, mostly to the group's coordinator.
+pub(super) async fn request<R: Request>(
+    (world, client): (&World, &mut Client),
+    group: &str,
+    version: i16,
+    request: &R,
+) -> Option<(R::Response, Answerer)> {
+    let node = coordinator(world, group);
+    let before = epoch_at(world, node, group);
+    let answer = client.call(node, version, request).await?;
+    let epoch = before.filter(|epoch| epoch_at(world, node, group) == Some(*epoch));
+    let newest = epoch.is_some_and(|epoch| told(world, group, |told| epoch >= told.epoch));
+    Some((answer, Answerer { node, epoch, newest }))
+}
+
+/// From now on the answers of coordinators of older epochs are not judged.
+pub(super) fn heed(world: &World, group: &str, who: &Answerer) {
+    let now = epoch_at(world, who.node, group);
+    told(world, group, |told| told.epoch = told.epoch.max(who.epoch.max(now).unwrap_or(0)));
+}
