@@ -522,6 +522,9 @@ struct Plan {
 }
 
 impl Plan {
+    // Called for each batch of a fetch, mostly without data: not inlined, each is moved by a call of memcpy (6 % of a fetch
+    // of small batches).
+    #[inline(always)]
     fn add(&mut self, indexed: IndexedBatch, data: Option<Bytes>) {
         let first = self.batches.is_empty() && self.bounds.at_least_one;
         let fits = self.bytes + u64::from(indexed.bytes) <= self.bounds.bytes_max;
