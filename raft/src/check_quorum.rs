@@ -1,7 +1,10 @@
 //! CheckQuorum: a leader that no majority acknowledges stops serving until one does, so that clients that still reach
 //! it look for another leader.
 //!
-//! It also suspends its heartbeats, for 2 of every 3 seconds: where its messages arrive and the responses do not, its
+//! Before it stops it asks its followers whether they follow it: openraft answers a heartbeat when all that was sent before
+//! is durable, and the disks of a majority may be slow.
+//!
+//! A leader that has stopped serving also suspends its heartbeats, for 2 of every 3 seconds: where its messages arrive and the responses do not, its
 //! followers would otherwise hear it, remain its followers, and have no leader that serves. May not know: why responses
 //! are missing.
 

@@ -98,8 +98,10 @@ impl<'a> Planner<'a> {
             .iter()
             .map(|directory| {
                 let replicas = self.directories.get(&directory.id).copied().unwrap_or(0);
-                let fewest = if mutants::is_on(Bug::FullestDirectoryTaken) { replicas } else { u64::MAX - replicas };
-                (directory.free_bytes / if fewest == replicas { 1 } else { replicas + 1 }, fewest, directory.id)
+                if mutants::is_on(Bug::FullestDirectoryTaken) {
+                    return (directory.free_bytes, replicas, directory.id);
+                }
+                (directory.free_bytes / (replicas + 1), u64::MAX - replicas, directory.id)
             })
             .max()
             .map_or_else(Uuid::nil, |(_, _, id)| id)

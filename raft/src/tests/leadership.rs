@@ -38,6 +38,16 @@ async fn lead(cluster: &Cluster) -> SimNode {
     leader
 }
 
+/// Three nodes, and the disk of each, in the order of their numbers.
+fn on_disks() -> (Cluster, Vec<Arc<MemoryDisk>>) {
+    let disks: Vec<Arc<MemoryDisk>> = (0..3).map(|_| Arc::default()).collect();
+    let sync_max = Duration::from_millis(1);
+    let storage = |disk: &Arc<MemoryDisk>| {
+        Box::new(MemoryStorage { disk: disk.clone(), sync_max, lies: false }) as Box<dyn Storage>
+    };
+    (Cluster::new(disks.iter().map(storage).collect()), disks)
+}
+
 fn led_by_another(cluster: &Cluster, than: SimNode) -> Option<SimNode> {
     let leads = |node: &SimNode| cluster.handle(*node).is_some_and(|group| group.role().borrow().ready);
     cluster.nodes().into_iter().filter(|node| *node != than).find(leads)
@@ -289,12 +299,7 @@ fn a_follower_cut_off_from_its_leader_alone_does_not_replace_it() {
 fn a_leader_whose_disk_hangs_transfers_leadership() {
     for seed in 1..20 {
         sim::run(seed, || async {
-            let disks: Vec<Arc<MemoryDisk>> = (0..3).map(|_| Arc::default()).collect();
-            let sync_max = Duration::from_millis(1);
-            let storage = |disk: &Arc<MemoryDisk>| {
-                Box::new(MemoryStorage { disk: disk.clone(), sync_max, lies: false }) as Box<dyn Storage>
-            };
-            let cluster = Cluster::new(disks.iter().map(storage).collect());
+            let (cluster, disks) = on_disks();
             let hung = lead(&cluster).await;
             *disks[usize::try_from(hung.0).unwrap() - 1].hangs.lock() = true;
             let began = rt::now();
@@ -319,12 +324,7 @@ fn a_leader_whose_disk_hangs_transfers_leadership() {
 fn a_leader_serves_while_the_disks_of_its_followers_stall() {
     for seed in 1..20 {
         sim::run(seed, move || async move {
-            let disks: Vec<Arc<MemoryDisk>> = (0..3).map(|_| Arc::default()).collect();
-            let sync_max = Duration::from_millis(1);
-            let storage = |disk: &Arc<MemoryDisk>| {
-                Box::new(MemoryStorage { disk: disk.clone(), sync_max, lies: false }) as Box<dyn Storage>
-            };
-            let cluster = Cluster::new(disks.iter().map(storage).collect());
+            let (cluster, disks) = on_disks();
             let leader = lead(&cluster).await;
             let role = cluster.handle(leader).unwrap().role();
             let term = role.borrow().term;

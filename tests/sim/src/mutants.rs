@@ -9,7 +9,7 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    Profile, STALLED_FROM, WIDENED_FROM,
+    Profile, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -33,20 +33,15 @@ impl Ground {
     const WIDENED: Self = Self { first_seed: WIDENED_FROM, ..Self::ANY };
     /// Consumers read from the replicas in their racks.
     const WITH_RACKS: Self = Self { nodes: 3, clients: Some(ExtraClients::Readers), ..Self::WIDENED };
-
+    /// Nodes have several data directories, and groups static members.
+    const WIDENED_AGAIN: Self = Self { first_seed: WIDENED_AGAIN_FROM, ..Self::ANY };
     /// A founder may be late, and nodes are unregistered as soon as they have joined.
     const LATE_FOUNDERS: Self = Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY };
     /// The disks of a majority stall.
-    const STALLED: Self =
-        Self { first_seed: STALLED_FROM, nodes: 3, profiles: &[Profile::Mixed, Profile::Elections], ..Self::ANY };
-
+    const STALLED: Self = Self { nodes: 3, profiles: &[Profile::Mixed, Profile::Elections], ..Self::WIDENED_AGAIN };
     /// Topics have one replica, or four.
-    const FACTORS: Self = Self {
-        first_seed: STALLED_FROM,
-        nodes: 5,
-        profiles: &[Profile::Crashes, Profile::Churn, Profile::Elections],
-        ..Self::ANY
-    };
+    const FACTORS: Self =
+        Self { nodes: 5, profiles: &[Profile::Crashes, Profile::Churn, Profile::Elections], ..Self::WIDENED_AGAIN };
 
     fn of(bug: Bug) -> Self {
         match bug {
@@ -79,9 +74,9 @@ impl Ground {
             Bug::NearestInAnyRack | Bug::FollowerOutOfRange => Self::WITH_RACKS,
             Bug::StalledFollowerSuspects | Bug::StalledLeaderSilent => Self::STALLED,
             Bug::StaticRejoinRebalances | Bug::ReplacedMemberUnknown => {
-                Self { first_seed: STALLED_FROM, clients: Some(ExtraClients::Groups), ..Self::ANY }
+                Self { clients: Some(ExtraClients::Groups), ..Self::WIDENED_AGAIN }
             }
-            Bug::FirstDirectoryTaken | Bug::FullestDirectoryTaken => Self { first_seed: STALLED_FROM, ..Self::ANY },
+            Bug::FirstDirectoryTaken | Bug::FullestDirectoryTaken => Self::WIDENED_AGAIN,
             Bug::PlacedOnOneLess | Bug::FactorForgotten => Self::FACTORS,
             // One node founds the cluster.
             Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {

@@ -61,12 +61,12 @@ pub(crate) const WIDENED_FROM: u64 = 90_000;
 
 /// Smaller seeds had all been run before the disks of a majority stalled for seconds, topics had
 /// fewer replicas than the default, nodes had several data directories, and groups had static members.
-pub(crate) const STALLED_FROM: u64 = 100_000;
+pub(crate) const WIDENED_AGAIN_FROM: u64 = 100_000;
 
 /// True if the disks of a leader's followers stall, and nothing else happens meanwhile.
 pub(crate) fn stalls_followers(seed: u64, nodes: u32) -> bool {
     let profiles = [Profile::Mixed, Profile::Elections];
-    nodes == 3 && seed >= STALLED_FROM && profiles.contains(&Profile::of(seed, nodes))
+    nodes == 3 && seed >= WIDENED_AGAIN_FROM && profiles.contains(&Profile::of(seed, nodes))
 }
 
 /// Replicas of the topic that all clients share, where no disk is lost or damaged; `None` for the default. Two of three nodes
@@ -75,7 +75,7 @@ fn factor(profile: Profile, seed: u64, nodes: u32) -> Option<i16> {
     let keeps_disks = matches!(profile, Profile::Crashes | Profile::Churn | Profile::Elections);
     let most = if nodes >= 5 { Some(4) } else { None };
     let factor = [None, Some(1), most][usize::try_from(seed % 3).unwrap_or(0)];
-    factor.filter(|_| nodes >= 3 && seed >= STALLED_FROM && keeps_disks)
+    factor.filter(|_| nodes >= 3 && seed >= WIDENED_AGAIN_FROM && keeps_disks)
 }
 
 /// True if nodes lose their disks while they are being unregistered, or are killed then.
@@ -211,12 +211,12 @@ impl Tuning {
             compression_type,
             min_in_sync,
             // Files are damaged in the first one alone.
-            directories: if seed >= STALLED_FROM && profile != Profile::Corruption {
+            directories: if seed >= WIDENED_AGAIN_FROM && profile != Profile::Corruption {
                 1 + (seed % 2) as usize
             } else {
                 1
             },
-            has_static_members: seed >= STALLED_FROM,
+            has_static_members: seed >= WIDENED_AGAIN_FROM,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }
     }

@@ -155,8 +155,8 @@ fn directories_share_by_free_bytes() {
     assert_ne!(shards[0].replicas[0].directory, shards[1].replicas[0].directory);
 }
 
-/// A node that joins looks for its replica of the metadata in its first directory. Seeds 100001 and 100003 of the simulation:
-/// it was in the one with the most free bytes, and the node waited for ever.
+/// A node that joins looks for its replica of the metadata in its first directory. In seeds 100001 and 100003 of the simulation
+/// the replica was in the directory with the most free bytes, and the node waited for ever.
 #[test]
 fn the_metadata_is_in_the_first_directory_that_a_node_registers() {
     let mut machine = cluster(vec![node(1, None, &[100]), node(2, None, &[100, 300])]);

@@ -432,7 +432,7 @@ fn replay_over(damage: fn(&SimDisk, &Path, u64)) {
     });
 }
 
-/// A shard without a majority, whose last entries nobody can apply, must not hold back the checkpoints of all others.
+/// A shard without a majority cannot apply its last entries, and must not hold back the checkpoints of all other shards.
 #[test]
 fn after_a_start_without_a_checkpoint_only_what_is_known_to_be_committed_is_waited_for() {
     sim::run(9, || async {

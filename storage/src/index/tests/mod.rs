@@ -15,6 +15,7 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::batch_index::Partition;
 use super::rebuild::Rebuild;
 use super::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch, file};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict};
@@ -26,14 +27,20 @@ const REPLICA: ReplicaId = ReplicaId(3);
 const SEGMENT_BYTES: u32 = 4096;
 
 /// A file in memory.
-struct MemoryFile(Vec<u8>);
+struct MemoryFile {
+    image: Vec<u8>,
+    /// A partition whose lock nobody may hold while the file is read.
+    unlocked: Option<Partition>,
+}
 
 impl File for MemoryFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
+        Ok(self.image.len() as u64)
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let from = self.0.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let is_free = self.unlocked.as_ref().is_none_or(|partition| partition.try_write().is_some());
+        assert!(is_free, "the disk is read under the partition's lock");
+        let from = self.image.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
         let count = from.len().min(buf.len());
         buf[..count].copy_from_slice(&from[..count]);
         Ok(count)
@@ -226,12 +233,14 @@ impl History {
     }
 
     fn seal(&self, segment: u64) {
-        self.seal_in(segment, Arc::new(MemoryFile(self.image(segment))));
+        self.seal_unlocked(segment, None);
     }
 
-    fn seal_in(&self, segment: u64, file: Arc<dyn File>) {
+    /// As `seal`; the lock of this partition is free whenever the index file is read.
+    fn seal_unlocked(&self, segment: u64, unlocked: Option<Partition>) {
+        let file = MemoryFile { image: self.image(segment), unlocked };
         let used = self.ends.get(usize::try_from(segment).unwrap()).copied().unwrap_or(0);
-        let opened = file::open(file, segment, used).unwrap().unwrap();
+        let opened = file::open(Arc::new(file), segment, used).unwrap().unwrap();
         self.index.install(segment, opened).unwrap();
     }
 
@@ -389,7 +398,8 @@ proptest! {
         let used = history.ends.get(1).copied().unwrap_or(0);
         let bit = at.index(image.len() * 8);
         image[bit / 8] ^= 1 << (bit % 8);
-        if let Some(opened) = file::open(Arc::new(MemoryFile(image)), 1, used).unwrap() {
+        let damaged = MemoryFile { image, unlocked: None };
+        if let Some(opened) = file::open(Arc::new(damaged), 1, used).unwrap() {
             history.index.install(1, opened).unwrap();
             for (partition, listed) in history.model.iter().enumerate() {
                 for indexed in listed {

@@ -95,7 +95,7 @@ impl RawFrame {
     }
 }
 
-/// Where the batches of an entry lie in its frame. It follows from the entry alone, so that nobody has to read the frame.
+/// Where the batches of an entry lie in its frame. It follows from the entry alone: the index needs no read of the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EntryLayout {
     /// First byte of each batch, counted from the frame's first byte.

@@ -5,9 +5,8 @@
 use super::Violation;
 
 const UNKNOWN_MEMBER: i16 = 25;
-const ILLEGAL_GENERATION: i16 = 22;
-const REBALANCE: i16 = 27;
-const FENCED: i16 = 82;
+/// FENCED_INSTANCE_ID.
+pub(crate) const FENCED: i16 = 82;
 
 /// A member joined `generation` after all had synced `settled`.
 pub(crate) fn keeps(group: &str, settled: Option<i32>, generation: i32) -> Result<(), Violation> {
@@ -18,13 +17,11 @@ pub(crate) fn keeps(group: &str, settled: Option<i32>, generation: i32) -> Resul
     Err(Violation::new("static members that come back cause no rebalance", None, what))
 }
 
-/// The member with this id had been replaced.
-pub(crate) fn not_fenced(group: &str, instance: &str, id: &str, code: i16) -> Violation {
+/// The member with this id had been replaced, and was answered `code`: an error of the coordinator says nothing of it.
+pub(crate) fn fenced(group: &str, instance: &str, id: &str, code: i16) -> Result<(), Violation> {
+    if code != 0 && code != UNKNOWN_MEMBER {
+        return Ok(());
+    }
     let what = format!("group {group}, {instance}: {id}, whose place was taken, was answered {code}, not {FENCED}");
-    Violation::new("a static member that was replaced is fenced", None, what)
-}
-
-/// True if a member with this answer has to join again.
-pub(crate) fn has_to_join(code: i16) -> bool {
-    [UNKNOWN_MEMBER, ILLEGAL_GENERATION, REBALANCE, FENCED].contains(&code)
+    Err(Violation::new("a static member that was replaced is fenced", None, what))
 }

@@ -18,6 +18,8 @@ use crate::wire::Client;
 use crate::world::World;
 
 pub(super) const UNKNOWN_MEMBER: i16 = 25;
+pub(super) const ILLEGAL_GENERATION: i16 = 22;
+pub(super) const REBALANCE: i16 = 27;
 pub(super) const CONSUMER: &str = "consumer";
 pub(super) const RANGE: &str = "range";
 

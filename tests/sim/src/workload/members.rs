@@ -17,15 +17,15 @@ use kafka_protocol::protocol::Request;
 use ottla_checker::event::Phase;
 use ottla_env::sim;
 
-use super::group_client::{self, Answerer, CONSUMER, RANGE, UNKNOWN_MEMBER, milliseconds, subscription};
+use super::group_client::{
+    self, Answerer, CONSUMER, ILLEGAL_GENERATION, RANGE, REBALANCE, UNKNOWN_MEMBER, milliseconds, subscription,
+};
 use super::pause;
 use crate::laws::groups::{self, GroupAnswers};
 use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
 
-const ILLEGAL_GENERATION: i16 = 22;
-const REBALANCE: i16 = 27;
 const ID_REQUIRED: i16 = 79;
 
 /// A member from its first join until it leaves or vanishes.

@@ -11,7 +11,9 @@ use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest};
 use ottla_env::sim;
 
-use super::group_client::{self, CONSUMER, RANGE, UNKNOWN_MEMBER, milliseconds, subscription};
+use super::group_client::{
+    self, CONSUMER, ILLEGAL_GENERATION, RANGE, REBALANCE, UNKNOWN_MEMBER, milliseconds, subscription,
+};
 use super::pause;
 use crate::laws::static_members;
 use crate::wire::{Client, text};
@@ -22,7 +24,9 @@ pub(crate) const MEMBERS: usize = 2;
 const GROUP: &str = "static-members";
 /// No coordinator is away for so long.
 const SESSION: Duration = Duration::from_secs(60);
-const REBALANCE: Duration = Duration::from_secs(5);
+const REBALANCE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A member with one of these answers has to join again.
+const HAS_TO_JOIN: [i16; 4] = [UNKNOWN_MEMBER, ILLEGAL_GENERATION, REBALANCE, static_members::FENCED];
 
 struct StaticMember {
     world: World,
@@ -74,7 +78,7 @@ impl StaticMember {
         let request = JoinGroupRequest::default()
             .with_group_id(GroupId(text(GROUP)))
             .with_session_timeout_ms(milliseconds(SESSION))
-            .with_rebalance_timeout_ms(milliseconds(REBALANCE))
+            .with_rebalance_timeout_ms(milliseconds(REBALANCE_TIMEOUT))
             .with_group_instance_id(Some(text(&self.instance)))
             .with_protocol_type(text(CONSUMER))
             .with_protocols(vec![protocol.with_metadata(subscription(0))]);
@@ -135,7 +139,7 @@ impl StaticMember {
         match answer {
             Some((answer, who)) if answer.error_code == 0 => group_client::heed(&self.world, GROUP, &who),
             // A join that was late has taken its place, or the group rebalances.
-            Some((answer, _)) if static_members::has_to_join(answer.error_code) => self.start_anew(),
+            Some((answer, _)) if HAS_TO_JOIN.contains(&answer.error_code) => self.start_anew(),
             _ => {}
         }
     }
@@ -145,11 +149,8 @@ impl StaticMember {
         let Some(id) = self.replaced.clone() else { return };
         let request = self.heartbeat_of(&id);
         let answer = group_client::request((&self.world, &mut self.client), GROUP, 4, &request).await;
-        if let Some((answer, who)) = answer
-            && who.newest
-            && (answer.error_code == 0 || answer.error_code == UNKNOWN_MEMBER)
-        {
-            self.world.judge::<()>(Err(static_members::not_fenced(GROUP, &self.instance, &id, answer.error_code)));
+        if let Some((answer, _)) = answer.filter(|(_, who)| who.newest) {
+            self.world.judge(static_members::fenced(GROUP, &self.instance, &id, answer.error_code));
         }
     }
 }

@@ -161,15 +161,17 @@ impl World {
         self.0.tuning.is_widened
     }
 
-    /// `min.insync.replicas` of the topics.
+    /// True if a group has static members.
     pub(crate) fn has_static_members(&self) -> bool {
         self.0.tuning.has_static_members
     }
 
+    /// Replicas of the topic that all clients share, if not the default.
     pub(crate) fn factor(&self) -> Option<i16> {
         self.0.tuning.factor
     }
 
+    /// `min.insync.replicas` of the topics.
     pub(crate) fn min_in_sync(&self) -> usize {
         usize::try_from(self.0.tuning.min_in_sync).unwrap_or(1)
     }
