@@ -46,6 +46,9 @@ const APPEND_ENTRIES_MAX: u64 = 300;
 /// Requests waiting for openraft's core task of a group; the byte semaphore is the real bound.
 const CORE_QUEUE_LEN: u64 = 4_096;
 
+/// The first candidate of a new group waits so long for a leader before it campaigns again, and twice as long each time.
+const FIRST_CAMPAIGN_RETRY: Duration = Duration::from_millis(50);
+
 /// Called by a replica that stopped by itself.
 pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Failure) + Send + Sync>;
 
@@ -205,12 +208,33 @@ impl Group {
         let group = self.clone();
         rt::spawn_critical("raft-initialize", self.owner(), async move {
             rt::sleep(wait).await;
-            if first.is_voter(group.replica)
-                && let Err(error) = group.initialize_group(&first).await
-            {
+            if !first.is_voter(group.replica) {
+                return;
+            }
+            let begun = match group.initialize_group(&first).await {
+                Ok(()) if rank == 0 => group.campaign_until_led().await,
+                initialized => initialized,
+            };
+            if let Err(error) = begun {
                 tracing::warn!(replica = group.replica.0, "group not initialized: {error}");
             }
         });
+        Ok(())
+    }
+
+    /// Campaigns again until the group has a leader, or an election timeout is over: the first vote requests may reach nodes
+    /// on which the other members are still being created. A pre-vote that they do not grant changes nothing.
+    async fn campaign_until_led(&self) -> Result<(), RaftError> {
+        let mut role = self.role_tracker.role();
+        let mut wait = FIRST_CAMPAIGN_RETRY;
+        while wait <= self.options.election_max {
+            let led = role.wait_for(|role| role.stopped || role.leader.is_some());
+            if rt::timeout(wait, led).await.is_ok() {
+                break;
+            }
+            self.campaign(true).await?;
+            wait *= 2;
+        }
         Ok(())
     }
 

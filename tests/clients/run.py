@@ -65,7 +65,10 @@ def run_one(name, broker, nodes):
         else:
             outcome = run_client(name, broker)
             # Apache Kafka makes clients wait and retry where Ottla does not; what it is asked is only what they can do.
-            outcome.check(not isinstance(broker, Kafka), nodes)
+            try:
+                outcome.check(not isinstance(broker, Kafka), nodes)
+            except AssertionError as failure:
+                raise Failed(outcome, f"{failure}\nthe broker's last lines:\n{broker.tail()}") from failure
         broker.stop()
         return outcome, None
     except (AssertionError, subprocess.TimeoutExpired, OSError) as failure:

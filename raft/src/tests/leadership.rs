@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::ready;
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
@@ -46,6 +46,29 @@ fn on_disks() -> (Cluster, Vec<Arc<MemoryDisk>>) {
         Box::new(MemoryStorage { disk: disk.clone(), sync_max, lies: false }) as Box<dyn Storage>
     };
     (Cluster::new(disks.iter().map(storage).collect()), disks)
+}
+
+/// The first candidate campaigns before the other members exist: it does so again, and not only when an election timeout is over.
+#[test]
+fn a_new_group_is_led_soon_after_its_last_member_is_created() {
+    for seed in 0..20 {
+        sim::run(seed, move || async move {
+            let cluster = Cluster::in_memory(3, Duration::from_millis(1));
+            for node in cluster.nodes() {
+                cluster.start(node).await;
+                rt::sleep(Duration::from_millis(1 + sim::random_below(60))).await;
+            }
+            let created = rt::now();
+            while cluster.leader().is_none() {
+                rt::sleep(Duration::from_millis(5)).await;
+            }
+            let took = rt::now().since(created);
+            assert!(took < SOON, "seed {seed}: led after {took:?}");
+            let term =
+                cluster.leader().and_then(|leader| cluster.handle(leader)).map(|group| group.role().borrow().term);
+            assert_eq!(term, Some(Term(2)), "seed {seed}: members that do not exist yet grant no pre-vote");
+        });
+    }
 }
 
 fn led_by_another(cluster: &Cluster, than: SimNode) -> Option<SimNode> {
