@@ -357,7 +357,10 @@ impl BatchIndex {
                     missing = Some(offset);
                     break;
                 }
-                Step::InMemory(entries) => entries.into_iter().for_each(|indexed| plan.add(indexed, None)),
+                Step::InMemory(entries) => {
+                    plan.batches.reserve(entries.len());
+                    entries.into_iter().for_each(|indexed| plan.add(indexed, None));
+                }
                 Step::Unplaced(batches) => batches.into_iter().for_each(|b| plan.add(b.indexed, Some(b.data))),
                 Step::InFile(slice) => plan.add_from_file(&slice, at, access)?,
             }
@@ -546,6 +549,8 @@ impl Plan {
             u32::try_from(needed.clamp(*ENTRIES_PER_READ.start(), *ENTRIES_PER_READ.end())).unwrap_or(u32::MAX);
         while number < entries.count && !self.full {
             let count = per_read.min(entries.count - number);
+            // A list that grows entry by entry is copied each time that it cannot grow in place.
+            self.batches.reserve(count as usize);
             entries.file.each_entry(entries.first + number, count, access, |indexed| {
                 self.add(indexed.batch(slice.segment), None);
                 !self.full

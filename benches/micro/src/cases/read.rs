@@ -45,8 +45,6 @@ impl Drop for Folder {
 }
 
 fn fetch(iterations: u64, records: usize, batches: u64) {
-    // Allocated before any segment is mapped: how many instructions a copy of memcpy takes depends on the addresses of both
-    // sides (2 % of this path by which one is the higher; other layouts of the binary still move it by a few percent).
     let mut piece = BytesMut::with_capacity(2 * PIECE_BYTES);
     let folder = Folder::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
