@@ -19,6 +19,7 @@ pub mod coordinator;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handlers;
+mod levels;
 pub mod limits;
 pub mod metadata;
 pub mod metrics;

@@ -17,6 +17,7 @@ use super::table::setting;
 use super::topic::TopicConfig;
 use super::topic_table::topic_setting;
 use super::values::{Source, Values};
+use crate::levels::Levels;
 
 /// The configuration of a node.
 #[derive(Debug, Clone)]
@@ -65,6 +66,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// `ottla.log.level`.
     pub log_level: String,
+    /// The feature levels that this node understands: its build's. No setting: only tests have nodes of other releases.
+    pub levels: Levels,
     /// Every setting as given, with its source.
     pub values: Values,
     /// Listener names that only Kafka's controllers use.
@@ -268,6 +271,7 @@ impl Config {
             transaction: TransactionConfig::build(v),
             metrics: MetricsConfig::build(v)?,
             log_level: v.text("ottla.log.level"),
+            levels: Levels::OWN,
             values,
             unneeded_listeners,
         };

@@ -19,16 +19,16 @@ pub(super) fn handle(ctx: &Context, version: i16, request: &ApiVersionsRequest) 
         return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
     let response = ApiVersionsResponse::default().with_api_keys(advertised_versions());
-    if version >= 3 { with_features(response, &ctx.metadata.image()) } else { response }
+    if version >= 3 { with_features(response, ctx.metadata.levels(), &ctx.metadata.image()) } else { response }
 }
 
 /// Adds the supported levels and the finalized one; no finalized level while the node has no cluster metadata yet.
-fn with_features(response: ApiVersionsResponse, image: &MetadataImage) -> ApiVersionsResponse {
+fn with_features(response: ApiVersionsResponse, levels: Levels, image: &MetadataImage) -> ApiVersionsResponse {
     let name = StrBytes::from_static_str(FEATURE);
     let supported = SupportedFeatureKey::default()
         .with_name(name.clone())
-        .with_min_version(Levels::OWN.oldest.0)
-        .with_max_version(Levels::OWN.newest.0);
+        .with_min_version(levels.oldest.0)
+        .with_max_version(levels.newest.0);
     let response = response.with_supported_features(vec![supported]);
     if image.cluster_id.is_empty() {
         return response;

@@ -227,8 +227,8 @@ impl BootstrapService {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::levels::Levels;
     use crate::metadata::image::{NodeRecord, NodeState};
-    use crate::metadata::levels::Levels;
     use ottla_storage::ids::RaftIndex;
 
     #[test]

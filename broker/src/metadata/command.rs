@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use super::fields::{Registered, RegisteredWithLevels};
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind};
-use super::levels::{FeatureLevel, Levels};
-use super::liveness::Liveness;
+use super::liveness::{self, Liveness};
 use crate::codec::{CodecError, Each, Padded, Reader, Value, Varint, Writer, record, write_list};
+use crate::levels::{FeatureLevel, Levels};
 
 /// Version of the encoding.
 const VERSION: u8 = 2;
@@ -164,6 +164,16 @@ pub enum Command {
         /// Its liveness from now on.
         liveness: Liveness,
     },
+}
+
+impl Command {
+    /// The feature level from which on it is written: a node that does not understand this level could not decode it.
+    pub(super) fn level(&self) -> FeatureLevel {
+        match self {
+            Self::SetNodeLiveness { .. } => liveness::LEVEL,
+            _ => FeatureLevel::FIRST,
+        }
+    }
 }
 
 /// Encodes the commands of one entry that were decided on the image at this index.

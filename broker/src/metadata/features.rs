@@ -11,8 +11,8 @@ use ottla_protocol::ids::NodeId;
 use super::command::{Command, NewShard};
 use super::error::MetadataError;
 use super::image::{MetadataImage, NodeRecord, ShardId};
-use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::requests::{FeatureUpdate, UpgradeType};
+use crate::levels::{FEATURE, FeatureLevel, Levels};
 
 /// True once the cluster has shards. Before that it has no level: its founders are still being registered.
 fn is_founded(image: &MetadataImage) -> bool {
@@ -90,7 +90,8 @@ fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<FeatureLevel, 
     if update.feature != FEATURE {
         return Err("The controller does not support this feature.".to_owned());
     }
-    if let Some(node) = image.nodes.values().find(|node| !node.levels.contains(update.level)) {
+    let understands = |node: &&NodeRecord| node.levels.contains(update.level) || mutants::is_on(Bug::LevelRaisedEarly);
+    if let Some(node) = image.nodes.values().find(|node| !understands(node)) {
         return Err(format!("Broker {} only supports versions {}", node.id.0, node.levels));
     }
     if !is_founded(image) {

@@ -2,13 +2,15 @@
 //!
 //! May not know: sessions (`sessions`), and how heartbeats travel (`heartbeats`).
 
+use ottla_env::mutants::{self, Bug};
+
 use super::command::Command;
 use super::image::MetadataImage;
 use super::liveness::{FenceReason, LEVEL, LivenessChange};
 
 /// True if all nodes of the cluster understand the record of a transition.
 pub(super) fn is_in_force(image: &MetadataImage) -> bool {
-    image.level >= LEVEL
+    image.level >= LEVEL || mutants::is_on(Bug::FencedBelowLevel)
 }
 
 /// The command that records the transition, if it is one:

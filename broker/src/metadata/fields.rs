@@ -5,9 +5,9 @@
 use super::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
-use super::levels::{FeatureLevel, Levels};
 use super::liveness::Liveness;
 use crate::codec::{CodecError, Reader, Value, Varint, Writer, ids, record};
+use crate::levels::{FeatureLevel, Levels};
 
 ids!(ShardId(u64), FeatureLevel(i16));
 

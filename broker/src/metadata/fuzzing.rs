@@ -20,7 +20,6 @@ use super::image::{
     DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId,
     ShardKind, ShardRecord,
 };
-use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::liveness::{FenceReason, Liveness, LivenessChange};
 use super::records::{ClusterRecord, Record, ShardCreation};
 use super::registration::NodeRegistration;
@@ -31,6 +30,7 @@ use super::requests::{
 use super::sessions::Heartbeat;
 use super::state_machine::MetadataStateMachine;
 use crate::config::Config;
+use crate::levels::{FEATURE, FeatureLevel, Levels};
 
 /// An entry's commands: they are encoded again to the same bytes and applied, and the result survives a checkpoint.
 pub(crate) fn commands(data: &[u8]) {

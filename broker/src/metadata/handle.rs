@@ -31,6 +31,7 @@ use super::requests::{
 };
 use super::single_flight::{Coalesced, SingleFlight};
 use crate::config::Config;
+use crate::levels::Levels;
 
 /// The most topics that are auto-created at the same time: a request that names a million topics must not overload the
 /// controller.
@@ -132,6 +133,12 @@ impl MetadataHandle {
     #[must_use]
     pub fn node_id(&self) -> NodeId {
         self.0.node_id
+    }
+
+    /// The feature levels that this node understands.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.0.registration.node.levels
     }
 
     /// The active controller: the metadata group's leader, if it is known.

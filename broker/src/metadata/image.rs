@@ -11,10 +11,10 @@ use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
-use super::levels::{FeatureLevel, Levels};
 use super::liveness::{FenceReason, Liveness};
 use super::shared_map::SharedMap;
 use crate::config::{Config, Endpoint, TopicConfig};
+use crate::levels::{FeatureLevel, Levels};
 
 /// Name of the topic that holds group offsets.
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";

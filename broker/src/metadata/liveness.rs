@@ -11,8 +11,8 @@ use std::fmt;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::RaftIndex;
 
-use super::levels::FeatureLevel;
 use crate::codec::{TagOrZero, record};
+use crate::levels::FeatureLevel;
 
 /// Below this level a node of an earlier release could not read the record: no node is fenced.
 pub(super) const LEVEL: FeatureLevel = FeatureLevel(2);

@@ -29,7 +29,6 @@ pub mod handle;
 mod heartbeats;
 pub mod image;
 mod leader_locator;
-mod levels;
 mod liveness;
 pub(crate) mod membership_reconciler;
 mod moves;
@@ -53,6 +52,7 @@ pub mod state_machine;
 mod tests;
 
 pub use crate::codec::CodecError;
+pub use crate::levels::{FEATURE, FeatureLevel, Levels};
 pub use bootstrap_service::{bootstrap_address, node_rpc_address};
 pub use command::IntentEnd;
 pub use discovery::{SeedNodes, Seeds};
@@ -63,7 +63,6 @@ pub use image::{
     MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
     TRANSACTION_STATE, Topic,
 };
-pub use levels::{FEATURE, FeatureLevel, Levels};
 pub use liveness::{FenceReason, Liveness};
 pub use names::{is_internal, is_valid_topic_name};
 pub use peer_table::PeerTable;

@@ -25,8 +25,8 @@ use super::image::{
     Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
     ShardRecord,
 };
-use super::levels::FeatureLevel;
 use crate::codec::{CodecError, Encoding, Padded, Reader, Value, Varint, Writer, decode, encode, record};
+use crate::levels::FeatureLevel;
 
 const VERSION: u8 = 1;
 
@@ -215,7 +215,7 @@ impl From<&ShardRecord> for ShardCreation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::levels::Levels;
+    use crate::levels::Levels;
     use crate::metadata::liveness::Liveness;
 
     #[test]

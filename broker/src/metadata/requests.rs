@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use ottla_protocol::ids::NodeId;
 use uuid::Uuid;
 
-use super::levels::FeatureLevel;
+use crate::levels::FeatureLevel;
 
 /// A topic to be created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

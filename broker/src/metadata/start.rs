@@ -24,7 +24,6 @@ use super::handle::{MetadataHandle, random_uuid};
 use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
 use super::leader_locator;
-use super::levels::Levels;
 use super::liveness::Liveness;
 use super::membership_reconciler;
 use super::records::ShardCreation;
@@ -399,7 +398,7 @@ fn registration_of(local: LocalNode, config: &Config) -> NodeRegistration {
             listeners: local.listeners,
             directories: local.directories,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            levels: Levels::OWN,
+            levels: config.levels,
             epoch: RaftIndex(0),
             state: NodeState::Active,
             liveness: Liveness::default(),

@@ -12,7 +12,7 @@ use crate::admin::Admin;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
 use crate::handlers::context::Domain;
-use crate::metadata::{Levels, ListenerEndpoint, MetadataHandle, MetadataImage, ShardId};
+use crate::metadata::{ListenerEndpoint, MetadataHandle, MetadataImage, ShardId};
 use crate::partition::Partitions;
 use crate::shard::Shards;
 
@@ -33,7 +33,7 @@ pub(super) async fn become_ready(metadata: MetadataHandle, partitions: Partition
     let mut images = metadata.watch();
     let is_whole = |image: &MetadataImage| {
         let founded = image.nodes.len() >= image.expected_nodes() || image.shards.len() > 1;
-        founded && image.nodes.get(&metadata.node_id()).is_some_and(|node| node.levels == Levels::OWN)
+        founded && image.nodes.get(&metadata.node_id()).is_some_and(|node| node.levels == metadata.levels())
     };
     if !is_whole(&images.borrow_and_update()) {
         readiness.enter(Phase::Joining, "waiting until all nodes of the new cluster are registered", 1, 2);

@@ -260,6 +260,10 @@ bugs! {
         "A node that is being forgotten is registered again (registration).",
     LevelNeedsAllFounders "level-needs-all-founders":
         "A cluster whose first shards are made before its last founder has joined stays at level 1 (features).",
+    LevelRaisedEarly "level-raised-early":
+        "The feature level is raised while a registered node does not understand it (features, metadata machine).",
+    FencedBelowLevel "fenced-below-level":
+        "Nodes are fenced at a level at which a node of the release before cannot read it (fencing).",
     UnregisteredStartWaits "unregistered-start-waits":
         "A node that was unregistered before it had kept anything waits for the cluster's id (services).",
     RemovalsNotAwaited "removals-not-awaited":

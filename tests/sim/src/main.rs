@@ -25,6 +25,7 @@ mod panics;
 mod profile;
 mod registry;
 mod regressions;
+mod releases;
 mod run;
 mod scenarios;
 mod shrink;
@@ -50,6 +51,7 @@ use parking_lot::Mutex;
 
 use tracing_subscriber::filter::LevelFilter;
 
+use profile::MIXED_RELEASES_FROM;
 use run::{Outcome, Plan, run};
 
 /// A thread a seed: its first allocations would otherwise be fresh pages each time, a quarter of the whole time.
@@ -129,6 +131,7 @@ impl WorldArguments {
         let nodes = match (self.nodes, seed % 10) {
             (0, 0) => 5,
             (0, 5) => 1,
+            (0, 7) if seed >= MIXED_RELEASES_FROM => 2,
             (0, _) => 3,
             (nodes, _) => nodes,
         };

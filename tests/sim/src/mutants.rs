@@ -9,7 +9,7 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    Profile, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    MIXED_RELEASES_FROM, Profile, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -37,6 +37,15 @@ impl Ground {
     const WIDENED_AGAIN: Self = Self { first_seed: WIDENED_AGAIN_FROM, ..Self::ANY };
     /// A founder may be late, and nodes are unregistered as soon as they have joined.
     const LATE_FOUNDERS: Self = Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY };
+    /// Nodes run two releases.
+    const MIXED_RELEASES: Self = Self {
+        first_seed: MIXED_RELEASES_FROM,
+        nodes: 3,
+        profiles: &[Profile::Crashes, Profile::Churn, Profile::Generations],
+        ..Self::ANY
+    };
+    /// One node founds the cluster.
+    const ALONE: Self = Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY };
     /// The disks of a majority stall.
     const STALLED: Self = Self { nodes: 3, profiles: &[Profile::Mixed, Profile::Elections], ..Self::WIDENED_AGAIN };
     /// Topics have one replica, or four.
@@ -78,12 +87,10 @@ impl Ground {
             }
             Bug::FirstDirectoryTaken | Bug::FullestDirectoryTaken => Self::WIDENED_AGAIN,
             Bug::PlacedOnOneLess | Bug::FactorForgotten => Self::FACTORS,
-            // One node founds the cluster.
-            Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => {
-                Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY }
-            }
+            Bug::LoneFounderWaitsToLead | Bug::LeftNodeFounds => Self::ALONE,
             // A founder is late; nodes are unregistered as soon as they have joined, and while their disks hang.
             Bug::LevelNeedsAllFounders | Bug::RemovalsNotAwaited => Self::LATE_FOUNDERS,
+            Bug::LevelRaisedEarly | Bug::FencedBelowLevel => Self::MIXED_RELEASES,
             // A node is unregistered and forgotten as soon as it has joined, before other faults happen.
             Bug::UnregisteredStartWaits => {
                 let storm = Duration::from_secs(20);

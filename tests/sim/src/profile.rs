@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use ottla_broker::config::CompressionType;
+use ottla_broker::metadata::Levels;
 use ottla_env::sim;
 
 /// The kind of faults that a seed concentrates on.
@@ -62,6 +63,16 @@ pub(crate) const WIDENED_FROM: u64 = 90_000;
 /// Smaller seeds had all been run before the disks of a majority stalled for seconds, topics had
 /// fewer replicas than the default, nodes had several data directories, and groups had static members.
 pub(crate) const WIDENED_AGAIN_FROM: u64 = 100_000;
+
+/// Smaller seeds had all been run before the nodes of a cluster could run two releases, and before a cluster could have two nodes.
+pub(crate) const MIXED_RELEASES_FROM: u64 = 110_000;
+
+/// True if nodes run two releases. None joins, leaves or loses its disk then: what a node of the older release becomes in a
+/// cluster that has gone on without it is the operator's mistake. And no disks of followers stall, while which nothing else happens.
+pub(crate) fn mixes_releases(seed: u64, nodes: u32) -> bool {
+    let changes_members = matches!(Profile::of(seed, nodes), Profile::Members | Profile::GracefulStops);
+    nodes >= 3 && seed >= MIXED_RELEASES_FROM && !changes_members && !stalls_followers(seed, nodes)
+}
 
 /// True if the disks of a leader's followers stall, and nothing else happens meanwhile.
 pub(crate) fn stalls_followers(seed: u64, nodes: u32) -> bool {
@@ -166,6 +177,10 @@ pub(crate) struct Tuning {
     pub(crate) directories: usize,
     /// A group has static members.
     pub(crate) has_static_members: bool,
+    /// The nodes of the cluster run two releases.
+    pub(crate) mixes_releases: bool,
+    /// The feature levels that a node understands.
+    pub(crate) levels: Levels,
     /// Replicas of the topic that all clients share; `None`: as many as the cluster's default.
     pub(crate) factor: Option<i16>,
 }
@@ -217,6 +232,8 @@ impl Tuning {
                 1
             },
             has_static_members: seed >= WIDENED_AGAIN_FROM,
+            mixes_releases: mixes_releases(seed, nodes),
+            levels: Levels::OWN,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }
     }

@@ -27,10 +27,11 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters, stalls_followers,
-    unregisters_early,
+    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters, mixes_releases,
+    stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
+use crate::releases;
 use crate::scenarios;
 use crate::sim_node::RunningNode;
 use crate::workload::{
@@ -135,6 +136,9 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         nemesis::run_faults(world.clone(), events).await;
         if world.broken().is_none() {
             nemesis::heal(&world).await;
+            if world.mixes_releases() {
+                releases::finish(&world).await;
+            }
         }
     };
     // Every fault ends by itself; a node that neither starts nor fails to start must not block the seed for ever.
@@ -182,6 +186,9 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
     if stalls_followers(seed, nodes) {
         events = nemesis::with_stalled_followers(events);
     }
+    if mixes_releases(seed, nodes) {
+        events = nemesis::with_changed_releases(nodes, lasts, events);
+    }
     chosen(events, plan.only.as_deref())
 }
 
@@ -194,6 +201,9 @@ fn start_world(plan: &Plan, profile: Profile, trims: bool) -> World {
 
 /// Starts all nodes at the same time, each with a clock of its own; in some seeds one of them is down until there is a topic.
 fn start_nodes(plan: &Plan, world: &World) {
+    if world.mixes_releases() {
+        releases::draw(world);
+    }
     let late = has_late_founder(plan.seed, plan.nodes).then(|| world.random_node());
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;

@@ -105,6 +105,7 @@ fn options(tuning: Tuning) -> NodeOptions {
 fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     let mut config = Config::default();
     config.node_id = broker(node);
+    config.levels = tuning.levels;
     config.log_dirs = PATHS[..tuning.directories].iter().map(PathBuf::from).collect();
     let ListenerEndpoint { name, host, port } = listener(node, LISTENER, 9092);
     config.listeners =

@@ -18,12 +18,12 @@ use uuid::Uuid;
 
 use super::command::{self, Command, Decision};
 use super::image::{Intent, IntentKey, IntentKind, MetadataImage, NodeState, PartitionRoute, ShardId, Topic};
-use super::levels::{FeatureLevel, Levels};
 use super::liveness::Liveness;
 use super::records::{ClusterRecord, Record, RecordKey, TopicRecord};
 use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
+use crate::levels::FeatureLevel;
 
 /// The outcome of applying one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +77,6 @@ pub struct MetadataStateMachine {
     dirty: BTreeMap<Bytes, Option<Bytes>>,
     counters_dirty: bool,
     checksum: u64,
-    /// The feature levels that this build understands.
-    understands: Levels,
 }
 
 /// The values of one node or of all; empty if the map has no such entry.
@@ -105,7 +103,7 @@ impl MetadataStateMachine {
             next_replica_id: 1,
             ..MetadataImage::default()
         };
-        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0, understands: Levels::OWN }
+        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0 }
     }
 
     /// The configuration as started.
@@ -159,13 +157,7 @@ impl MetadataStateMachine {
     /// A copy to try decisions on: its changes are not published.
     #[must_use]
     pub(super) fn scratch(base: Arc<Config>, image: MetadataImage) -> Self {
-        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0, understands: Levels::OWN }
-    }
-
-    /// The state machine of a build that understands these feature levels.
-    #[cfg(test)]
-    pub(super) fn understanding(self, understands: Levels) -> Self {
-        Self { understands, ..self }
+        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0 }
     }
 
     /// The image as of the last applied entry.
@@ -239,7 +231,8 @@ impl MetadataStateMachine {
             Command::SetFeatureLevel { level } if !overtaken => Some(*level),
             _ => None,
         };
-        commands.iter().filter_map(raised).try_for_each(|level| self.check_level(level))?;
+        let levels = commands.iter().map(Command::level).chain(commands.iter().filter_map(raised));
+        levels.into_iter().try_for_each(|level| self.check_level(level))?;
         let outcomes = commands.into_iter().map(|command| match overtaken {
             true => Outcome::Refused(Refusal::Overtaken),
             false => self.apply_command(index, command),
@@ -291,9 +284,9 @@ impl MetadataStateMachine {
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
     }
 
-    /// Fails for a level above those that this build understands: later entries may have any format.
+    /// Fails for a level above those that this node understands: later entries may have any format.
     fn check_level(&self, level: FeatureLevel) -> Result<(), CodecError> {
-        if level > self.understands.newest { Err(CodecError::Level(level.0)) } else { Ok(()) }
+        if level > self.base.levels.newest { Err(CodecError::Level(level.0)) } else { Ok(()) }
     }
 
     fn note(&mut self, record: &Record) {

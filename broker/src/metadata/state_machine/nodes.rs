@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::NodeId;
 
 use super::{MetadataStateMachine, Refusal};
+use crate::levels::FeatureLevel;
 use crate::metadata::image::{NodeRecord, NodeState, ShardRecord};
-use crate::metadata::levels::FeatureLevel;
 use crate::metadata::liveness::Liveness;
 use crate::metadata::records::{Record, RecordKey};
 
@@ -31,7 +32,7 @@ impl MetadataStateMachine {
 
     /// Sets the feature level in force, which every registered node must understand.
     pub(super) fn set_feature_level(&mut self, level: FeatureLevel) -> Result<(), Refusal> {
-        let understands = |node: &NodeRecord| node.levels.contains(level);
+        let understands = |node: &NodeRecord| node.levels.contains(level) || mutants::is_on(Bug::LevelRaisedEarly);
         if level < FeatureLevel::FIRST || !self.image.nodes.values().all(understands) {
             return Err(Refusal::FeatureLevel);
         }

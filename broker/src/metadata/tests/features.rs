@@ -11,13 +11,14 @@ use uuid::Uuid;
 
 use crate::codec::CodecError;
 use crate::config::Config;
+use crate::levels::{FEATURE, FeatureLevel, Levels};
 use crate::metadata::bootstrap_service::BootstrapRequest;
 use crate::metadata::command::{Command, Decision, decode, encode};
 use crate::metadata::decide::{ControllerRequest, decide};
 use crate::metadata::error::MetadataError;
 use crate::metadata::forward_codec::{ForwardedRequest, RequestKind};
 use crate::metadata::image::{NodeRecord, ReplicaRecord};
-use crate::metadata::levels::{FEATURE, FeatureLevel, Levels};
+use crate::metadata::liveness::{FenceReason, Liveness};
 use crate::metadata::registration::NodeRegistration;
 use crate::metadata::requests::{FeatureUpdate, NewTopic, UpgradeType};
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
@@ -28,6 +29,13 @@ const LATER: Levels = Levels { oldest: FeatureLevel(1), newest: FeatureLevel(3) 
 
 fn levels(oldest: i16, newest: i16) -> Levels {
     Levels { oldest: FeatureLevel(oldest), newest: FeatureLevel(newest) }
+}
+
+/// The state machine of a build that understands these feature levels.
+fn machine_of(levels: Levels) -> MetadataStateMachine {
+    let mut config = Config::default();
+    config.levels = levels;
+    MetadataStateMachine::new(Arc::new(config))
 }
 
 fn node_of(id: i32, levels: Levels) -> NodeRecord {
@@ -58,7 +66,7 @@ fn submit(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Re
 
 /// Registers founders one after another; returns the outcome of each.
 fn found(founders: &[Levels]) -> (MetadataStateMachine, Vec<Result<(), ErrorCode>>) {
-    let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(LATER);
+    let mut machine = machine_of(LATER);
     let count = i32::try_from(founders.len()).unwrap();
     let outcomes = (1..).zip(founders).map(|(id, levels)| {
         let register = ControllerRequest::RegisterNode(Box::new(registration(node_of(id, *levels), count)));
@@ -107,7 +115,7 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
 
 #[test]
 fn a_topic_created_before_the_last_founder_has_joined_begins_the_cluster_at_its_level() {
-    let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(LATER);
+    let mut machine = machine_of(LATER);
     for id in 1..=2 {
         submit(&mut machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels(1, 2)), 3))))
             .unwrap();
@@ -212,6 +220,10 @@ fn a_build_stops_at_a_level_that_it_does_not_understand_in_the_log_and_in_a_chec
     // A command that is refused for another reason does not stop the replica.
     let stale = encode(RaftIndex(7), &[Command::SetFeatureLevel { level: above }]);
     assert_eq!(own.apply(RaftIndex(1), &stale), Ok(vec![Outcome::Refused(Refusal::Overtaken)]));
+    // A command of a later release cannot be decoded, whatever level is in force.
+    let liveness = Liveness { fenced: Some(FenceReason::Stopped), since_ms: 1 };
+    let fenced = encode(RaftIndex(0), &[Command::SetNodeLiveness { node: NodeId(1), liveness }]);
+    assert_eq!(machine_of(Levels::FIRST).apply(RaftIndex(1), &fenced), Err(CodecError::Level(2)));
     // A level that a registered node does not understand is refused, whatever node decided it.
     let entry = encode(index, &[Command::SetFeatureLevel { level: FeatureLevel(3) }]);
     let refused = later.apply(RaftIndex(index.0 + 1), &entry);
@@ -263,7 +275,7 @@ proptest! {
     /// For any registrations and updates: each registered node understands the level in force.
     #[test]
     fn every_registered_node_understands_the_level(steps in proptest::collection::vec((1_i32..5, 1_i16..4, 0_i16..3, any::<bool>()), 1..40)) {
-        let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(levels(1, 9));
+        let mut machine = machine_of(levels(1, 9));
         for (id, oldest, more, raises) in steps {
             let requested = match raises {
                 true => raise(oldest, UpgradeType::Upgrade),

@@ -8,6 +8,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use crate::levels::{FeatureLevel, Levels};
 use crate::metadata::command::IntentEnd;
 use crate::metadata::decide::{ControllerRequest, ControllerResponse};
 use crate::metadata::error::MetadataError;
@@ -15,7 +16,6 @@ use crate::metadata::forward_codec::{ForwardedRequest, ForwardedResponse, Reques
 use crate::metadata::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId,
 };
-use crate::metadata::levels::{FeatureLevel, Levels};
 use crate::metadata::liveness::{FenceReason, Liveness, LivenessChange};
 use crate::metadata::registration::NodeRegistration;
 use crate::metadata::requests::{

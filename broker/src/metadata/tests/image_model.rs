@@ -10,12 +10,12 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::levels::{FeatureLevel, Levels};
 use crate::metadata::command::{Command, IntentEnd, NewShard, encode};
 use crate::metadata::image::{
     Intent, IntentKey, IntentKind, MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId,
     ShardKind,
 };
-use crate::metadata::levels::{FeatureLevel, Levels};
 use crate::metadata::liveness::{FenceReason, Liveness};
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::node;

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::levels::Levels;
 use crate::metadata::command::{Command, NewShard, encode};
 use crate::metadata::image::{
     DirectoryRecord, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
-use crate::metadata::levels::Levels;
 use crate::metadata::liveness::Liveness;
 use crate::metadata::placement::*;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome};

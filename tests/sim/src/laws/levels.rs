@@ -13,3 +13,9 @@ pub(crate) fn newest_of_all(image: &MetadataImage) -> Result<(), Violation> {
     let what = format!("it is at {:?}, and all nodes understand {newest:?}", image.level);
     Err(Violation::new("a cluster begins at the newest level of all its nodes", None, what))
 }
+
+/// A level is not raised while a registered node does not understand it.
+pub(crate) fn raised_above(node: u32) -> Violation {
+    let what = format!("node {node} runs the older release");
+    Violation::new("a level that a node does not understand is not raised", None, what)
+}

@@ -18,6 +18,7 @@ use crate::corruption::{self, Corruption, Damaged};
 use crate::durability_tracker::CrashPoint;
 use crate::graceful_stops::{self, Leaver};
 use crate::panics;
+use crate::releases;
 use crate::scenarios;
 use crate::stalled_syncs;
 use crate::targeting::{Target, cut_off, resolve};
@@ -92,6 +93,8 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
                 scenarios::wipe_voter(world).await;
             }
         }
+        Fault::ChangeRelease(node) => releases::change(world, node, lasts).await,
+        Fault::RaiseLevel => drop(releases::raise_level(world).await),
         Fault::Wipe(target) => wipe(world, target, lasts).await,
         Fault::StaleMetadata(node) => scenarios::stale_metadata(world, node).await,
         Fault::Join => drop(join(world).await),

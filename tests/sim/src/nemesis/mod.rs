@@ -17,8 +17,8 @@ use crate::targeting::Target;
 
 pub(crate) use injection::{heal, run_faults};
 pub(crate) use schedule::{
-    draw_schedule, with_early_unregistrations, with_lost_leavers, with_lost_seed_node, with_lost_voters,
-    with_stalled_followers, with_task_panics, wrong_clock_at_start,
+    draw_schedule, with_changed_releases, with_early_unregistrations, with_lost_leavers, with_lost_seed_node,
+    with_lost_voters, with_stalled_followers, with_task_panics, wrong_clock_at_start,
 };
 
 /// The kinds of faults.
@@ -91,6 +91,10 @@ pub(crate) enum Fault {
     Panic(Target),
     /// A further node joins.
     Join,
+    /// A node is stopped and started with the other release.
+    ChangeRelease(SimNode),
+    /// An operator raises the feature level.
+    RaiseLevel,
     /// A node receives no metadata while its shards go on, and late in that time their leaders fail.
     StaleMetadata(SimNode),
     /// The network loses, repeats and delays messages.

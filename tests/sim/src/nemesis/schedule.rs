@@ -20,6 +20,8 @@ const SEED_NODE_LOST_FOR_MS: u64 = 22_000;
 const FOLLOWERS_STALL_FROM_MS: u64 = 1_500;
 /// Several times as long as a leader may be unacknowledged.
 const FOLLOWERS_STALL_UNTIL_MS: u64 = 8_000;
+/// Between the stop of a node and its start with the other release.
+const CHANGE_PAUSE: Duration = Duration::from_millis(100);
 /// Tasks panic in one of so many seeds.
 const PANICS_EVERY: u64 = 5;
 
@@ -274,6 +276,12 @@ pub(crate) fn with_stalled_followers(mut events: Vec<Event>) -> Vec<Event> {
     let lasts_ms = FOLLOWERS_STALL_UNTIL_MS - FOLLOWERS_STALL_FROM_MS;
     events.insert(0, Event { at_ms: FOLLOWERS_STALL_FROM_MS, lasts_ms, fault: Fault::StallFollowers });
     events
+}
+
+/// Adds nodes that change their release, each of them twice, and an operator who raises the level too early.
+pub(crate) fn with_changed_releases(nodes: u32, lasts: Duration, events: Vec<Event>) -> Vec<Event> {
+    let changes = (0..2 * nodes).map(|change| Fault::ChangeRelease(SimNode(1 + change % nodes)));
+    with_faults(events, lasts, CHANGE_PAUSE, changes.chain([Fault::RaiseLevel; 3]))
 }
 
 /// Adds nodes that lose their disks while they are being unregistered, or are killed then.

@@ -26,6 +26,7 @@ use crate::laws::Violation;
 use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
 use crate::registry::node_of;
+use crate::releases::Releases;
 use crate::sim_node::RunningNode;
 use crate::trace::Trace;
 
@@ -51,6 +52,7 @@ struct Inner {
     reseeded: Mutex<BTreeSet<SimNode>>,
     /// Nodes that were unregistered and have stopped in order since.
     left: Mutex<BTreeSet<SimNode>>,
+    releases: Mutex<Releases>,
     /// How often each node went down.
     downs: Mutex<BTreeMap<SimNode, u64>>,
     starts: AtomicU64,
@@ -103,6 +105,7 @@ impl World {
             starting: Mutex::default(),
             reseeded: Mutex::default(),
             left: Mutex::default(),
+            releases: Mutex::default(),
             downs: Mutex::default(),
             starts: AtomicU64::new(0),
             directories: Mutex::default(),
@@ -169,6 +172,16 @@ impl World {
     /// Replicas of the topic that all clients share, if not the default.
     pub(crate) fn factor(&self) -> Option<i16> {
         self.0.tuning.factor
+    }
+
+    /// True if nodes run two releases.
+    pub(crate) fn mixes_releases(&self) -> bool {
+        self.0.tuning.mixes_releases
+    }
+
+    /// Which nodes run which release.
+    pub(crate) fn releases(&self) -> parking_lot::MutexGuard<'_, Releases> {
+        self.0.releases.lock()
     }
 
     /// `min.insync.replicas` of the topics.

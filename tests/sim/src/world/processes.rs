@@ -15,6 +15,7 @@ use ottla_storage::log::EntryRange;
 
 use super::World;
 use crate::laws::{Violation, i8_recovery};
+use crate::profile::Tuning;
 use crate::registry::broker;
 use crate::sim_node::{Opened, RunningNode, seeds};
 
@@ -36,7 +37,8 @@ impl World {
         let is_reseeded = self.0.reseeded.lock().contains(&node);
         let seeds = seeds(node, self.0.founders, is_reseeded.then(|| self.node_count()));
         let (disk, network) = (self.disk(node), self.0.network.clone());
-        let (world, tuning) = (self.clone(), self.0.tuning);
+        let world = self.clone();
+        let tuning = Tuning { levels: self.releases().levels_of(node), ..self.0.tuning };
         let on_open = move |opened: &[Opened]| world.judge_recovery(node, opened);
         let start = async move { RunningNode::start(node, incarnation, seeds, disk, network, tuning, on_open).await };
         let (downs, corruptions) = (self.downs(node), self.corruptions(node));

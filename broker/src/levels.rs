@@ -38,7 +38,7 @@ impl fmt::Display for FeatureLevel {
     }
 }
 
-/// The levels that a build understands.
+/// The levels that a node understands: those of its build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Levels {
     /// The lowest.
@@ -60,7 +60,7 @@ impl Levels {
     }
 
     /// The levels that both understand, if there are any.
-    pub(super) fn common(self, other: Self) -> Option<Self> {
+    pub(crate) fn common(self, other: Self) -> Option<Self> {
         let both = Self { oldest: self.oldest.max(other.oldest), newest: self.newest.min(other.newest) };
         (both.oldest <= both.newest).then_some(both)
     }
