@@ -47,36 +47,46 @@ pub(super) fn milliseconds(time: Duration) -> i32 {
     i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
-/// The leader epoch in which a node coordinates a group now.
-fn epoch_at(world: &World, node: SimNode, group: &str) -> Option<i32> {
-    let index = partition_for(group, OFFSETS_PARTITIONS);
-    let partition =
-        world.running_node(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
-    Some(partition.leader_epoch()?.0)
+/// A client of one group.
+pub(super) struct GroupClient {
+    pub(super) world: World,
+    pub(super) group: String,
+    client: Client,
 }
 
-/// What the members of a group were answered.
-pub(super) fn told<T>(world: &World, group: &str, with: impl FnOnce(&mut GroupAnswers) -> T) -> T {
-    with(world.oracle().groups.entry(group.to_owned()).or_default())
-}
+impl GroupClient {
+    /// `name`: the client's, as it introduces itself.
+    pub(super) fn new(world: World, group: &str, name: &str) -> Self {
+        let client = Client::new(world.clone(), name);
+        Self { world, group: group.to_owned(), client }
+    }
 
-/// Sends a request, mostly to the group's coordinator.
-pub(super) async fn request<R: Request>(
-    (world, client): (&World, &mut Client),
-    group: &str,
-    version: i16,
-    request: &R,
-) -> Option<(R::Response, Answerer)> {
-    let node = coordinator(world, group);
-    let before = epoch_at(world, node, group);
-    let answer = client.call(node, version, request).await?;
-    let epoch = before.filter(|epoch| epoch_at(world, node, group) == Some(*epoch));
-    let newest = epoch.is_some_and(|epoch| told(world, group, |told| epoch >= told.epoch));
-    Some((answer, Answerer { node, epoch, newest }))
-}
+    /// The leader epoch in which a node coordinates the group now.
+    fn epoch_at(&self, node: SimNode) -> Option<i32> {
+        let index = partition_for(&self.group, OFFSETS_PARTITIONS);
+        let running = self.world.running_node(node)?;
+        let partition = running.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
+        Some(partition.leader_epoch()?.0)
+    }
 
-/// From now on the answers of coordinators of older epochs are not judged.
-pub(super) fn heed(world: &World, group: &str, who: &Answerer) {
-    let now = epoch_at(world, who.node, group);
-    told(world, group, |told| told.epoch = told.epoch.max(who.epoch.max(now).unwrap_or(0)));
+    /// What the members of the group were answered.
+    pub(super) fn told<T>(&self, with: impl FnOnce(&mut GroupAnswers) -> T) -> T {
+        with(self.world.oracle().groups.entry(self.group.clone()).or_default())
+    }
+
+    /// Sends a request, mostly to the group's coordinator.
+    pub(super) async fn request<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
+        let node = coordinator(&self.world, &self.group);
+        let before = self.epoch_at(node);
+        let answer = self.client.call(node, version, request).await?;
+        let epoch = before.filter(|epoch| self.epoch_at(node) == Some(*epoch));
+        let newest = epoch.is_some_and(|epoch| self.told(|told| epoch >= told.epoch));
+        Some((answer, Answerer { node, epoch, newest }))
+    }
+
+    /// From now on the answers of coordinators of older epochs are not judged.
+    pub(super) fn heed(&self, who: &Answerer) {
+        let now = self.epoch_at(who.node);
+        self.told(|told| told.epoch = told.epoch.max(who.epoch.max(now).unwrap_or(0)));
+    }
 }

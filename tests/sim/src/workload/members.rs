@@ -13,28 +13,25 @@ use kafka_protocol::messages::{
     GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
     OffsetFetchRequest, SyncGroupRequest, TopicName,
 };
-use kafka_protocol::protocol::Request;
 use ottla_checker::event::Phase;
 use ottla_env::sim;
 
 use super::group_client::{
-    self, Answerer, CONSUMER, ILLEGAL_GENERATION, RANGE, REBALANCE, UNKNOWN_MEMBER, milliseconds, subscription,
+    Answerer, CONSUMER, GroupClient, ILLEGAL_GENERATION, RANGE, REBALANCE, UNKNOWN_MEMBER, milliseconds, subscription,
 };
 use super::pause;
-use crate::laws::groups::{self, GroupAnswers};
+use crate::laws::groups;
 use crate::registry::{PARTITIONS, TOPIC};
-use crate::wire::{Client, text};
+use crate::wire::text;
 use crate::world::World;
 
 const ID_REQUIRED: i16 = 79;
 
 /// A member from its first join until it leaves or vanishes.
 struct Member {
-    world: World,
-    client: Client,
+    client: GroupClient,
     /// Its process in the history.
     process: u32,
-    group: String,
     id: String,
     /// 0 or below: none, it has to join.
     generation: i32,
@@ -57,12 +54,9 @@ struct Member {
 pub(crate) async fn member(world: World, group: String, number: u64) {
     let mut before = None;
     while world.workload_runs() {
-        let client = Client::new(world.clone(), &format!("{group}-{number}"));
         let mut member = Member {
-            world: world.clone(),
-            client,
+            client: GroupClient::new(world.clone(), &group, &format!("{group}-{number}")),
             process: world.history().process(),
-            group: group.clone(),
             id: String::new(),
             generation: 0,
             partitions: Vec::new(),
@@ -83,7 +77,7 @@ pub(crate) async fn member(world: World, group: String, number: u64) {
 
 impl Member {
     async fn run(&mut self) {
-        while self.world.workload_runs() {
+        while self.client.world.workload_runs() {
             if self.generation <= 0 {
                 self.join().await;
             } else if !self.synced {
@@ -108,18 +102,6 @@ impl Member {
         }
     }
 
-    fn told<T>(&self, with: impl FnOnce(&mut GroupAnswers) -> T) -> T {
-        group_client::told(&self.world, &self.group, with)
-    }
-
-    async fn request<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
-        group_client::request((&self.world, &mut self.client), &self.group, version, request).await
-    }
-
-    fn heed(&self, who: &Answerer) {
-        group_client::heed(&self.world, &self.group, who);
-    }
-
     /// It has to join again, and uses its former generation now and then.
     fn lose_generation(&mut self) {
         if self.generation > 0 {
@@ -133,14 +115,14 @@ impl Member {
         let version = 4 + i16::try_from(sim::random_below(6)).unwrap_or(0);
         let protocol = JoinGroupRequestProtocol::default().with_name(text(RANGE));
         let request = JoinGroupRequest::default()
-            .with_group_id(GroupId(text(&self.group)))
+            .with_group_id(GroupId(text(&self.client.group)))
             .with_session_timeout_ms(milliseconds(self.session))
             .with_rebalance_timeout_ms(milliseconds(self.rebalance))
             .with_member_id(text(&self.id))
             .with_protocol_type(text(CONSUMER))
             .with_protocols(vec![protocol.with_metadata(subscription(self.changes))]);
-        let told_before = self.told(|told| told.generation);
-        let Some((answer, who)) = self.request(version, &request).await else { return };
+        let told_before = self.client.told(|told| told.generation);
+        let Some((answer, who)) = self.client.request(version, &request).await else { return };
         match answer.error_code {
             0 => self.joined(&answer, &who, asked_at, told_before).await,
             ID_REQUIRED => self.id = answer.member_id.to_string(),
@@ -156,19 +138,20 @@ impl Member {
         let members = leads.then_some(members);
         let before = who.newest.then_some(told_before);
         let leader = answer.leader.to_string();
-        self.world.trace(
+        self.client.world.trace(
             None,
             format!(
                 "node {} (epoch {:?}): {} joins generation {generation} of {}, {leader} leads",
                 who.node.0,
                 who.epoch,
                 answer.member_id.as_str(),
-                self.group
+                self.client.group
             ),
         );
-        let verdict = self.told(|told| told.joined(&self.group, before, generation, (leader, members.clone())));
-        self.world.judge(verdict);
-        self.heed(who);
+        let verdict =
+            self.client.told(|told| told.joined(&self.client.group, before, generation, (leader, members.clone())));
+        self.client.world.judge(verdict);
+        self.client.heed(who);
         self.id = answer.member_id.to_string();
         (self.generation, self.synced, self.beat) = (generation, false, None);
         (self.asked_at, self.joining_since) = (asked_at, None);
@@ -202,20 +185,20 @@ impl Member {
 
     async fn sync_with(&mut self, assignments: Vec<SyncGroupRequestAssignment>) {
         let request = SyncGroupRequest::default()
-            .with_group_id(GroupId(text(&self.group)))
+            .with_group_id(GroupId(text(&self.client.group)))
             .with_generation_id(self.generation)
             .with_member_id(text(&self.id))
             .with_protocol_type(Some(text(CONSUMER)))
             .with_protocol_name(Some(text(RANGE)))
             .with_assignments(assignments);
-        let Some((answer, who)) = self.request(5, &request).await else {
+        let Some((answer, who)) = self.client.request(5, &request).await else {
             // A leader whose assignment may be lost joins again.
             return self.lose_generation();
         };
         if answer.error_code != 0 {
             return self.refused(answer.error_code, &who).await;
         }
-        self.heed(&who);
+        self.client.heed(&who);
         self.synced = true;
         let mut share = answer.assignment;
         self.partitions.clear();
@@ -226,21 +209,21 @@ impl Member {
         while share.len() >= 4 {
             self.partitions.push(share.get_i32());
         }
-        let verdict = self.told(|told| told.assigned(&self.group, self.generation, of, mark));
-        self.world.judge(verdict);
+        let verdict = self.client.told(|told| told.assigned(&self.client.group, self.generation, of, mark));
+        self.client.world.judge(verdict);
     }
 
     async fn heartbeat(&mut self) {
         let request = HeartbeatRequest::default()
-            .with_group_id(GroupId(text(&self.group)))
+            .with_group_id(GroupId(text(&self.client.group)))
             .with_generation_id(self.generation)
             .with_member_id(text(&self.id));
         let sent = sim::elapsed();
-        let Some((answer, who)) = self.request(4, &request).await else { return };
+        let Some((answer, who)) = self.client.request(4, &request).await else { return };
         if answer.error_code != 0 {
             return self.refused(answer.error_code, &who).await;
         }
-        self.heed(&who);
+        self.client.heed(&who);
         if let Some(epoch) = who.epoch {
             self.beat = Some((sent, epoch));
         }
@@ -268,14 +251,15 @@ impl Member {
         let times = self.session.min(self.rebalance) * 99 / 100;
         if who.newest && sim::elapsed().saturating_sub(since) < times {
             let who = format!("node {} (epoch {:?})", who.node.0, who.epoch);
-            self.world.judge::<()>(Err(groups::forgotten(&self.group, &self.id, self.generation, &who)));
+            self.client.world.judge::<()>(Err(groups::forgotten(&self.client.group, &self.id, self.generation, &who)));
         }
     }
 
     async fn leave(&mut self) {
         let member = MemberIdentity::default().with_member_id(text(&self.id));
-        let request = LeaveGroupRequest::default().with_group_id(GroupId(text(&self.group))).with_members(vec![member]);
-        let _ = self.request(5, &request).await;
+        let request =
+            LeaveGroupRequest::default().with_group_id(GroupId(text(&self.client.group))).with_members(vec![member]);
+        let _ = self.client.request(5, &request).await;
     }
 
     /// One of its assigned partitions.
@@ -288,16 +272,17 @@ impl Member {
         let Some(index) = self.owned() else { return };
         let topic =
             OffsetFetchRequestTopics::default().with_name(TopicName(text(TOPIC))).with_partition_indexes(vec![index]);
-        let asked =
-            OffsetFetchRequestGroup::default().with_group_id(GroupId(text(&self.group))).with_topics(Some(vec![topic]));
+        let asked = OffsetFetchRequestGroup::default()
+            .with_group_id(GroupId(text(&self.client.group)))
+            .with_topics(Some(vec![topic]));
         let request = OffsetFetchRequest::default().with_groups(vec![asked]);
-        self.world.history().fetches(self.process, Phase::Invoke, &self.group, (index, None));
-        let answer = self.request(8, &request).await.map(|(answer, _)| answer);
+        self.client.world.history().fetches(self.process, Phase::Invoke, &self.client.group, (index, None));
+        let answer = self.client.request(8, &request).await.map(|(answer, _)| answer);
         let group = answer.as_ref().and_then(|answer| answer.groups.first()).filter(|group| group.error_code == 0);
         let told = group.and_then(|group| group.topics.first()?.partitions.first()).filter(|told| told.error_code == 0);
         let offset = told.map(|told| told.committed_offset).filter(|offset| *offset >= 0);
         let phase = if told.is_some() { Phase::Ok } else { Phase::Fail };
-        self.world.history().fetches(self.process, phase, &self.group, (index, offset));
+        self.client.world.history().fetches(self.process, phase, &self.client.group, (index, offset));
     }
 
     async fn commit_as_before(&mut self) {
@@ -308,7 +293,7 @@ impl Member {
 
     async fn commit(&mut self, id: String, generation: i32) {
         let Some(index) = self.owned() else { return };
-        let (newest, offset) = self.told(|told| {
+        let (newest, offset) = self.client.told(|told| {
             told.offset += 1;
             (told.generation, told.offset)
         });
@@ -316,7 +301,7 @@ impl Member {
             OffsetCommitRequestPartition::default().with_partition_index(index).with_committed_offset(offset);
         let topic = OffsetCommitRequestTopic::default().with_name(TopicName(text(TOPIC)));
         let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text(&self.group)))
+            .with_group_id(GroupId(text(&self.client.group)))
             .with_generation_id_or_member_epoch(generation)
             .with_member_id(text(&id))
             .with_topics(vec![topic.with_partitions(vec![partition])]);
@@ -324,9 +309,9 @@ impl Member {
         let record = |world: &World, group: &str, phase| {
             world.history().commits(process, phase, (group, generation), (index, offset));
         };
-        record(&self.world, &self.group, Phase::Invoke);
-        let Some((answer, who)) = self.request(9, &request).await else {
-            return record(&self.world, &self.group, Phase::Info);
+        record(&self.client.world, &self.client.group, Phase::Invoke);
+        let Some((answer, who)) = self.client.request(9, &request).await else {
+            return record(&self.client.world, &self.client.group, Phase::Info);
         };
         let code = answer.topics.first().and_then(|topic| Some(topic.partitions.first()?.error_code));
         let phase = match code {
@@ -334,15 +319,15 @@ impl Member {
             Some(UNKNOWN_MEMBER | ILLEGAL_GENERATION | REBALANCE) => Phase::Fail,
             _ => Phase::Info,
         };
-        record(&self.world, &self.group, phase);
+        record(&self.client.world, &self.client.group, phase);
         if code == Some(0) {
-            self.heed(&who);
-            self.told(|told| told.has_committed = true);
-            self.world.trace(
+            self.client.heed(&who);
+            self.client.told(|told| told.has_committed = true);
+            self.client.world.trace(
                 None,
-                format!("node {} committed {offset} of {} by {id} in {generation}", who.node.0, self.group),
+                format!("node {} committed {offset} of {} by {id} in {generation}", who.node.0, self.client.group),
             );
-            self.world.judge(groups::committed(&self.group, generation, newest));
+            self.client.world.judge(groups::committed(&self.client.group, generation, newest));
         }
     }
 }

@@ -12,11 +12,11 @@ use kafka_protocol::messages::{GroupId, HeartbeatRequest, JoinGroupRequest, Join
 use ottla_env::sim;
 
 use super::group_client::{
-    self, CONSUMER, ILLEGAL_GENERATION, RANGE, REBALANCE, UNKNOWN_MEMBER, milliseconds, subscription,
+    CONSUMER, GroupClient, ILLEGAL_GENERATION, RANGE, REBALANCE, UNKNOWN_MEMBER, milliseconds, subscription,
 };
 use super::pause;
 use crate::laws::static_members;
-use crate::wire::{Client, text};
+use crate::wire::text;
 use crate::world::World;
 
 /// Members of the group.
@@ -29,8 +29,7 @@ const REBALANCE_TIMEOUT: Duration = Duration::from_secs(5);
 const HAS_TO_JOIN: [i16; 4] = [UNKNOWN_MEMBER, ILLEGAL_GENERATION, REBALANCE, static_members::FENCED];
 
 struct StaticMember {
-    world: World,
-    client: Client,
+    client: GroupClient,
     instance: String,
     /// Empty: it was started just now.
     id: String,
@@ -43,10 +42,10 @@ struct StaticMember {
 /// Restarts, joins and sends heartbeats until the workload ends.
 pub(crate) async fn static_member(world: World, number: usize) {
     let instance = format!("instance-{number}");
-    let client = Client::new(world.clone(), &instance);
+    let client = GroupClient::new(world, GROUP, &instance);
     let (id, generation, synced, replaced) = (String::new(), 0, false, None);
-    let mut member = StaticMember { world, client, instance, id, generation, synced, replaced };
-    while member.world.workload_runs() {
+    let mut member = StaticMember { client, instance, id, generation, synced, replaced };
+    while member.client.world.workload_runs() {
         if member.generation == 0 {
             member.join().await;
         } else if !member.synced {
@@ -82,15 +81,15 @@ impl StaticMember {
             .with_group_instance_id(Some(text(&self.instance)))
             .with_protocol_type(text(CONSUMER))
             .with_protocols(vec![protocol.with_metadata(subscription(0))]);
-        let answer = group_client::request((&self.world, &mut self.client), GROUP, version, &request).await;
+        let answer = self.client.request(version, &request).await;
         let Some((answer, who)) = answer.filter(|(answer, _)| answer.error_code == 0) else { return };
         let what = format!("{} is {} of generation {}", self.instance, answer.member_id.as_str(), answer.generation_id);
-        self.world.trace(None, format!("node {} (epoch {:?}): {what}", who.node.0, who.epoch));
-        let settled = group_client::told(&self.world, GROUP, |told| told.settled);
+        self.client.world.trace(None, format!("node {} (epoch {:?}): {what}", who.node.0, who.epoch));
+        let settled = self.client.told(|told| told.settled);
         if who.newest {
-            self.world.judge(static_members::keeps(GROUP, settled, answer.generation_id));
+            self.client.world.judge(static_members::keeps(GROUP, settled, answer.generation_id));
         }
-        group_client::heed(&self.world, GROUP, &who);
+        self.client.heed(&who);
         self.joined(&answer).await;
     }
 
@@ -117,12 +116,12 @@ impl StaticMember {
             .with_protocol_type(Some(text(CONSUMER)))
             .with_protocol_name(Some(text(RANGE)))
             .with_assignments(assignments);
-        let answer = group_client::request((&self.world, &mut self.client), GROUP, 5, &request).await;
+        let answer = self.client.request(5, &request).await;
         let Some((_, who)) = answer.filter(|(answer, _)| answer.error_code == 0) else { return self.start_anew() };
-        group_client::heed(&self.world, GROUP, &who);
+        self.client.heed(&who);
         self.synced = true;
         let (instance, generation) = (self.instance.clone(), self.generation);
-        group_client::told(&self.world, GROUP, |told| told.synced(instance, generation, MEMBERS));
+        self.client.told(|told| told.synced(instance, generation, MEMBERS));
     }
 
     fn heartbeat_of(&self, id: &str) -> HeartbeatRequest {
@@ -135,9 +134,9 @@ impl StaticMember {
 
     async fn heartbeat(&mut self) {
         let request = self.heartbeat_of(&self.id);
-        let answer = group_client::request((&self.world, &mut self.client), GROUP, 4, &request).await;
+        let answer = self.client.request(4, &request).await;
         match answer {
-            Some((answer, who)) if answer.error_code == 0 => group_client::heed(&self.world, GROUP, &who),
+            Some((answer, who)) if answer.error_code == 0 => self.client.heed(&who),
             // A join that was late has taken its place, or the group rebalances.
             Some((answer, _)) if HAS_TO_JOIN.contains(&answer.error_code) => self.start_anew(),
             _ => {}
@@ -148,9 +147,9 @@ impl StaticMember {
     async fn heartbeat_as_before(&mut self) {
         let Some(id) = self.replaced.clone() else { return };
         let request = self.heartbeat_of(&id);
-        let answer = group_client::request((&self.world, &mut self.client), GROUP, 4, &request).await;
+        let answer = self.client.request(4, &request).await;
         if let Some((answer, _)) = answer.filter(|(_, who)| who.newest) {
-            self.world.judge(static_members::fenced(GROUP, &self.instance, &id, answer.error_code));
+            self.client.world.judge(static_members::fenced(GROUP, &self.instance, &id, answer.error_code));
         }
     }
 }
