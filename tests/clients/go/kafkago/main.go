@@ -126,6 +126,8 @@ func reader(more kafka.ReaderConfig) *kafka.Reader {
 	more.MaxBytes, more.MaxWait = LargeLimitBytes, time.Second
 	more.HeartbeatInterval, more.ErrorLogger = 300*time.Millisecond, log.New(said, "", 0)
 	more.StartOffset = kafka.FirstOffset
+	// Without a group it asks for its lag when it begins, and logs an error if it is closed meanwhile.
+	more.ReadLagInterval = -1
 	return kafka.NewReader(more)
 }
 
