@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Changes the production code by one operator or one function's body at a time (cargo-mutants), and sees which tests notice.
+
+Usage: tests/mutation/run.py [--for MINUTES] [--most N] [--seed N] [--area NAME]
+       tests/mutation/run.py --list | --summary
+  --for      no mutant is begun later than that
+  --list     how many mutants each area has, and how many of them were judged
+  --summary  what was caught and what survived, as docs/guarantees.md has it
+A sample: the seed gives all mutants an order, and a run goes on with the first one that outcomes.tsv does not have yet. A mutant is
+known by its file, function and change, not by its line. What survives is to get a test, or a reason in the last column.
+The tests are those of the crates; what only the simulation or real processes would notice survives here. Works in a copy
+of the last commit, target/mutation/tree, with a target directory of its own.
+"""
+
+import argparse
+import collections
+import csv
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OUTCOMES = pathlib.Path(__file__).parent / "outcomes.tsv"
+COLUMNS = ["date", "commit", "area", "outcome", "mutant", "why"]
+WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "mutation"
+TREE, OUTPUT = WORK / "tree", WORK / "output"
+VERSION = "26.2.0"
+# Neither is production code: samples for tests, fuzz targets, the simulated world.
+EXCLUDED = ["**/tests/**", "**/tests.rs", "**/fuzzing.rs", "**/fuzzing/**", "**/samples/**", "**/fake.rs", "**/mutants.rs"]
+
+# Area: package, its files, and the packages whose tests are to notice.
+AREAS = {
+    "protocol": ("ottla-protocol", ["protocol/src/**"], ["ottla-protocol"]),
+    "real disk": ("ottla-env", ["storage/env/src/real/**", "storage/env/src/watch/**"], ["ottla-env", "ottla-storage"]),
+    "storage": ("ottla-storage", ["storage/src/**"], ["ottla-storage"]),
+    "raft": ("ottla-raft", ["raft/src/**"], ["ottla-raft"]),
+    "metadata": ("ottla-broker", ["broker/src/metadata/**", "broker/src/levels.rs"], ["ottla-broker"]),
+    "partitions": ("ottla-broker", ["broker/src/partition/**", "broker/src/replicated/**", "broker/src/shard/**"], ["ottla-broker"]),
+    "coordinators": ("ottla-broker", ["broker/src/coordinator/**"], ["ottla-broker"]),
+    "handlers": ("ottla-broker", ["broker/src/handlers/**"], ["ottla-broker"]),
+}
+# A mutant that never ends is caught: so many times what the tests take without it, and some more for a busy machine.
+TIMEOUT_FACTOR, TIMEOUT_SECONDS_MIN = 5, 120
+BUILD_TIMEOUT_SECONDS = 1200
+BATCH = 24
+OUTCOME_NAMES = {"CaughtMutant": "caught", "MissedMutant": "survived", "Timeout": "timeout", "Unviable": "unviable"}
+
+
+def run(command, **options):
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(WORK / "target"), "CARGO_TERM_COLOR": "never"}
+    return subprocess.run(command, cwd=TREE, env=environment, check=False, text=True, **options)
+
+
+def install():
+    said = subprocess.run(["cargo", "mutants", "--version"], capture_output=True, text=True, check=False)
+    if said.stdout.strip() != f"cargo-mutants {VERSION}":
+        subprocess.run(["cargo", "install", "--quiet", "--locked", "--force", f"cargo-mutants@{VERSION}"], check=True)
+
+
+def copy_tree():
+    """The last commit, as it is: files that are the same keep their times, so that only what has changed is built again."""
+    TREE.mkdir(parents=True, exist_ok=True)
+    fresh = WORK / "fresh"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    archive = subprocess.Popen(["git", "-C", str(ROOT), "archive", "HEAD"], stdout=subprocess.PIPE)
+    subprocess.run(["tar", "-x", "-C", str(fresh)], stdin=archive.stdout, check=True)
+    if archive.wait() != 0:
+        sys.exit("git archive failed")
+    kept = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    for path in [path for path in TREE.rglob("*") if path.is_file() and path.relative_to(TREE) not in kept]:
+        path.unlink()
+    for name in kept:
+        source, target = fresh / name, TREE / name
+        if not target.is_file() or target.read_bytes() != source.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    shutil.rmtree(fresh)
+
+
+def mutants_of(area):
+    """The mutants of an area: their names as cargo-mutants has them, by the names that outcomes.tsv has."""
+    package, files, _ = AREAS[area]
+    choice = [word for file in files for word in ("--file", file)] + [word for file in EXCLUDED for word in ("--exclude", file)]
+    listed = run(["cargo", "mutants", "--list", "--json", "--package", package, *choice], capture_output=True)
+    if listed.returncode != 0:
+        sys.exit(listed.stderr)
+    found, times = {}, collections.Counter()
+    for mutant in json.loads(listed.stdout):
+        # Without line and column; the same change may be made in several places of a function.
+        name = re.sub(r":\d+:\d+: ", ": ", mutant["name"])
+        times[name] += 1
+        found[name if times[name] == 1 else f"{name} ({times[name]})"] = mutant["name"]
+    return found
+
+
+def outcomes():
+    with OUTCOMES.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def append(row):
+    with OUTCOMES.open("a", newline="") as file:
+        csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n").writerow(row)
+
+
+def baseline(area, seconds={}):
+    """The seconds that an area's tests take without a mutant; they have to pass."""
+    packages = AREAS[area][2]
+    key = tuple(packages)
+    if key not in seconds:
+        chosen = [word for package in packages for word in ("--package", package)]
+        if run(["cargo", "test", "--quiet", "--no-run", "--lib", *chosen]).returncode != 0:
+            sys.exit(f"{', '.join(packages)}: the tests do not build")
+        began = time.monotonic()
+        if run(["cargo", "test", "--quiet", "--lib", *chosen], stdout=subprocess.DEVNULL).returncode != 0:
+            sys.exit(f"{', '.join(packages)}: the tests fail without any mutant")
+        seconds[key] = time.monotonic() - began
+    return seconds[key]
+
+
+def judge(area, full_name):
+    """The outcome of one mutant, in the tree itself: what does not depend on it is not built again."""
+    package, _, tests = AREAS[area]
+    timeout = max(TIMEOUT_SECONDS_MIN, int(baseline(area) * TIMEOUT_FACTOR))
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    command = ["cargo", "mutants", "--in-place", "--baseline", "skip", "--package", package, "--examine-re", f"^{re.escape(full_name)}$"]
+    command += ["--timeout", str(timeout), "--build-timeout", str(BUILD_TIMEOUT_SECONDS), "--output", str(OUTPUT)]
+    command += [word for test in tests for word in ("--test-package", test)] + ["--cargo-test-arg=--lib"]
+    said = run(command, capture_output=True)
+    try:
+        results = json.loads((OUTPUT / "mutants.out" / "outcomes.json").read_text())["outcomes"]
+    except (OSError, ValueError, KeyError):
+        sys.exit(f"cargo-mutants says nothing of {full_name}:\n{said.stdout}\n{said.stderr}")
+    summaries = [result["summary"] for result in results if result["scenario"] != "Baseline"]
+    if len(summaries) != 1 or summaries[0] not in OUTCOME_NAMES:
+        sys.exit(f"{full_name}: one outcome was expected, and there are {summaries}\n{said.stdout}\n{said.stderr}")
+    return OUTCOME_NAMES[summaries[0]]
+
+
+def summary():
+    """Markdown: the numbers of each area, and what survived without a test by now."""
+    rows = outcomes()
+    print("| area | judged | caught | never ended | survived | not compiled |\n| --- | --- | --- | --- | --- | --- |")
+    for area in [*AREAS, "all"]:
+        counts = collections.Counter(row["outcome"] for row in rows if area in (row["area"], "all"))
+        numbers = [sum(counts.values()), *(counts[name] for name in ("caught", "timeout", "survived", "unviable"))]
+        print(f"| {area} | {' | '.join(map(str, numbers))} |")
+    print("\n| survived | why |\n| --- | --- |")
+    for row in rows:
+        if row["outcome"] == "survived":
+            print(f"| `{row['mutant'].replace('|', chr(92) + '|')}` | {row['why'] or 'open'} |")
+
+
+def sample(given):
+    """The mutants that are not judged yet, in the order of the seed, nearly."""
+    known = {row["mutant"] for row in outcomes()}
+    areas = [area for area in AREAS if given.area in (None, area)]
+    order = []
+    for area in areas:
+        found = mutants_of(area)
+        if given.list:
+            print(f"{area:<14} {len(found):>6} mutants, {len(known & set(found))} judged")
+        order += [(hashlib.sha256(f"{given.seed} {name}".encode()).digest(), area, name, full) for name, full in found.items() if name not in known]
+    if given.list:
+        return
+    chosen = sorted(order)[: given.most]
+    # A few at a time by area: whatever depends on the crate of the last mutant is built anew for the next area.
+    for first in range(0, len(chosen), BATCH):
+        yield from sorted(chosen[first : first + BATCH], key=lambda one: areas.index(one[1]))
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--for", dest="minutes", type=float, default=60)
+    arguments.add_argument("--most", type=int, default=300)
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--area", choices=AREAS)
+    arguments.add_argument("--list", action="store_true")
+    arguments.add_argument("--summary", action="store_true")
+    given = arguments.parse_args()
+    if given.summary:
+        return summary()
+    began = time.monotonic()
+    install()
+    copy_tree()
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    counts = collections.Counter()
+    for _, area, name, full_name in sample(given):
+        if time.monotonic() - began > given.minutes * 60:
+            break
+        outcome = judge(area, full_name)
+        counts[outcome] += 1
+        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+        append({"date": today, "commit": commit, "area": area, "outcome": outcome, "mutant": name, "why": ""})
+        print(f"{outcome:<9} {name}", flush=True)
+    print(", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or "none judged")
+
+
+if __name__ == "__main__":
+    main()
