@@ -41,7 +41,7 @@ impl Ground {
     const MIXED_RELEASES: Self = Self {
         first_seed: MIXED_RELEASES_FROM,
         nodes: 3,
-        profiles: &[Profile::Crashes, Profile::Churn, Profile::Generations],
+        profiles: &[Profile::Generations],
         ..Self::ANY
     };
     /// One node founds the cluster.

@@ -67,11 +67,13 @@ pub(crate) const WIDENED_AGAIN_FROM: u64 = 100_000;
 /// Smaller seeds had all been run before the nodes of a cluster could run two releases, and before a cluster could have two nodes.
 pub(crate) const MIXED_RELEASES_FROM: u64 = 110_000;
 
-/// True if nodes run two releases. None joins, leaves or loses its disk then: what a node of the older release becomes in a
-/// cluster that has gone on without it is the operator's mistake. And no disks of followers stall, while which nothing else happens.
+/// True if nodes run two releases. None joins, leaves, comes late or loses its disk then: what a node of the older release
+/// becomes in a cluster that has gone on without it is the operator's mistake. And no disks of followers stall, while which
+/// nothing else happens.
 pub(crate) fn mixes_releases(seed: u64, nodes: u32) -> bool {
-    let changes_members = matches!(Profile::of(seed, nodes), Profile::Members | Profile::GracefulStops);
-    nodes >= 3 && seed >= MIXED_RELEASES_FROM && !changes_members && !stalls_followers(seed, nodes)
+    let loses = matches!(Profile::of(seed, nodes), Profile::Members | Profile::GracefulStops | Profile::Corruption);
+    let is_else = stalls_followers(seed, nodes) || has_late_founder(seed, nodes);
+    nodes >= 3 && seed >= MIXED_RELEASES_FROM && !loses && !is_else
 }
 
 /// True if the disks of a leader's followers stall, and nothing else happens meanwhile.

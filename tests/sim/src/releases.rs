@@ -105,6 +105,8 @@ pub(crate) async fn finish(world: &World) {
         world.start(node).await;
     }
     while world.broken().is_none() && !raise_level(world).await {
+        // One that went down when it was started is registered as it was before.
+        world.nodes().for_each(|node| world.start_in_background(node));
         rt::sleep(RAISE_INTERVAL).await;
     }
 }
