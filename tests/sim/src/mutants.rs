@@ -38,12 +38,8 @@ impl Ground {
     /// A founder may be late, and nodes are unregistered as soon as they have joined.
     const LATE_FOUNDERS: Self = Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY };
     /// Nodes run two releases.
-    const MIXED_RELEASES: Self = Self {
-        first_seed: MIXED_RELEASES_FROM,
-        nodes: 3,
-        profiles: &[Profile::Generations],
-        ..Self::ANY
-    };
+    const MIXED_RELEASES: Self =
+        Self { first_seed: MIXED_RELEASES_FROM, nodes: 3, profiles: &[Profile::Generations], ..Self::ANY };
     /// One node founds the cluster.
     const ALONE: Self = Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY };
     /// The disks of a majority stall.

@@ -19,3 +19,8 @@ pub(crate) fn raised_above(node: u32) -> Violation {
     let what = format!("node {node} runs the older release");
     Violation::new("a level that a node does not understand is not raised", None, what)
 }
+
+/// No node is given what only a later release understands.
+pub(crate) fn newer_format(node: u32, why: &str) -> Violation {
+    Violation::new("a node understands what the others write", None, format!("node {node}: {why}"))
+}

@@ -14,7 +14,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use ottla_storage::log::EntryRange;
 
 use super::World;
-use crate::laws::{Violation, i8_recovery};
+use crate::laws::{Violation, i8_recovery, levels};
 use crate::profile::Tuning;
 use crate::registry::broker;
 use crate::sim_node::{Opened, RunningNode, seeds};
@@ -24,6 +24,8 @@ const STARTS_ANEW: &str = "a node that was unregistered and has stopped starts a
 const UNREGISTERED: &str = "was unregistered";
 /// What a node that has left says if it has no seeds.
 const NEEDS_SEEDS: &str = "name nodes of the cluster in ottla.cluster.seeds";
+/// What a node says at its end if it meets what only a later release understands.
+const NEWER_FORMAT: &str = "is newer than this release understands";
 /// Between the end of a process and its restart by its supervisor.
 const RESTART_DELAY: Duration = Duration::from_millis(25);
 
@@ -126,6 +128,9 @@ impl World {
                 return;
             }
             world.trace_fault(format!("node {} ends: {why}", node.0));
+            if why.contains(NEWER_FORMAT) {
+                world.judge::<()>(Err(levels::newer_format(node.0, &why)));
+            }
             let has_left = running.directories.iter().any(|directory| directory.has_left())
                 || running.metadata.removed_from_cluster().borrow().is_some();
             let is_stopped = world.stop(node).await;
