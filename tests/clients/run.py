@@ -30,10 +30,10 @@ REPLICATION_FACTOR_MAX = 3
 
 
 class Failed(AssertionError):
-    """A scenario that ended with an error, and what it had said until then."""
+    """A scenario that ended with an error, what it had said until then, and what the broker logged last."""
 
-    def __init__(self, outcome, message):
-        super().__init__(message)
+    def __init__(self, outcome, message, broker):
+        super().__init__(f"{message}\nthe broker's last lines:\n{broker.tail()}")
         self.outcome = outcome
 
 
@@ -51,7 +51,7 @@ def run_client(name, broker):
     watchdog.cancel()
     outcome = Outcome.of("".join(printed), broker.errors(), client.steps)
     if code != 0:
-        raise Failed(outcome, f"exit code {code} (-9: it took too long); the broker's last lines:\n{broker.tail()}")
+        raise Failed(outcome, f"exit code {code} (-9: it took too long)", broker)
     return outcome
 
 
@@ -68,7 +68,7 @@ def run_one(name, broker, nodes):
             try:
                 outcome.check(not isinstance(broker, Kafka), nodes)
             except AssertionError as failure:
-                raise Failed(outcome, f"{failure}\nthe broker's last lines:\n{broker.tail()}") from failure
+                raise Failed(outcome, str(failure), broker) from failure
         broker.stop()
         return outcome, None
     except (AssertionError, subprocess.TimeoutExpired, OSError) as failure:

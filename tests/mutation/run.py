@@ -16,6 +16,7 @@ import argparse
 import collections
 import csv
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -27,6 +28,9 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "soak"))
+import ledger
+
 OUTCOMES = pathlib.Path(__file__).parent / "outcomes.tsv"
 COLUMNS = ["date", "commit", "area", "outcome", "mutant", "why"]
 WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "mutation"
@@ -37,14 +41,14 @@ EXCLUDED = ["**/tests/**", "**/tests.rs", "**/fuzzing.rs", "**/fuzzing/**", "**/
 
 # Area: package, its files, and the packages whose tests are to notice.
 AREAS = {
-    "protocol": ("ottla-protocol", ["protocol/src/**"], ["ottla-protocol"]),
-    "real disk": ("ottla-env", ["storage/env/src/real/**", "storage/env/src/watch/**"], ["ottla-env", "ottla-storage"]),
-    "storage": ("ottla-storage", ["storage/src/**"], ["ottla-storage"]),
-    "raft": ("ottla-raft", ["raft/src/**"], ["ottla-raft"]),
-    "metadata": ("ottla-broker", ["broker/src/metadata/**", "broker/src/levels.rs"], ["ottla-broker"]),
-    "partitions": ("ottla-broker", ["broker/src/partition/**", "broker/src/replicated/**", "broker/src/shard/**"], ["ottla-broker"]),
-    "coordinators": ("ottla-broker", ["broker/src/coordinator/**"], ["ottla-broker"]),
-    "handlers": ("ottla-broker", ["broker/src/handlers/**"], ["ottla-broker"]),
+    "protocol": ("ottla-protocol", ["protocol/src/**"], ("ottla-protocol",)),
+    "real disk": ("ottla-env", ["storage/env/src/real/**", "storage/env/src/watch/**"], ("ottla-env", "ottla-storage")),
+    "storage": ("ottla-storage", ["storage/src/**"], ("ottla-storage",)),
+    "raft": ("ottla-raft", ["raft/src/**"], ("ottla-raft",)),
+    "metadata": ("ottla-broker", ["broker/src/metadata/**", "broker/src/levels.rs"], ("ottla-broker",)),
+    "partitions": ("ottla-broker", ["broker/src/partition/**", "broker/src/replicated/**", "broker/src/shard/**"], ("ottla-broker",)),
+    "coordinators": ("ottla-broker", ["broker/src/coordinator/**"], ("ottla-broker",)),
+    "handlers": ("ottla-broker", ["broker/src/handlers/**"], ("ottla-broker",)),
 }
 # A mutant that never ends is caught: so many times what the tests take without it, and some more for a busy machine.
 TIMEOUT_FACTOR, TIMEOUT_SECONDS_MIN = 5, 120
@@ -64,25 +68,13 @@ def install():
         subprocess.run(["cargo", "install", "--quiet", "--locked", "--force", f"cargo-mutants@{VERSION}"], check=True)
 
 
-def copy_tree():
-    """The last commit, as it is: files that are the same keep their times, so that only what has changed is built again."""
-    TREE.mkdir(parents=True, exist_ok=True)
-    fresh = WORK / "fresh"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    archive = subprocess.Popen(["git", "-C", str(ROOT), "archive", "HEAD"], stdout=subprocess.PIPE)
-    subprocess.run(["tar", "-x", "-C", str(fresh)], stdin=archive.stdout, check=True)
-    if archive.wait() != 0:
-        sys.exit("git archive failed")
-    kept = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
-    for path in [path for path in TREE.rglob("*") if path.is_file() and path.relative_to(TREE) not in kept]:
-        path.unlink()
-    for name in kept:
-        source, target = fresh / name, TREE / name
-        if not target.is_file() or target.read_bytes() != source.read_bytes():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
-    shutil.rmtree(fresh)
+def check_out():
+    """Makes the tree the last commit, which is returned: only files that differ are written, so that nothing else is built again."""
+    if not TREE.exists():
+        subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(TREE)], check=True)
+    for words in (["fetch", "--quiet", str(ROOT), "HEAD"], ["reset", "--quiet", "--hard", "FETCH_HEAD"], ["clean", "--quiet", "-fd"]):
+        subprocess.run(["git", "-C", str(TREE), *words], check=True)
+    return ledger.git("rev-parse", "--short=10", "HEAD")
 
 
 def mutants_of(area):
@@ -111,25 +103,22 @@ def append(row):
         csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n").writerow(row)
 
 
-def baseline(area, seconds={}):
-    """The seconds that an area's tests take without a mutant; they have to pass."""
-    packages = AREAS[area][2]
-    key = tuple(packages)
-    if key not in seconds:
-        chosen = [word for package in packages for word in ("--package", package)]
-        if run(["cargo", "test", "--quiet", "--no-run", "--lib", *chosen]).returncode != 0:
-            sys.exit(f"{', '.join(packages)}: the tests do not build")
-        began = time.monotonic()
-        if run(["cargo", "test", "--quiet", "--lib", *chosen], stdout=subprocess.DEVNULL).returncode != 0:
-            sys.exit(f"{', '.join(packages)}: the tests fail without any mutant")
-        seconds[key] = time.monotonic() - began
-    return seconds[key]
+@functools.cache
+def baseline(packages):
+    """The seconds that the tests of these packages take without a mutant; they have to pass."""
+    chosen = [word for package in packages for word in ("--package", package)]
+    if run(["cargo", "test", "--quiet", "--no-run", "--lib", *chosen]).returncode != 0:
+        sys.exit(f"{', '.join(packages)}: the tests do not build")
+    began = time.monotonic()
+    if run(["cargo", "test", "--quiet", "--lib", *chosen], stdout=subprocess.DEVNULL).returncode != 0:
+        sys.exit(f"{', '.join(packages)}: the tests fail without any mutant")
+    return time.monotonic() - began
 
 
 def judge(area, full_name):
     """The outcome of one mutant, in the tree itself: what does not depend on it is not built again."""
     package, _, tests = AREAS[area]
-    timeout = max(TIMEOUT_SECONDS_MIN, int(baseline(area) * TIMEOUT_FACTOR))
+    timeout = max(TIMEOUT_SECONDS_MIN, int(baseline(tests) * TIMEOUT_FACTOR))
     shutil.rmtree(OUTPUT, ignore_errors=True)
     command = ["cargo", "mutants", "--in-place", "--baseline", "skip", "--package", package, "--examine-re", f"^{re.escape(full_name)}$"]
     command += ["--timeout", str(timeout), "--build-timeout", str(BUILD_TIMEOUT_SECONDS), "--output", str(OUTPUT)]
@@ -159,22 +148,22 @@ def summary():
             print(f"| `{row['mutant'].replace('|', chr(92) + '|')}` | {row['why'] or 'open'} |")
 
 
-def sample(given):
-    """The mutants that are not judged yet, in the order of the seed, nearly."""
+def progress(areas):
+    """Prints how many mutants each area has, and how many of them were judged."""
     known = {row["mutant"] for row in outcomes()}
-    areas = [area for area in AREAS if given.area in (None, area)]
-    order = []
     for area in areas:
         found = mutants_of(area)
-        if given.list:
-            print(f"{area:<14} {len(found):>6} mutants, {len(known & set(found))} judged")
-        order += [(hashlib.sha256(f"{given.seed} {name}".encode()).digest(), area, name, full) for name, full in found.items() if name not in known]
-    if given.list:
-        return
-    chosen = sorted(order)[: given.most]
+        print(f"{area:<14} {len(found):>6} mutants, {len(known & set(found))} judged")
+
+
+def sample(areas, seed, most):
+    """The mutants that are not judged yet, in the order of the seed, nearly."""
+    known = {row["mutant"] for row in outcomes()}
+    left = [(area, name, full) for area in areas for name, full in mutants_of(area).items() if name not in known]
+    chosen = sorted(left, key=lambda one: hashlib.sha256(f"{seed} {one[1]}".encode()).digest())[:most]
     # A few at a time by area: whatever depends on the crate of the last mutant is built anew for the next area.
     for first in range(0, len(chosen), BATCH):
-        yield from sorted(chosen[first : first + BATCH], key=lambda one: areas.index(one[1]))
+        yield from sorted(chosen[first : first + BATCH], key=lambda one: areas.index(one[0]))
 
 
 def main():
@@ -190,10 +179,12 @@ def main():
         return summary()
     began = time.monotonic()
     install()
-    copy_tree()
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = check_out()
+    areas = [area for area in AREAS if given.area in (None, area)]
+    if given.list:
+        return progress(areas)
     counts = collections.Counter()
-    for _, area, name, full_name in sample(given):
+    for area, name, full_name in sample(areas, given.seed, given.most):
         if time.monotonic() - began > given.minutes * 60:
             break
         outcome = judge(area, full_name)

@@ -179,8 +179,6 @@ pub(crate) struct Tuning {
     pub(crate) directories: usize,
     /// A group has static members.
     pub(crate) has_static_members: bool,
-    /// The nodes of the cluster run two releases.
-    pub(crate) mixes_releases: bool,
     /// The feature levels that a node understands.
     pub(crate) levels: Levels,
     /// Replicas of the topic that all clients share; `None`: as many as the cluster's default.
@@ -234,7 +232,6 @@ impl Tuning {
                 1
             },
             has_static_members: seed >= WIDENED_AGAIN_FROM,
-            mixes_releases: mixes_releases(seed, nodes),
             levels: Levels::OWN,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }

@@ -136,7 +136,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         nemesis::run_faults(world.clone(), events).await;
         if world.broken().is_none() {
             nemesis::heal(&world).await;
-            if world.mixes_releases() {
+            if mixes_releases(plan.seed, plan.nodes) {
                 releases::finish(&world).await;
             }
         }
@@ -201,7 +201,7 @@ fn start_world(plan: &Plan, profile: Profile, trims: bool) -> World {
 
 /// Starts all nodes at the same time, each with a clock of its own; in some seeds one of them is down until there is a topic.
 fn start_nodes(plan: &Plan, world: &World) {
-    if world.mixes_releases() {
+    if mixes_releases(plan.seed, plan.nodes) {
         releases::draw(world);
     }
     let late = has_late_founder(plan.seed, plan.nodes).then(|| world.random_node());

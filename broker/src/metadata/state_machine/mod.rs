@@ -227,12 +227,11 @@ impl MetadataStateMachine {
     pub fn apply(&mut self, index: RaftIndex, payload: &[u8]) -> Result<Vec<Outcome>, CodecError> {
         let Decision { decided_on, commands } = command::decode(payload)?;
         let overtaken = decided_on.is_some_and(|decided_on| decided_on != self.image.index);
-        let raised = |command: &Command| match command {
-            Command::SetFeatureLevel { level } if !overtaken => Some(*level),
-            _ => None,
+        let needed = |command: &Command| match command {
+            Command::SetFeatureLevel { level } if !overtaken => *level,
+            command => command.level(),
         };
-        let levels = commands.iter().map(Command::level).chain(commands.iter().filter_map(raised));
-        levels.into_iter().try_for_each(|level| self.check_level(level))?;
+        commands.iter().map(needed).try_for_each(|level| self.check_level(level))?;
         let outcomes = commands.into_iter().map(|command| match overtaken {
             true => Outcome::Refused(Refusal::Overtaken),
             false => self.apply_command(index, command),

@@ -174,11 +174,6 @@ impl World {
         self.0.tuning.factor
     }
 
-    /// True if nodes run two releases.
-    pub(crate) fn mixes_releases(&self) -> bool {
-        self.0.tuning.mixes_releases
-    }
-
     /// Which nodes run which release.
     pub(crate) fn releases(&self) -> parking_lot::MutexGuard<'_, Releases> {
         self.0.releases.lock()
