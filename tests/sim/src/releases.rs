@@ -99,7 +99,11 @@ pub(crate) async fn raise_level(world: &World) -> bool {
 
 /// After the last fault: the nodes that still run the older release are upgraded, and the level is raised.
 pub(crate) async fn finish(world: &World) {
-    let older = std::mem::take(&mut world.releases().older);
+    let mut older = std::mem::take(&mut world.releases().older);
+    // One that was still being started when its release changed runs the older one.
+    let registered = world.image().map(|image| image.nodes.clone()).unwrap_or_default();
+    let is_older = |node: &SimNode| registered.get(&broker(*node)).is_some_and(|known| known.levels == Levels::FIRST);
+    older.extend(world.nodes().filter(is_older));
     for node in older {
         world.crash(node, Crash::Process);
         world.start(node).await;

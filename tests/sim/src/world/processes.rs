@@ -70,14 +70,18 @@ impl World {
             }
             Ok(Err(why)) => {
                 self.trace_fault(format!("node {} refuses to start: {why}", node.0));
-                if self.0.left.lock().remove(&node) && why.contains(UNREGISTERED) {
+                // The first founder of a cluster of one knows nobody that it could join.
+                let may_join = why.contains(UNREGISTERED) && !why.contains(NEEDS_SEEDS);
+                if self.0.left.lock().remove(&node) && may_join {
                     let what =
                         format!("node {} stopped as one that was unregistered, and does so again: {why}", node.0);
                     self.judge::<()>(Err(Violation::new(STARTS_ANEW, None, what)));
                 }
                 // Its process ends: Raft groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
-                if why.contains(NEEDS_SEEDS) && self.0.reseeded.lock().insert(node) {
+                let is_reseeded = why.contains(NEEDS_SEEDS) && self.0.reseeded.lock().insert(node);
+                // It learned that it was unregistered before it served: started again it joins as a new one.
+                if is_reseeded || may_join {
                     self.restart(node);
                 }
             }
