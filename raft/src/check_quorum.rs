@@ -11,7 +11,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use ottla_env::mutants::{self, Bug};
@@ -30,7 +31,7 @@ const QUORUM_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// acknowledged.
 pub(crate) const SUSPEND_TIME: Duration = Duration::from_secs(2);
 /// How long the other voters have to answer a pre-vote.
-pub(crate) const PRE_VOTE_TIMEOUT: Duration = Duration::from_millis(300);
+pub(crate) const PRE_VOTE_TIMEOUT: Duration = Duration::from_millis(480);
 /// How long it tries.
 const TRIAL_TIME: Duration = Duration::from_secs(1);
 
@@ -102,8 +103,17 @@ impl Group {
             let response = self.network.call(self.replica, voter, request, Priority::Normal, PRE_VOTE_TIMEOUT).await;
             response.is_ok_and(|response| counts(&response)).then_some(voter)
         });
-        let mut counted: BTreeSet<_> = join_all(answers).await.into_iter().flatten().collect();
-        counted.insert(self.replica);
-        configs.iter().all(|config| config.intersection(&counted).count() > config.len() / 2)
+        let (mut answers, mut counted) = (answers.collect::<FuturesUnordered<_>>(), BTreeSet::from([self.replica]));
+        let is_majority = |counted: &BTreeSet<ReplicaId>| {
+            configs.iter().all(|config| config.intersection(counted).count() > config.len() / 2)
+        };
+        // One that does not answer is not waited for.
+        while !is_majority(&counted) {
+            match answers.next().await {
+                Some(voter) => counted.extend(voter),
+                None => return false,
+            }
+        }
+        true
     }
 }

@@ -3,6 +3,7 @@
 //! - One task turns openraft's metrics into the role.
 //! - One lets an idle group hibernate and purges what checkpoints cover.
 //! - One watches the leader's liveness, or the leader's quorum.
+//! - One makes the leader send heartbeats.
 //!
 //! May not know: other groups.
 
@@ -102,7 +103,8 @@ fn millis(duration: Duration) -> u64 {
 /// openraft's settings.
 fn config(options: &RaftOptions) -> Result<Config, RaftError> {
     let config = Config {
-        heartbeat_interval: millis(options.heartbeat),
+        // Also how long a heartbeat may be on its way and back; heartbeats are sent more often (`send_heartbeats`).
+        heartbeat_interval: millis(options.heartbeat_timeout()),
         election_timeout_min: millis(options.election_min),
         election_timeout_max: millis(options.election_max),
         max_payload_entries: APPEND_ENTRIES_MAX,
@@ -145,6 +147,7 @@ impl Group {
             network: network.clone(),
             damage: damage.clone(),
             role_tracker: role_tracker.clone(),
+            heartbeat: options.heartbeat,
         };
         let raft = Raft::build(replica.0, Arc::new(config), transports, store, adapter).await.map_err(|e| {
             let what = e.to_string();
@@ -178,22 +181,27 @@ impl Group {
         group.directory.register(replica, Arc::downgrade(&source));
         let peers: Arc<dyn ottla_storage::data_dir::Peers> = group.clone();
         group.directory.register_peers(replica, Arc::downgrade(&peers));
-        let owner = group.owner();
-        // The tasks that openraft starts belong to the replica too: its core, its replication, its state machine's
-        // worker.
-        owner.scope(|| group.raft.run());
-        rt::spawn_critical("raft-role", owner.clone(), group.clone().watch_role());
-        rt::spawn_critical("raft-maintenance", owner.clone(), group.clone().maintain());
-        rt::spawn_critical("raft-liveness", owner.clone(), group.clone().watch_liveness());
-        rt::spawn_critical("raft-state-check", owner, group.clone().check_states());
+        group.spawn_tasks();
         group.begin(is_new, initial_membership).await?;
         Ok(group)
+    }
+
+    /// Starts the tasks of the replica. Those that openraft starts belong to it too: its core, its replication, its state machine's
+    /// worker.
+    fn spawn_tasks(self: &Arc<Self>) {
+        let owner = self.owner();
+        owner.scope(|| self.raft.run());
+        rt::spawn_critical("raft-role", owner.clone(), self.clone().watch_role());
+        rt::spawn_critical("raft-maintenance", owner.clone(), self.clone().maintain());
+        rt::spawn_critical("raft-liveness", owner.clone(), self.clone().watch_liveness());
+        rt::spawn_critical("raft-heartbeats", owner.clone(), self.clone().send_heartbeats());
+        rt::spawn_critical("raft-state-check", owner, self.clone().check_states());
     }
 
     /// The first step: initialize the group, or campaign at once if there is no other voter.
     async fn begin(self: &Arc<Self>, is_new: bool, first: Membership) -> Result<(), RaftError> {
         if !is_new {
-            if self.members().is_sole_voter(self.replica) {
+            if self.recovered_members().await?.is_sole_voter(self.replica) {
                 self.campaign(false).await?;
             }
             return Ok(());
@@ -220,6 +228,13 @@ impl Group {
             }
         });
         Ok(())
+    }
+
+    /// The members that openraft has read from the log; its metrics name none before its first step.
+    async fn recovered_members(&self) -> Result<Membership, RaftError> {
+        let members =
+            self.raft.with_raft_state(|state| from_raft_membership(state.membership_state.effective().membership()));
+        members.await.map_err(|error| self.stopped(&error.to_string()))
     }
 
     /// Campaigns again until the group has a leader, or an election timeout is over: the first vote requests may reach nodes
@@ -353,6 +368,23 @@ impl Group {
             tracing::error!(replica = self.replica.0, "replica stopped: {reason}");
             let is_damage = self.damage.is_fatal();
             (self.on_failure)(self.replica, Failure { why: reason, is_damage });
+        }
+    }
+
+    /// Makes the leader send heartbeats: openraft sends them as rarely as it lets them time out.
+    async fn send_heartbeats(self: Arc<Self>) {
+        let mut role = self.role_tracker.role();
+        loop {
+            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
+            tokio::select! {
+                biased;
+                _ = stopped => return,
+                () = rt::sleep(self.options.heartbeat) => {}
+            }
+            if self.role_tracker.leads() && !self.members().is_alone(self.replica) {
+                // It fails only when the replica stops.
+                let _ = self.raft.trigger().heartbeat().await;
+            }
         }
     }
 

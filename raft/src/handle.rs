@@ -38,11 +38,24 @@ pub struct Proposed {
 pub struct Pending {
     result: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
     group: Arc<Group>,
+    /// Of the seeded bug alone: what is proposed again when the outcome is not known soon.
+    repeated: Option<Proposal>,
 }
 
 impl Pending {
     /// Waits until the entry is applied here.
-    pub async fn applied(self) -> Result<Proposed, ProposeError> {
+    pub async fn applied(mut self) -> Result<Proposed, ProposeError> {
+        if let Some(proposal) = self.repeated.take() {
+            let again = GroupHandle(self.group.clone());
+            return match rt::timeout(Duration::from_millis(200), self.decided()).await {
+                Ok(outcome) => outcome,
+                Err(_) => again.submit(proposal).await?.decided().await,
+            };
+        }
+        self.decided().await
+    }
+
+    async fn decided(self) -> Result<Proposed, ProposeError> {
         match self.result.await {
             Ok(Ok(written)) => Ok(Proposed { log_id: from_raft_log_id(&written.log_id), reply: written.data }),
             Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(not_proposed(&forward)),
@@ -87,16 +100,7 @@ impl GroupHandle {
     pub async fn propose(&self, proposal: Proposal) -> Result<Proposed, ProposeError> {
         for _ in 0..WAKE_ATTEMPTS {
             // `Bytes` are shared, not copied.
-            let applied = self.submit(proposal.clone()).await?.applied();
-            let outcome = if mutants::is_on(Bug::UnknownProposalRepeated) {
-                match rt::timeout(Duration::from_millis(200), applied).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => continue,
-                }
-            } else {
-                applied.await
-            };
-            match outcome {
+            match self.submit(proposal.clone()).await?.applied().await {
                 Err(ProposeError::LeaseExpired) => {}
                 outcome => return outcome,
             }
@@ -122,9 +126,10 @@ impl GroupHandle {
         let bytes = proposal.bytes().clamp(1, group.options.in_flight_bytes_max);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let in_flight = group.in_flight.clone().acquire_many_owned(permits).await.map_err(|_| stopped("stopped"))?;
+        let repeated = mutants::is_on(Bug::UnknownProposalRepeated).then(|| proposal.clone());
         let (answer, result) = ProposalResponder::holding(in_flight);
         group.raft.client_write_ff(proposal, Some(answer)).await.map_err(|e| stopped(&e.to_string()))?;
-        Ok(Pending { result, group: group.clone() })
+        Ok(Pending { result, group: group.clone(), repeated })
     }
 
     /// Confirms with a majority that this replica still leads, and waits until everything committed before the call is

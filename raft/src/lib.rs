@@ -5,6 +5,7 @@
 //! `StateMachine::apply`, verdicts to the batch index, `StateMachine::publish`, reply. May not know: what a command
 //! means.
 
+mod append_pipeline;
 mod applier;
 mod check_quorum;
 mod checksum_points;

@@ -27,6 +27,10 @@ use crate::openraft_types::{
     LogEntry, RaftLogId, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
 };
 
+/// Bytes of entries in one append, except for a single longer entry: several appends are in flight, and on a slow link a long one
+/// holds up all behind it.
+const APPEND_BYTES_MAX: usize = 1 << 20;
+
 /// The log of one replica as openraft's log storage; clones share everything.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -76,7 +80,7 @@ impl LogStore {
     async fn read(&self, range: EntryRange, reader: Reader) -> io::Result<Vec<LogEntry>> {
         let entries = match reader {
             Reader::Peer if !mutants::is_on(Bug::DamagedRecordsReplicated) => {
-                self.log.read(range, self.read_bytes_max).await
+                self.log.read(range, self.read_bytes_max.min(APPEND_BYTES_MAX)).await
             }
             Reader::Peer | Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await,
         };

@@ -69,6 +69,11 @@ impl LogEntry {
     pub(crate) fn into_inner(self) -> Entry {
         self.entry
     }
+
+    /// Bytes of its command and its batches.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entry.payload.len() + self.entry.batches.iter().map(|batch| batch.data.len()).sum::<usize>()
+    }
 }
 
 impl From<Entry> for LogEntry {

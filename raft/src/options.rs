@@ -42,6 +42,14 @@ pub struct RaftOptions {
     pub idle_after: Option<Duration>,
 }
 
+impl RaftOptions {
+    /// How long a follower has to answer a heartbeat: nearly as long as it waits for the next one before it campaigns, so that
+    /// a leader has followers half a second of round trip away.
+    pub(crate) fn heartbeat_timeout(&self) -> Duration {
+        self.election_min * 14 / 15
+    }
+}
+
 impl Default for RaftOptions {
     fn default() -> Self {
         RaftOptions {

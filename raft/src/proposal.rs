@@ -29,7 +29,8 @@ impl Proposal {
     }
 
     /// Bytes that it counts for while in flight.
-    pub(crate) fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.entry_bytes() + ENTRY_BYTES
     }
 }

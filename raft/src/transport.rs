@@ -2,10 +2,13 @@
 //!
 //! May not know: sockets, and what entries mean.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesUnordered};
+use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::AnyError;
 use openraft::EmptyNode;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -19,6 +22,7 @@ use ottla_env::rt;
 use ottla_storage::entry::Vote;
 use ottla_storage::ids::{LogId, ReplicaId};
 
+use crate::append_pipeline::{AppendPipeline, Outcome};
 use crate::damage::Damage;
 use crate::net::{Message, Network, NoResponse, Priority};
 use crate::openraft_adapter::{Snapshot, StateMachineAdapter};
@@ -33,14 +37,26 @@ pub(crate) struct TransportFactory {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) damage: Arc<Damage>,
     pub(crate) role_tracker: Arc<RoleTracker>,
+    /// The heartbeat interval.
+    pub(crate) heartbeat: Duration,
+}
+
+impl TransportFactory {
+    fn transport(&self, target: u64, heartbeat: Option<Duration>) -> Transport {
+        let (network, damage, role_tracker) = (self.network.clone(), self.damage.clone(), self.role_tracker.clone());
+        Transport { from: self.from, to: ReplicaId(target), network, damage, role_tracker, heartbeat }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for TransportFactory {
     type Network = Transport;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Transport {
-        let (network, damage, role_tracker) = (self.network.clone(), self.damage.clone(), self.role_tracker.clone());
-        Transport { from: self.from, to: ReplicaId(target), network, damage, role_tracker }
+        self.transport(target, None)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &EmptyNode) -> Transport {
+        self.transport(target, Some(self.heartbeat))
     }
 }
 
@@ -51,6 +67,8 @@ pub(crate) struct Transport {
     network: Arc<dyn Network>,
     damage: Arc<Damage>,
     role_tracker: Arc<RoleTracker>,
+    /// Of a transport of heartbeats alone: how often a heartbeat without an answer is sent again.
+    heartbeat: Option<Duration>,
 }
 
 fn unreachable(text: &str) -> RPCError<TypeConfig> {
@@ -65,8 +83,41 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const INSTALL_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a follower has to answer entries after it has received them. Its disk may be slow; what is sent again is sent whole.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The error of requests that a leader without a quorum does not send (`check_quorum`).
 const HEARTBEATS_SUSPENDED: &str = "heartbeats are suspended: no majority acknowledges this leader";
+
+/// Sends a request again and again until it is answered: over a long way heartbeats are not rarer than over a short one, and one
+/// that is lost does not silence the leader.
+async fn repeated(
+    network: Arc<dyn Network>,
+    from: ReplicaId,
+    to: ReplicaId,
+    request: Message,
+    interval: Duration,
+    timeout: Duration,
+) -> Result<Message, NoResponse> {
+    let until = rt::now() + timeout;
+    let (mut calls, mut next) = (FuturesUnordered::new(), rt::now());
+    loop {
+        let now = rt::now();
+        if now >= until {
+            return Err(NoResponse("no answer in time".to_owned()));
+        }
+        if now >= next {
+            next = now + interval;
+            calls.push(network.call(from, to, request.clone(), Priority::Normal, until.since(now)));
+        }
+        tokio::select! {
+            biased;
+            // One of several that fails says nothing of the others.
+            Some(response) = calls.next() => if response.is_ok() || calls.is_empty() { return response },
+            () = rt::sleep(next.min(until).since(now)) => {}
+        }
+    }
+}
 
 impl Transport {
     async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
@@ -105,6 +156,49 @@ impl Transport {
         }
     }
 
+    /// Sends an append. A heartbeat has `heartbeat_timeout` to be answered, whatever is in front of it elsewhere; entries have as
+    /// long as the connection makes progress.
+    fn append(
+        &self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        heartbeat_timeout: Duration,
+    ) -> BoxFuture<'static, Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>> {
+        if rpc.entries.is_empty() && self.damage.take_snapshot_due() {
+            return ready(Err(unreachable("what comes next is damaged here"))).boxed();
+        }
+        let vote = from_raft_vote(&rpc.vote);
+        if self.role_tracker.heartbeats_suspended(vote.term) {
+            return ready(Err(unreachable(HEARTBEATS_SUSPENDED))).boxed();
+        }
+        let request = Message::AppendEntries {
+            vote,
+            prev_log_id: rpc.prev_log_id.as_ref().map(from_raft_log_id),
+            entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
+            leader_commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
+        };
+        let (network, from, to) = (self.network.clone(), self.from, self.to);
+        let response = match self.heartbeat {
+            Some(interval) => repeated(network, from, to, request, interval, heartbeat_timeout).boxed(),
+            None => network.call(from, to, request, Priority::InOrder, APPEND_TIMEOUT),
+        };
+        async move {
+            let response = response.await;
+            if response.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
+                return Ok(AppendEntriesResponse::Success);
+            }
+            match response.map_err(|NoResponse(why)| unreachable(&why))? {
+                Message::AppendEntriesSuccess => Ok(AppendEntriesResponse::Success),
+                Message::AppendEntriesPartialSuccess(last) => {
+                    Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id)))
+                }
+                Message::AppendEntriesConflict => Ok(AppendEntriesResponse::Conflict),
+                Message::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(to_raft_vote(vote))),
+                _ => Err(unreachable("not a response to an append")),
+            }
+        }
+        .boxed()
+    }
+
     async fn request_vote(
         &self,
         pre_vote: bool,
@@ -134,32 +228,22 @@ impl RaftNetworkV2<TypeConfig> for Transport {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        if rpc.entries.is_empty() && self.damage.take_snapshot_due() {
-            return Err(unreachable("what comes next is damaged here"));
-        }
-        let vote = from_raft_vote(&rpc.vote);
-        if self.role_tracker.heartbeats_suspended(vote.term) {
-            return Err(unreachable(HEARTBEATS_SUSPENDED));
-        }
-        let request = Message::AppendEntries {
-            vote,
-            prev_log_id: rpc.prev_log_id.as_ref().map(from_raft_log_id),
-            entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
-            leader_commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
-        };
-        let response = self.call(request, &option).await;
-        if response.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
-            return Ok(AppendEntriesResponse::Success);
-        }
-        match response? {
-            Message::AppendEntriesSuccess => Ok(AppendEntriesResponse::Success),
-            Message::AppendEntriesPartialSuccess(last) => {
-                Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id)))
-            }
-            Message::AppendEntriesConflict => Ok(AppendEntriesResponse::Conflict),
-            Message::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(to_raft_vote(vote))),
-            _ => Err(unreachable("not a response to an append")),
-        }
+        self.append(rpc, option.hard_ttl()).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Outcome>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let transport = &*self;
+        let send = move |rpc| transport.append(rpc, option.hard_ttl());
+        let pipeline: BoxStream<'s, _> = Box::pin(AppendPipeline::new(input, send));
+        // An error before the input is polled would be answered by the next attempt at once.
+        Box::pin(std::future::ready(Ok(pipeline)))
     }
 
     async fn vote(

@@ -68,6 +68,7 @@ const RAFT_FLOORS: &[&str] = &[
     "log_store",
     "snapshot_download",
     "openraft_adapter",
+    "append_pipeline",
     "transport",
     "group",
     "check_quorum",

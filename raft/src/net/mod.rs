@@ -114,6 +114,9 @@ impl Message {
 pub enum Priority {
     /// The transport decides by the kind of the message.
     Normal,
+    /// The request arrives after those of the same group that were sent before it, with the group's entries. Its response is awaited
+    /// as long as the connection makes progress; `timeout` counts from when the receiver has the request.
+    InOrder,
     /// The request is sent with snapshots and repairs, so that it delays neither votes nor entries.
     Bulk,
 }

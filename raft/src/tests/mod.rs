@@ -5,6 +5,7 @@
 mod cluster;
 mod leadership;
 mod ledger;
+mod long_links;
 mod membership;
 mod memory;
 mod one_voter;

@@ -132,6 +132,8 @@ bugs! {
         "A follower answers an append before its log has synced it (log store).",
     AckBeforeQuorum "ack-before-quorum":
         "An append that gets no answer counts as accepted by that follower (transport).",
+    AppendAcknowledgedTwice "append-acknowledged-twice":
+        "The response to an append acknowledges the next one in flight, too (append pipeline).",
     ApplyBeforeCommit "apply-before-commit":
         "A follower takes everything it is sent for committed (transport).",
     ServeBeforeOwnTerm "serve-before-own-term":
@@ -179,6 +181,8 @@ bugs! {
         "Batches behind a refused one of their producer are let through (queue).",
     BatchesSwapped "batches-swapped":
         "Two batches of a partition in one entry change places (queue).",
+    AnsweredOutOfOrder "answered-out-of-order":
+        "Of two entries in flight the callers of the second one are answered first (proposal window).",
     AdoptRevivesDropped "adopt-revives-dropped":
         "An old Adopt revives a partition that was dropped since (shard state).",
     EpochHistoryLost "epoch-history-lost":

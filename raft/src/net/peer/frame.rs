@@ -38,6 +38,9 @@ pub(super) enum Kind {
     Pong = 4,
 }
 
+/// The number of a `Pong` that answers no ping: the sender receives a frame that is not whole yet.
+pub(super) const RECEIVING: u64 = 1;
+
 /// A frame as received.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
@@ -51,6 +54,7 @@ pub(super) struct Frame {
 /// A frame to be sent, in parts.
 #[derive(Debug)]
 pub(super) struct EncodedFrame {
+    pub(super) kind: Kind,
     pub(super) parts: Vec<Bytes>,
     pub(super) bytes: usize,
 }
@@ -74,7 +78,7 @@ fn encode_frame(kind: Kind, number: u64, (from, to): (ReplicaId, ReplicaId), bod
     head[4..8].copy_from_slice(&crc.finalize().to_be_bytes());
     let mut parts = vec![head.freeze()];
     parts.extend(body);
-    EncodedFrame { parts, bytes }
+    EncodedFrame { kind, parts, bytes }
 }
 
 const NO_REPLICA: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
@@ -105,6 +109,11 @@ impl EncodedFrame {
     /// A frame without a body.
     pub(super) fn bare(kind: Kind) -> Self {
         encode_frame(kind, 0, NO_REPLICA, Vec::new())
+    }
+
+    /// Says that a long frame is being received.
+    pub(super) fn receiving() -> Self {
+        encode_frame(Kind::Pong, RECEIVING, NO_REPLICA, Vec::new())
     }
 
     /// `version`: of the receiver of a request. What responds to a request is of the version of that request.

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use ottla_env::critical::Owner;
 use ottla_env::net::{self, Duplex, Listener};
 use ottla_env::rt;
@@ -20,9 +20,9 @@ use super::connected_peers::{ConnectedPeer, ConnectedPeers};
 use super::frame::{Batch, EncodedFrame, FrameReader, Kind, Read};
 use super::handshake::{read_request, write_response};
 use super::local_node::LocalNode;
-use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budget, units};
-use crate::net::MessageHandler;
+use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, PING_INTERVAL, WRITE_BYTES, call_budget, units};
 use crate::net::message_codec::decode;
+use crate::net::{Message, MessageHandler};
 
 /// The most connections at one time, including those whose handshake is not complete.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -123,6 +123,7 @@ async fn read_frames(
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
     // Requests in progress are bounded: a sender of more waits.
     let budget: Arc<Semaphore> = call_budget();
+    let mut said_at = rt::now();
     loop {
         let frame = tokio::select! {
             biased;
@@ -133,7 +134,15 @@ async fn read_frames(
         let frame = frame.map_err(silent)??;
         let frame = match frame {
             Some(Read::Frame(frame)) => frame,
-            Some(Read::Bytes) => continue,
+            // What was sent behind a long frame on a slow link, a ping too, is answered late: the sender learns that the link
+            // carries something.
+            Some(Read::Bytes) => {
+                if rt::now().since(said_at) >= PING_INTERVAL {
+                    said_at = rt::now();
+                    let _ended = responses.send((EncodedFrame::receiving(), None));
+                }
+                continue;
+            }
             None => return Ok(()),
         };
         match frame.kind {
@@ -141,11 +150,16 @@ async fn read_frames(
                 let taken = Arc::clone(&budget).acquire_many_owned(units(frame.body.len())).await;
                 let taken = taken.map_err(io::Error::other)?;
                 let request = decode(frame.body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                let is_in_order = matches!(request, Message::AppendEntries { .. });
                 let (handler, responses) = (handler.clone(), responses.clone());
-                tasks.push(Task(rt::spawn(async move {
+                let mut handled = Box::pin(async move {
                     let response = handler.deliver(frame.from, frame.to, request).await;
                     let _ended = responses.send((EncodedFrame::response(frame.number, &response), Some(taken)));
-                })));
+                });
+                // The first step is made here: what was sent in order reaches its group in order.
+                if !is_in_order || (&mut handled).now_or_never().is_none() {
+                    tasks.push(Task(rt::spawn(handled)));
+                }
             }
             Kind::Ping => {
                 let _ended = responses.send((EncodedFrame::bare(Kind::Pong), None));

@@ -47,7 +47,7 @@ pub use local_node::{DeathConfirmation, OnPeerClosed};
 use crate::net::{Message, MessageHandler, Network, NoResponse, PeerDirectory, Priority};
 use handshake::ConnectionClass;
 use local_node::LocalNode;
-use peer_connection::{PeerConnection, connect_to};
+use peer_connection::{PeerConnection, connect_to, late};
 
 /// The network of a node in a cluster of several; cheap to clone.
 #[derive(Clone)]
@@ -108,7 +108,7 @@ fn class_of(request: &Message, priority: Priority, is_urgent: bool) -> Connectio
     match request {
         _ if priority == Priority::Bulk => ConnectionClass::Bulk,
         Message::FetchState { .. } | Message::FetchBatches { .. } => ConnectionClass::Bulk,
-        Message::AppendEntries { entries, .. } if !entries.is_empty() && !is_urgent => ConnectionClass::Entries,
+        _ if priority == Priority::InOrder && !is_urgent => ConnectionClass::Entries,
         _ => ConnectionClass::Urgent,
     }
 }
@@ -127,8 +127,10 @@ impl Network for PeerNetwork {
         };
         let connection = self.connection(location.node, class_of(&request, priority, location.is_urgent));
         Box::pin(async move {
-            let late = |_| Err(NoResponse("no answer in time".to_owned()));
-            rt::timeout(timeout, connection.call((from, to), &request)).await.unwrap_or_else(late)
+            if priority == Priority::InOrder {
+                return connection.call_in_order((from, to), &request, timeout).await;
+            }
+            rt::timeout(timeout, connection.call((from, to), &request)).await.unwrap_or_else(|_| Err(late()))
         })
     }
 }

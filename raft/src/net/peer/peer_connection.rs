@@ -1,10 +1,11 @@
 //! One connection to another node: requests are sent as they come, responses arrive in any order.
 //!
 //! It is opened by the first request, and opened again, after a backoff with jitter, when it was lost; during the
-//! backoff requests fail at once. A node that answers nothing for two seconds, not even a ping, is given up. May not
-//! know: replicas.
+//! backoff requests fail at once. A node that answers nothing for two seconds, not even a ping, is given up; while it receives
+//! a long frame on a slow link it says so. A ping behind a request shows, by its answer, that the request has arrived: from then
+//! on its response may be late, before that only the link is slow. May not know: replicas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind, Read};
+use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind, RECEIVING, Read};
 use super::handshake::{
     ConnectionClass, HandshakeRequest, Identity, VERSIONS, read_response, same_cluster, write_request,
 };
@@ -38,12 +39,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PROBES_MAX: usize = 25;
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pings are sent while responses are outstanding.
-const PING_INTERVAL: Duration = Duration::from_millis(500);
+pub(super) const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// And now and then without: a node that receives nothing at all takes the connection for dead.
 const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
 /// A node that sends nothing for so long while responses are outstanding is given up.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How often a caller looks whether its request has arrived.
+const ARRIVAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Backoff between connection attempts: doubled after each failure.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -68,16 +71,54 @@ fn closed() -> NoResponse {
     NoResponse("the connection is closed".to_owned())
 }
 
+pub(super) fn late() -> NoResponse {
+    NoResponse("no answer in time".to_owned())
+}
+
+/// A request that waits for its response.
+struct Waiting {
+    responder: oneshot::Sender<Response>,
+    /// Its place among the frames that were written to the connection.
+    place: Option<u64>,
+}
+
 /// Requests that wait for a response.
 #[derive(Default)]
 struct Calls {
     next: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Response>>>,
+    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    /// Frames written so far.
+    written: AtomicU64,
+    /// So many of them have arrived.
+    arrived: AtomicU64,
+    /// For each ping without an answer, the frames written before it.
+    pings: Mutex<VecDeque<u64>>,
 }
 
 impl Calls {
-    fn is_waiting(&self, number: u64) -> bool {
-        self.waiting.lock().contains_key(&number)
+    /// Gives a request its place among the frames that are written; false if nobody waits for its response any more.
+    fn begin_writing(&self, number: u64) -> bool {
+        let place = self.written.load(Ordering::Relaxed) + 1;
+        let is_waiting = self.waiting.lock().get_mut(&number).map(|waiting| waiting.place = Some(place)).is_some();
+        self.written.store(place, Ordering::Relaxed);
+        is_waiting
+    }
+
+    fn note_ping(&self) {
+        self.pings.lock().push_back(self.written.load(Ordering::Relaxed));
+    }
+
+    /// Frames arrive in order: what was written before the oldest ping without an answer has arrived.
+    fn note_pong(&self) {
+        if let Some(place) = self.pings.lock().pop_front() {
+            self.arrived.store(place, Ordering::Relaxed);
+        }
+    }
+
+    /// True if the other node is known to have received a request that waits for its response.
+    fn has_arrived(&self, number: u64) -> bool {
+        let place = self.waiting.lock().get(&number).and_then(|waiting| waiting.place);
+        place.is_some_and(|place| place <= self.arrived.load(Ordering::Relaxed))
     }
 
     fn complete(&self, number: u64, response: Response) {
@@ -85,15 +126,16 @@ impl Calls {
             true => self.waiting.lock().keys().next().copied().unwrap_or(number),
             false => number,
         };
-        if let Some(responder) = self.waiting.lock().remove(&number) {
-            let _gave_up = responder.send(response);
+        if let Some(waiting) = self.waiting.lock().remove(&number) {
+            let _gave_up = waiting.responder.send(response);
         }
     }
 
     fn fail_all(&self, why: &str) {
+        self.pings.lock().clear();
         let waiting = std::mem::take(&mut *self.waiting.lock());
-        for responder in waiting.into_values() {
-            let _gave_up = responder.send(Err(NoResponse(why.to_owned())));
+        for waiting in waiting.into_values() {
+            let _gave_up = waiting.responder.send(Err(NoResponse(why.to_owned())));
         }
     }
 }
@@ -173,7 +215,7 @@ impl PeerConnection {
     ) -> Result<(CallGuard<'_>, oneshot::Receiver<Response>), NoResponse> {
         let permit = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
         let (responder, response) = oneshot::channel();
-        self.calls.waiting.lock().insert(number, responder);
+        self.calls.waiting.lock().insert(number, Waiting { responder, place: None });
         let guard = CallGuard { calls: &self.calls, number };
         self.queue.send(Outgoing { number, frame, _permit: permit }).map_err(|_| closed())?;
         Ok((guard, response))
@@ -181,6 +223,39 @@ impl PeerConnection {
 
     /// Sends a request; waits for its response as long as the caller does.
     pub(super) async fn call(&self, ends: (ReplicaId, ReplicaId), request: &Message) -> Response {
+        let (_guard, response) = self.send(ends, request).await?;
+        response.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Sends a request behind all that were sent before; waits for its response until the connection is lost, or so long
+    /// after the other node has received it.
+    pub(super) async fn call_in_order(
+        &self,
+        ends: (ReplicaId, ReplicaId),
+        request: &Message,
+        timeout: Duration,
+    ) -> Response {
+        let (guard, mut response) = self.send(ends, request).await?;
+        let mut arrived_at = None;
+        loop {
+            if let Ok(response) = rt::timeout(ARRIVAL_CHECK_INTERVAL, &mut response).await {
+                return response.unwrap_or_else(|_| Err(closed()));
+            }
+            if arrived_at.is_none() && self.calls.has_arrived(guard.number) {
+                arrived_at = Some(rt::now());
+            }
+            if arrived_at.is_some_and(|at| rt::now().since(at) >= timeout) {
+                return Err(late());
+            }
+        }
+    }
+
+    /// Queues a request, unless the other node could not be reached just now.
+    async fn send(
+        &self,
+        ends: (ReplicaId, ReplicaId),
+        request: &Message,
+    ) -> Result<(CallGuard<'_>, oneshot::Receiver<Response>), NoResponse> {
         if let Some((until, why)) = &*self.backoff.lock()
             && rt::now() < *until
         {
@@ -190,8 +265,7 @@ impl PeerConnection {
         let version = self.version_for(request).await?;
         let frame = EncodedFrame::request(number, ends, request, version);
         let frame = frame.map_err(|error| NoResponse(error.to_string()))?;
-        let (_guard, response) = self.enqueue(number, frame).await?;
-        response.await.unwrap_or_else(|_| Err(closed()))
+        self.enqueue(number, frame).await
     }
 }
 
@@ -320,7 +394,8 @@ impl ConnectionTask {
                     let why = String::from_utf8_lossy(&body).into_owned();
                     self.calls.complete(number, Err(NoResponse(why)));
                 }
-                Kind::Pong => {}
+                Kind::Pong if number == RECEIVING => {}
+                Kind::Pong => self.calls.note_pong(),
                 Kind::Request | Kind::Ping => return Err(io::Error::other("a request where responses are expected")),
             }
         }
@@ -339,7 +414,10 @@ impl ConnectionTask {
             // The permit is returned when the socket has taken the bytes.
             let mut written = Vec::new();
             while let Some(outgoing) = next.take() {
-                if self.calls.is_waiting(outgoing.number) {
+                if self.calls.begin_writing(outgoing.number) {
+                    if outgoing.frame.kind == Kind::Ping {
+                        self.calls.note_ping();
+                    }
                     batch.push(outgoing.frame);
                     written.push(outgoing._permit);
                 }
@@ -349,11 +427,14 @@ impl ConnectionTask {
             drop(written);
             tokio::select! {
                 biased;
+                () = ping.notified() => {
+                    self.calls.note_ping();
+                    batch.push(EncodedFrame::bare(Kind::Ping));
+                }
                 outgoing = queue.recv() => match outgoing {
                     Some(outgoing) => next = Some(outgoing),
                     None => return Err(io::Error::other("the connection is not needed any more")),
                 },
-                () = ping.notified() => batch.push(EncodedFrame::bare(Kind::Ping)),
             }
         }
     }
