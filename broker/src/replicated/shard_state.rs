@@ -453,6 +453,11 @@ impl ShardState {
         known.epoch > epoch || (known.epoch == epoch && !precedes(next, sequence))
     }
 
+    /// True if a producer's sequences are checked against what apply remembers of it.
+    pub(crate) fn knows_producer(&self, id: PartitionId, producer: ProducerId) -> bool {
+        self.partitions.get(&id).is_some_and(|partition| partition.producers.get(producer).is_some())
+    }
+
     /// True if an intent with this metadata index may still change the partition.
     pub(crate) fn is_newer(&self, id: PartitionId, intent: RaftIndex) -> bool {
         let carried = self.partitions.get(&id).map(|partition| partition.intent);

@@ -2,8 +2,8 @@
 //! time is an argument, the entry to propose the result.
 //!
 //! Natural batching: while one entry is being flushed the next one fills; everything that waits goes into ONE entry of
-//! at most 1 MiB, or one batch. Bounded in bytes. Batches of one partition never overtake each other; those of a
-//! partition that is not adopted yet keep their place without holding up others.
+//! at most 1 MiB, or one batch. Bounded in bytes. Batches of one partition never overtake each other; those that are not ready,
+//! of a partition that is not adopted yet for example, keep their place without holding up other partitions.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -161,14 +161,24 @@ impl AppendQueue {
         self.bytes
     }
 
-    /// Takes the next entry's batches: up to `bytes_max`, or one batch. Batches of partitions that are not `adopted`
-    /// stay, until their deadline; a batch is not held back by a refusal if apply has `seen_all_before` it of its
-    /// producer.
+    /// True if what waits fills an entry.
+    pub(crate) fn fills_entry(&self) -> bool {
+        self.bytes >= ENTRY_BYTES_MAX || self.batches.len() >= BATCHES_PER_ENTRY_MAX
+    }
+
+    /// The error of a refused batch that this one is behind, of the same producer and connection.
+    pub(crate) fn refusal_before(&mut self, batch: &ProducerBatch) -> Option<AppendError> {
+        self.fence.admit(batch, |_| false).err()
+    }
+
+    /// Takes the next entry's batches: up to `bytes_max`, or one batch. Batches that are not ready stay, until their deadline, and so
+    /// does what is behind them of their partition; a batch is not held back by a refusal if apply has `seen_all_before` it
+    /// of its producer.
     pub(crate) fn pack(
         &mut self,
         now: Instant,
         bytes_max: usize,
-        adopted: impl Fn(PartitionId) -> bool,
+        is_ready: impl Fn(&QueuedBatch) -> bool,
         seen_all_before: impl Fn(&ProducerBatch) -> bool,
     ) -> PackedEntry {
         let mut packed = PackedEntry::default();
@@ -188,7 +198,7 @@ impl AppendQueue {
                 batch.finish(Err(error));
                 continue;
             }
-            if held_partitions.contains(&batch.partition) || !(batch.adopted || adopted(batch.partition)) {
+            if held_partitions.contains(&batch.partition) || !is_ready(&batch) {
                 if batch.deadline <= now {
                     self.refuse(batch, PartitionError::LeaderNotAvailable.into());
                     continue;
@@ -359,7 +369,7 @@ mod tests {
         queue.push(late);
         queue.push(batch(0, 2, None).0);
         queue.push(batch(1, 3, None).0);
-        let packed = queue.pack(Instant(0), usize::MAX, |partition| partition == id(0), |_| false);
+        let packed = queue.pack(Instant(0), usize::MAX, |batch| batch.partition == id(0), |_| false);
         assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [2]);
         assert_eq!(packed.next_deadline, Some(Instant(100)));
         assert_eq!(queue.bytes(), 4);
@@ -390,7 +400,7 @@ mod tests {
             let mut got: Vec<Vec<usize>> = vec![Vec::new(); 4];
             let mut round = 0;
             while queue.bytes() > 0 {
-                let packed = queue.pack(Instant(0), usize::MAX, |partition| partition != id(3) || round >= adopted_from, |_| false);
+                let packed = queue.pack(Instant(0), usize::MAX, |batch| batch.partition != id(3) || round >= adopted_from, |_| false);
                 round += 1;
                 let total: usize = packed.batches.iter().map(|b| b.data.len()).sum();
                 prop_assert!(total <= ENTRY_BYTES_MAX || packed.batches.len() == 1);

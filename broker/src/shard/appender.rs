@@ -1,9 +1,11 @@
-//! The appender: the one task of a shard that proposes its entries, one after the other.
+//! The appender: the one task of a shard that proposes its entries, one behind the other, several in flight.
 //!
 //! Everything that becomes an entry goes through one queue and this task, so that the shard clock never falls and
-//! batches keep their order. While one entry is replicated the next one fills (see `append_queue`). A batch is answered
-//! by apply. May not know: topics, sockets.
+//! batches keep their order. While entries are replicated the next one fills (see `append_queue`, `proposal_window`). Entries are
+//! answered in order: a batch by apply, or with a retriable error that holds for what is behind it of its producer too. May
+//! not know: topics, sockets.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -13,15 +15,25 @@ use ottla_env::rt;
 use ottla_raft::{Proposal, ProposeError, Proposed};
 use ottla_storage::entry::Batches;
 use ottla_storage::ids::{LogId, Term};
+use tokio::sync::oneshot;
 
-use super::append_queue::{PackedEntry, QueuedCommand};
+use super::append_queue::{PackedEntry, QueuedBatch, QueuedCommand};
 use super::clock::Agreement;
 use super::handle::Shard;
 use super::idempotence_fence::{ProducerBatch, ProducerKey};
 use super::min_isr;
+use super::proposal_window::{InFlight, Outcome, ProposalWindow};
 use crate::replicated::command::Command;
 use crate::replicated::error::{AppendError, PartitionError};
-use crate::replicated::shard_state::ApplyReply;
+use crate::replicated::shard_state::{ApplyReply, BatchOutcome, Rejection};
+
+/// Who waits for an entry.
+enum Caller {
+    Batches(PackedEntry),
+    Command(oneshot::Sender<Result<ApplyReply, PartitionError>>),
+}
+
+type Window = ProposalWindow<Caller>;
 
 /// The task wakes at least this often, though nothing happens.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -43,11 +55,12 @@ impl Shard {
         (led_for < FIRST_STAMP_WAIT).then_some(CLOCKS_POLL_INTERVAL)
     }
 
-    /// Proposes what is queued, one entry after the other. Ends when the replica stops.
+    /// Proposes what is queued, and answers what is applied. Ends when the replica stops.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut role = self.role.clone();
         let mut adopted = self.machine.read_view.changes();
         let mut led_in = None;
+        let mut window = ProposalWindow::new();
         loop {
             let now_leading = self.leading();
             if now_leading != led_in {
@@ -56,101 +69,185 @@ impl Shard {
                 // Long polls are answered, never dropped, when leadership comes or goes.
                 self.machine.read_view.wake_all();
             }
+            if led_in != Some(window.term()) {
+                // Entries of a lost term may never be decided, so their outcomes are not awaited: they may still commit, and
+                // clients retry.
+                window
+                    .take_all()
+                    .for_each(|entry| self.refuse(entry.caller, &ProposeError::NotLeader { leader: None }));
+            }
             if self.role().stopped {
                 break;
             }
             let wait = match led_in {
-                Some(term) => self.propose_next(term).await,
-                None if self.is_elected() => Some(IDLE),
+                Some(term) => self.fill(term, &mut window).await,
+                None if self.is_elected() => IDLE,
                 None => {
                     self.queue.lock().refuse_all(&PartitionError::NotLeaderOrFollower);
-                    Some(IDLE)
+                    IDLE
                 }
             };
-            let Some(wait) = wait else { continue };
             tokio::select! {
                 biased;
                 changed = role.changed() => if changed.is_err() { break },
+                (entry, outcome) = poll_fn(|cx| window.poll_decided(cx)) => self.decided(&mut window, entry, outcome).await,
                 () = self.work.notified() => {}
                 _ = adopted.changed() => {}
                 () = rt::sleep(wait) => {}
             }
         }
+        window.take_all().for_each(|entry| self.refuse(entry.caller, &ProposeError::NotLeader { leader: None }));
         self.queue.lock().stop();
         self.machine.read_view.wake_all();
     }
 
-    /// Proposes one entry; returns how long to wait if there was nothing to propose.
-    async fn propose_next(&self, term: Term) -> Option<Duration> {
+    /// Proposes what waits, as far as the window allows; returns how long to wait at most until more may be proposed.
+    async fn fill(&self, term: Term, window: &mut Window) -> Duration {
         if let Some(pause) = self.wait_for_clocks() {
-            return Some(pause);
+            return pause;
         }
-        let command = self.queue.lock().pop_command();
-        if let Some(QueuedCommand { command, answer }) = command {
-            let applied = self.propose(term, &command, Batches::default()).await;
-            let _ = answer.send(applied.map(|(_, reply)| reply).map_err(|error| self.cause(&error)));
-            return None;
+        while window.is_open() {
+            let command = self.queue.lock().pop_command();
+            if let Some(QueuedCommand { command, answer }) = command {
+                self.propose(term, window, &command, Batches::default(), Caller::Command(answer)).await;
+                continue;
+            }
+            let now = rt::now();
+            let (waiting, fills_entry) = {
+                let queue = self.queue.lock();
+                (queue.bytes(), queue.fills_entry())
+            };
+            if let Some(pause) = window.pause(now).filter(|_| !fills_entry) {
+                return if waiting == 0 { IDLE } else { pause };
+            }
+            let has_entries_before = !window.is_empty();
+            let is_ready = |batch: &QueuedBatch| {
+                let is_adopted = batch.adopted || self.machine.read_view.get(batch.partition).is_some();
+                is_adopted && !(has_entries_before && self.needs_history(batch))
+            };
+            let seen = |batch: &ProducerBatch| {
+                let ProducerKey { producer, partition, .. } = batch.key;
+                self.state().lock().has_seen_all_before(partition, producer, batch.epoch, batch.sequence)
+            };
+            let mut packed = self.queue.lock().pack(now, self.batch_bytes_max(), is_ready, seen);
+            if packed.batches.is_empty() {
+                return packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now));
+            }
+            let (command, batches) = packed.take_entry();
+            self.propose(term, window, &command, batches, Caller::Batches(packed)).await;
         }
-        let now = rt::now();
-        let adopted = |id| self.machine.read_view.get(id).is_some();
-        let seen = |batch: &ProducerBatch| {
-            let ProducerKey { producer, partition, .. } = batch.key;
-            self.state().lock().has_seen_all_before(partition, producer, batch.epoch, batch.sequence)
-        };
-        let mut packed = self.queue.lock().pack(now, self.batch_bytes_max(), adopted, seen);
-        if packed.batches.is_empty() {
-            return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));
-        }
-        let (command, batches) = packed.take_entry();
-        let reply = self.propose(term, &command, batches).await;
-        self.answer(packed, reply);
-        None
+        IDLE
     }
 
-    async fn propose(
-        &self,
-        term: Term,
-        command: &Command,
-        batches: Batches,
-    ) -> Result<(LogId, ApplyReply), ProposeError> {
+    /// True if apply would take a batch for the first one of its producer, whatever is in front of it. If what is in front of it were
+    /// refused, the gap would not be found: it has to be applied first. Where apply knows the producer, it finds the gap.
+    fn needs_history(&self, batch: &QueuedBatch) -> bool {
+        let Some(ProducerBatch { key, sequence, .. }) = batch.producer_batch else { return false };
+        sequence != 0 && !self.state().lock().knows_producer(key.partition, key.producer)
+    }
+
+    async fn propose(&self, term: Term, window: &mut Window, command: &Command, batches: Batches, caller: Caller) {
         if let Command::SetClock { to_ms } = command {
             // Before it is proposed: whether it commits or not, no later entry bears a stamp of the old clock.
             self.clock.set(term, *to_ms);
         }
         let clock_ms = self.clock.stamp(term, self.applied_clock_ms());
         let proposal = Proposal { payload: command.encode(), batches, clock_ms };
-        let mut role = self.role.clone();
-        let Proposed { log_id, reply } = tokio::select! {
-            biased;
-            proposed = self.group.propose(proposal) => proposed?,
-            // A proposal of a lost term may never be decided, so its outcome is not awaited: it may still commit, and
-            // the client retries.
-            _ = role.wait_for(|role| !role.ready || role.term != term) => {
-                return Err(ProposeError::NotLeader { leader: None });
-            }
-        };
-        let reply = reply.take::<ApplyReply>();
-        reply.map(|reply| (log_id, reply)).ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
+        // Only an entry that nothing is in front of may have to wake its group.
+        let repeated = window.is_empty().then(|| proposal.clone());
+        self.submit(term, window, proposal, repeated, caller).await;
     }
 
-    fn answer(&self, packed: PackedEntry, reply: Result<(LogId, ApplyReply), ProposeError>) {
-        match reply {
-            Ok((log_id, ApplyReply::Data(outcomes))) if outcomes.len() == packed.batches.len() => {
-                let (synced_min, mut waiting) = (self.synced_at_least(&packed), Vec::new());
-                // All answers are set before any waker runs: a connection that wakes finds the answers of its whole
-                // burst.
-                for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
-                    if batch.required_in_sync > synced_min && !mutants::is_on(Bug::MinIsrNotAwaited) {
-                        min_isr::acknowledge_when_replicated(&*self.group, log_id.index, batch, outcome);
-                    } else {
-                        waiting.extend(batch.answer.set(Ok(outcome)));
-                    }
+    async fn submit(
+        &self,
+        term: Term,
+        window: &mut Window,
+        proposal: Proposal,
+        repeated: Option<Proposal>,
+        caller: Caller,
+    ) {
+        let (bytes, proposed_at) = (proposal.bytes(), rt::now());
+        let submitted = self.while_leading(term, self.group.submit(proposal)).await;
+        match submitted.unwrap_or(Err(ProposeError::NotLeader { leader: None })) {
+            Ok(applied) => window.push(term, InFlight { caller, proposal: repeated, bytes, proposed_at, applied }),
+            Err(error) => self.refuse(caller, &error),
+        }
+    }
+
+    /// Waits for `future` as long as this replica leads in `term`.
+    async fn while_leading<T>(&self, term: Term, future: impl Future<Output = T>) -> Option<T> {
+        let mut role = self.role.clone();
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            _ = role.wait_for(|role| !role.ready || role.term != term) => None,
+        }
+    }
+
+    /// Answers the callers of an entry whose outcome is known.
+    async fn decided(&self, window: &mut Window, entry: InFlight<Caller>, outcome: Outcome) {
+        let InFlight { caller, proposal, proposed_at, .. } = entry;
+        match (outcome, proposal) {
+            (Ok(Proposed { log_id, reply }), _) => {
+                window.note_latency(rt::now().since(proposed_at));
+                match reply.take::<ApplyReply>() {
+                    Some(reply) => self.answer(caller, log_id, reply),
+                    None => self.refuse(caller, &ProposeError::Stopped("apply gave no answer".into())),
                 }
-                waiting.into_iter().for_each(Waker::wake);
             }
-            Ok((_, other)) => tracing::error!("shard={}: apply answered {other:?} to data", self.creation.shard),
-            Err(error) => {
-                let cause = AppendError::from(self.cause(&error));
+            // The group slept. The entry was not logged, and nothing was proposed behind it: it is proposed once more.
+            (Err(ProposeError::LeaseExpired), Some(proposal)) if window.is_empty() => {
+                match self.while_leading(window.term(), self.group.read_index()).await {
+                    Some(Ok(_)) => self.submit(window.term(), window, proposal, None, caller).await,
+                    Some(Err(_)) | None => self.refuse(caller, &ProposeError::LeaseExpired),
+                }
+            }
+            (Err(error), _) => self.refuse(caller, &error),
+        }
+    }
+
+    fn answer(&self, caller: Caller, log_id: LogId, reply: ApplyReply) {
+        match (caller, reply) {
+            (Caller::Command(answer), reply) => {
+                let _gone = answer.send(Ok(reply));
+            }
+            (Caller::Batches(packed), ApplyReply::Data(outcomes)) if outcomes.len() == packed.batches.len() => {
+                self.answer_batches(packed, log_id, outcomes);
+            }
+            (Caller::Batches(_), other) => {
+                tracing::error!("shard={}: apply answered {other:?} to data", self.creation.shard);
+            }
+        }
+    }
+
+    fn answer_batches(&self, packed: PackedEntry, log_id: LogId, outcomes: Vec<BatchOutcome>) {
+        let (synced_min, mut waiting) = (self.synced_at_least(&packed), Vec::new());
+        // All answers are set before any waker runs: a connection that wakes finds the answers of its whole burst.
+        for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
+            if batch.required_in_sync > synced_min && !mutants::is_on(Bug::MinIsrNotAwaited) {
+                min_isr::acknowledge_when_replicated(&*self.group, log_id.index, batch, outcome);
+                continue;
+            }
+            let refused = match (&outcome, &batch.producer_batch) {
+                // What was refused in front of it is sent again, and this batch behind it.
+                (BatchOutcome::Rejected(Rejection::OutOfOrder), Some(producer_batch)) => {
+                    self.queue.lock().refusal_before(producer_batch)
+                }
+                _ => None,
+            };
+            waiting.extend(batch.answer.set(refused.map_or(Ok(outcome), Err)));
+        }
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Answers the callers of an entry that has failed, or whose outcome is not known.
+    fn refuse(&self, caller: Caller, error: &ProposeError) {
+        match caller {
+            Caller::Command(answer) => {
+                let _gone = answer.send(Err(self.cause(error)));
+            }
+            Caller::Batches(packed) => {
+                let cause = AppendError::from(self.cause(error));
                 let mut queue = self.queue.lock();
                 packed.batches.into_iter().for_each(|batch| queue.refuse(batch, cause.clone()));
             }

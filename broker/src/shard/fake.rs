@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -24,6 +25,7 @@ use super::group::Group;
 use super::handle::{Shard, StateMachineView};
 use super::leader_clock::ClockWitness;
 use super::metadata_view::MetadataView;
+use super::proposal_window::Applied;
 use super::state_machine::{LocalStorage, ShardStateMachine};
 use crate::config::TopicConfig;
 use crate::metadata::{
@@ -74,9 +76,11 @@ pub(crate) struct FakeGroup {
     /// How many voters are in sync, and have everything.
     pub(crate) in_sync: watch::Sender<usize>,
     /// This replica hears from the leader that it follows.
-    pub(crate) hears: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) hears: Arc<AtomicBool>,
     /// Each proposal needs a permit: a test can hold the flush up.
     pub(crate) flushes: Arc<Semaphore>,
+    /// Proposals that were submitted and are not decided.
+    in_flight: Arc<AtomicUsize>,
     /// Other replicas that could lead at once.
     pub(crate) transfer_targets: Arc<Mutex<BTreeSet<ReplicaId>>>,
 }
@@ -99,6 +103,7 @@ impl FakeGroup {
             in_sync: watch::Sender::new(1),
             hears: Arc::default(),
             flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            in_flight: Arc::default(),
             transfer_targets: Arc::default(),
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
@@ -126,6 +131,11 @@ impl FakeGroup {
         self.inner.lock().deposed = true;
     }
 
+    /// How many proposals are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.inner.lock().entries.clone()
     }
@@ -146,12 +156,14 @@ impl Group for FakeGroup {
         Owner::new(move |_| role.send_modify(|role| (role.stopped, role.ready) = (true, false)))
     }
 
-    fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
+    fn submit(&self, proposal: Proposal) -> BoxFuture<'static, Result<Applied, ProposeError>> {
         let group = self.clone();
-        async move {
+        group.in_flight.fetch_add(1, Ordering::Relaxed);
+        let applied = async move {
             if let Ok(permit) = group.flushes.acquire().await {
                 permit.forget();
             }
+            group.in_flight.fetch_sub(1, Ordering::Relaxed);
             let mut inner = group.inner.lock();
             if let Some(failure) = &inner.failure {
                 return Err(failure.clone());
@@ -164,8 +176,8 @@ impl Group for FakeGroup {
             let log_id = entry.log_id;
             inner.entries.push(entry);
             Ok(Proposed { log_id, reply: applied.reply })
-        }
-        .boxed()
+        };
+        futures_util::future::ready(Ok(applied.boxed())).boxed()
     }
 
     fn read_index(&self) -> BoxFuture<'static, Result<RaftIndex, ReadIndexError>> {
@@ -200,7 +212,7 @@ impl Group for FakeGroup {
     }
 
     fn has_heard_within(&self, _: Duration) -> bool {
-        self.hears.load(std::sync::atomic::Ordering::Relaxed)
+        self.hears.load(Ordering::Relaxed)
     }
 
     fn could_lead(&self, replica: ReplicaId) -> bool {
@@ -226,7 +238,7 @@ pub(crate) struct FakeMetadata {
     /// Shown at the next read index.
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
     /// The image cannot be confirmed to be current.
-    pub(crate) unconfirmed: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) unconfirmed: Arc<AtomicBool>,
     pub(crate) removed_from_cluster: watch::Sender<Option<ReplicaId>>,
 }
 
@@ -261,7 +273,7 @@ impl MetadataView for FakeMetadata {
         if let Some(image) = self.unseen.lock().take() {
             self.show(image);
         }
-        let unconfirmed = self.unconfirmed.load(std::sync::atomic::Ordering::Relaxed);
+        let unconfirmed = self.unconfirmed.load(Ordering::Relaxed);
         futures_util::future::ready(!unconfirmed).boxed()
     }
 

@@ -10,17 +10,18 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_env::critical::Owner;
 use ottla_env::watch;
-use ottla_raft::{
-    GroupHandle, Membership, MembershipStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role,
-};
+use ottla_raft::{GroupHandle, Membership, MembershipStep, Proposal, ProposeError, RaftError, ReadIndexError, Role};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
+
+use super::proposal_window::Applied;
 
 /// One replica of a Raft group.
 pub trait Group: Send + Sync + 'static {
     /// The owner of the replica's tasks: a panic of one of them stops the replica.
     fn owner(&self) -> Owner;
-    /// Proposes an entry and waits until it is applied here.
-    fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>>;
+    /// Proposes an entry. When the outer future is ready, its place among the entries of this replica is fixed; when the inner one
+    /// is, it is applied here.
+    fn submit(&self, proposal: Proposal) -> BoxFuture<'static, Result<Applied, ProposeError>>;
     /// Confirms leadership with a majority and waits until everything committed before is applied here.
     fn read_index(&self) -> BoxFuture<'static, Result<RaftIndex, ReadIndexError>>;
     /// The role, and its changes.
@@ -50,9 +51,9 @@ impl Group for GroupHandle {
         GroupHandle::owner(self)
     }
 
-    fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
+    fn submit(&self, proposal: Proposal) -> BoxFuture<'static, Result<Applied, ProposeError>> {
         let handle = self.clone();
-        async move { handle.propose(proposal).await }.boxed()
+        async move { Ok(handle.submit(proposal).await?.applied().boxed()) }.boxed()
     }
 
     fn read_index(&self) -> BoxFuture<'static, Result<RaftIndex, ReadIndexError>> {

@@ -25,6 +25,7 @@ pub mod metadata_view;
 mod min_isr;
 mod node_clocks;
 mod partition_ends;
+mod proposal_window;
 mod read_barrier;
 pub mod read_view;
 mod rpc;

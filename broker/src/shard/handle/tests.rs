@@ -13,6 +13,7 @@ use crate::metadata::ShardKind;
 use crate::replicated::command::{AdoptedPartition, BatchDecision};
 use crate::replicated::shard_state::{BatchOutcome, Rejection};
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
+use crate::shard::append_queue::ENTRY_BYTES_MAX;
 use crate::shard::data_waiters::DataWaiter;
 use crate::shard::fake::{FakeGroup, FakeMetadata, TOPIC, image_with_topic, partition};
 use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey};
@@ -22,17 +23,27 @@ use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
 use ottla_raft::ProposeError;
 use ottla_storage::ids::RaftIndex;
+use tokio::sync::Semaphore;
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
 const NOT_LEADER: AppendError = AppendError::Partition(PartitionError::NotLeaderOrFollower);
 
 fn batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
+    batch_of(index, sequence, b"v")
+}
+
+/// A batch that fills an entry alone.
+fn full_batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
+    batch_of(index, sequence, &vec![7; ENTRY_BYTES_MAX])
+}
+
+fn batch_of(index: i32, sequence: Option<i32>, value: &[u8]) -> (QueuedBatch, AnswerReceiver) {
     let (answer, receiver) = answer::channel();
     let mut builder = BatchBuilder::new(Codec::None);
     if let Some(sequence) = sequence {
         builder = builder.with_producer(7, 0, sequence);
     }
-    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(value), headers: &[] });
     let key = ProducerKey { connection: ConnectionId(1), producer: ProducerId(7), partition: partition(index) };
     let producer_batch = sequence.map(|sequence| ProducerBatch { key, epoch: 0, sequence, arrival: 0 });
     let queued = QueuedBatch {
@@ -71,7 +82,7 @@ async fn settle() {
 async fn while_one_entry_is_flushed_the_next_one_fills() {
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 2).await;
-    group.flushes.forget_permits(usize::MAX >> 4);
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
     let (first, first_answer) = batch(0, None);
     shard.enqueue(first, None);
     settle().await;
@@ -95,11 +106,109 @@ async fn while_one_entry_is_flushed_the_next_one_fills() {
     assert_eq!(sizes, [0, 1, 6]);
 }
 
+/// Throughput is not bound by how long one entry takes.
+#[tokio::test]
+async fn full_entries_are_proposed_while_others_are_in_flight() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
+    let answers: Vec<_> = (0..4)
+        .map(|_| {
+            let (queued, answer) = full_batch(0, None);
+            shard.enqueue(queued, None);
+            answer
+        })
+        .collect();
+    settle().await;
+    assert_eq!(group.in_flight(), 4);
+    let command = shard.command(Command::ForgetDropped { floor: RaftIndex(0) });
+    settle().await;
+    assert_eq!(group.in_flight(), 5, "a command waits for nothing");
+    group.flushes.add_permits(5);
+    command.await.unwrap();
+    let mut offsets = Vec::new();
+    for answer in answers {
+        offsets.push(base(answer.await));
+    }
+    assert_eq!(offsets, [0, 1, 2, 3]);
+}
+
+/// The entry behind a refused one commits, and apply finds a gap in it. Its producer is told what it is told of the refused one: it
+/// sends both again.
+#[tokio::test]
+async fn a_batch_in_flight_behind_a_refused_one_is_refused_like_it() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    let (known, known_answer) = batch(0, Some(0));
+    shard.enqueue(known, None);
+    assert_eq!(base(known_answer.await), 0);
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
+    group.fail_with(Some(ProposeError::Unknown));
+    let (first, first_answer) = full_batch(0, Some(1));
+    let (second, second_answer) = full_batch(0, Some(2));
+    shard.enqueue(first, None);
+    shard.enqueue(second, None);
+    settle().await;
+    assert_eq!(group.in_flight(), 2);
+    group.flushes.add_permits(1);
+    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
+    group.fail_with(None);
+    let (behind, behind_answer) = full_batch(0, Some(3));
+    let (other, other_answer) = full_batch(0, None);
+    shard.enqueue(behind, None);
+    shard.enqueue(other, None);
+    settle().await;
+    assert_eq!(group.in_flight(), 1, "nothing is proposed before the window is empty");
+    group.flushes.add_permits(10);
+    assert_eq!(second_answer.await.unwrap(), Err(NOT_LEADER));
+    assert_eq!(behind_answer.await.unwrap(), Err(NOT_LEADER));
+    assert_eq!(base(other_answer.await), 1);
+    let (retry, retry_answer) = batch(0, Some(1));
+    let (next, next_answer) = batch(0, Some(2));
+    shard.enqueue(retry, None);
+    shard.enqueue(next, None);
+    assert_eq!((base(retry_answer.await), base(next_answer.await)), (2, 3));
+}
+
+/// Apply takes whatever comes first of a producer that it does not know: nothing goes behind that before it is applied.
+#[tokio::test]
+async fn what_is_behind_the_first_batch_of_a_producer_waits_until_that_is_applied() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 2).await;
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
+    let (first, first_answer) = full_batch(0, Some(0));
+    let (second, second_answer) = full_batch(0, Some(1));
+    let (other, other_answer) = full_batch(1, None);
+    for queued in [first, second, other] {
+        shard.enqueue(queued, None);
+    }
+    settle().await;
+    assert_eq!(group.in_flight(), 2, "the first batch, and that of another partition");
+    group.flushes.add_permits(3);
+    assert_eq!((base(first_answer.await), base(second_answer.await), base(other_answer.await)), (0, 1, 0));
+}
+
+/// Entries in flight when leadership ends are answered at once, though their outcome is not known.
+#[tokio::test]
+async fn entries_in_flight_are_refused_when_their_term_ends() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
+    let (first, first_answer) = full_batch(0, Some(0));
+    let (second, second_answer) = full_batch(0, Some(1));
+    shard.enqueue(first, None);
+    shard.enqueue(second, None);
+    settle().await;
+    group.set_role(2, false);
+    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
+    assert_eq!(second_answer.await.unwrap(), Err(NOT_LEADER));
+}
+
 #[tokio::test]
 async fn a_failed_entry_refuses_what_waits_behind_it_until_its_retry_comes() {
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 1).await;
-    group.flushes.forget_permits(usize::MAX >> 4);
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
     group.fail_with(Some(ProposeError::Unknown));
     let (first, first_answer) = batch(0, Some(0));
     shard.enqueue(first, None);
