@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::loads::engine::{Engine, Group, Role, Span};
 use crate::loads::java::Run;
 use crate::loads::{Done, librdkafka};
-use crate::peers::{Peer, kafka, nats, ottla};
+use crate::peers::{Peer, Surroundings, kafka, nats, ottla};
 use crate::results::Results;
 use crate::table::{
     BROKER_CORES, CLIENT_CORES, CLIENT_CPU, CPU, CPU_REQUEST, ERRORS, P50, P99, P999, RATE, RECORDS, REQUESTS, Row,
@@ -41,6 +41,8 @@ pub(crate) struct Bench {
     pub(crate) cores: f64,
     table: String,
     peers: Vec<Peer>,
+    /// What the peers that run, or are begun next, stand in.
+    surroundings: Surroundings,
     client: Option<PathBuf>,
     fresh: u32,
     /// Partitions that the running peers have been given.
@@ -50,7 +52,8 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(setup: Setup, results: Results) -> Self {
         let cores = machine::cores();
-        Self { setup, results, cores, table: String::new(), peers: Vec::new(), client: None, fresh: 0, partitions: 0 }
+        let (table, peers, surroundings) = Default::default();
+        Self { setup, results, cores, table, peers, surroundings, client: None, fresh: 0, partitions: 0 }
     }
 
     pub(crate) fn begin(&mut self, table: &str, title: &str, about: &str) {
@@ -106,9 +109,9 @@ impl Bench {
         self.end_peers();
         self.fresh += 1;
         let place = |name: &str| self.setup.data.join(format!("{name}-{}", self.fresh));
-        let mut peers = vec![ottla::prepare(&self.setup.ottla, place("ottla"), nodes)];
+        let mut peers = vec![ottla::prepare(&self.setup.ottla, place("ottla"), nodes, &self.surroundings)];
         if let Some(jars) = &self.setup.jars {
-            peers.push(kafka::prepare(jars, place("kafka"), nodes));
+            peers.push(kafka::prepare(jars, place("kafka"), nodes, &self.surroundings));
         }
         if nodes > 1 {
             for peer in &peers {
@@ -126,7 +129,7 @@ impl Bench {
         self.fresh += 1;
         let (data, fresh) = (self.setup.data.clone(), self.fresh);
         let place = |name: &str| data.join(format!("{name}-{fresh}"));
-        let mut ottla = ottla::prepare(&self.setup.ottla, place("ottla"), 1);
+        let mut ottla = ottla::prepare(&self.setup.ottla, place("ottla"), 1, &Surroundings::default());
         ottla.start();
         self.warm(&mut ottla);
         let mut nats = nats::prepare(&binary, place("nats"));
@@ -158,6 +161,19 @@ impl Bench {
     /// The same with a cluster of each.
     pub(crate) fn begin_clusters(&mut self) {
         self.begin_nodes(NODES);
+    }
+
+    /// A cluster of each, whose nodes are so far apart.
+    pub(crate) fn begin_clusters_in(&mut self, surroundings: Surroundings) {
+        self.end_peers();
+        self.surroundings = surroundings;
+        self.start_anew(NODES);
+    }
+
+    /// Ends clusters whose nodes are apart: other tables begin others.
+    pub(crate) fn end_clusters_apart(&mut self) {
+        self.end_peers();
+        self.surroundings = Surroundings::default();
     }
 
     fn begin_nodes(&mut self, nodes: usize) {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::table::{ALONE, CPU, ERRORS, GAP, MIB, MS, OF_BEFORE, OF_DISK, OF_ONE, P99, RATE, REQUESTS, SCRAPE, Sample};
+use crate::table::{
+    ALONE, CPU, ERRORS, GAP, MIB, MS, OF_BEFORE, OF_DISK, OF_ONE, P50, P99, RATE, REQUESTS, SCRAPE, Sample,
+};
 
 /// A goal: on the ratio to the other peer, or on Ottla's own figure.
 struct Goal {
@@ -32,6 +34,11 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
         "cluster" if row.contains("linger") => vec![ratio(P99, false, 0.5)],
         "cluster" if is_kib => vec![ratio(CPU, false, 0.5), ratio(RATE, true, 1.5)],
         "cluster" => vec![ratio(CPU, false, 0.5)],
+        // Three times a round trip and a sync.
+        "zones" if row.contains("a second") && row.contains("syncs") => vec![own(P50, false, 9.0)],
+        "zones" if row.contains("a second") => Vec::new(),
+        "zones" if row.contains("syncs") => vec![ratio(RATE, true, 2.0)],
+        "zones" if row.starts_with("40 ms") && row.ends_with(" 1 partition") => vec![own(RATE, true, 100.0)],
         "gaps" => vec![own(ERRORS, false, 0.0)],
         "partitions" => vec![own(MIB, false, 300.0), own(SCRAPE, false, 300.0)],
         "rebuild" => vec![own(OF_DISK, true, 0.6), own(OF_BEFORE, true, 0.8)],

@@ -1,9 +1,8 @@
 //! Appends to one follower, several in flight: requests are sent one behind the other, and their responses are yielded in the
 //! order of the requests, as openraft wants them.
 //!
-//! How much is in flight follows the link: it grows by what was answered while the answers come as fast as the fastest did, and
-//! is halved when they take much longer, for then requests queue somewhere on the way. May not know: how a request is
-//! sent, and what entries mean.
+//! How much is in flight follows the link and the follower's disk (`net::congestion_window`). May not know: how a request is sent,
+//! and what entries mean.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,64 +18,23 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendRe
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 
+use crate::net::{Bounds, CongestionWindow};
 use crate::openraft_types::{LogEntry, RaftLogId, TypeConfig};
 
-/// What is in flight to a follower at first, at least and at most, in bytes of entries. One request is always sent.
-const WINDOW_BYTES_FIRST: usize = 1 << 20;
-const WINDOW_BYTES_MIN: usize = 64 << 10;
-const WINDOW_BYTES_MAX: usize = 16 << 20;
+/// What is in flight to a follower, in bytes of entries; one request is always sent. A response waits for the follower's disk.
+const BOUNDS: Bounds = Bounds {
+    first: 1 << 20,
+    min: 64 << 10,
+    max: 16 << 20,
+    queueing_low: Duration::from_millis(100),
+    queueing_high: Duration::from_millis(500),
+};
 /// Requests in flight to a follower.
 const REQUESTS_MAX: usize = 64;
-/// The window is halved when a response takes so much longer than the fastest did: what is sent queues on the way, or the
-/// follower's disk is slow.
-const QUEUEING_MAX: Duration = Duration::from_millis(500);
-/// And grows only while no response takes so much longer.
-const QUEUEING_LOW: Duration = Duration::from_millis(100);
 
 type Response = Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>;
 /// What openraft is told of a request.
 pub(crate) type Outcome = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
-
-/// Bytes that may be in flight to a follower.
-#[derive(Debug)]
-struct Window {
-    bytes_max: usize,
-    /// The fastest response so far.
-    fastest: Option<Duration>,
-    /// Responses to requests that were sent before this say nothing of the halved window.
-    halved_at: rt::Instant,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self { bytes_max: WINDOW_BYTES_FIRST, fastest: None, halved_at: rt::Instant(i64::MIN) }
-    }
-}
-
-impl Window {
-    /// True if another request may be sent while so much is in flight.
-    fn has_room(&self, requests: usize, bytes: usize) -> bool {
-        requests == 0 || (requests < REQUESTS_MAX && bytes < self.bytes_max)
-    }
-
-    /// A request of so many bytes, sent at `sent_at`, is answered `now`.
-    fn note_response(&mut self, bytes: usize, sent_at: rt::Instant, now: rt::Instant) {
-        let took = now.since(sent_at);
-        let fastest = self.fastest.map_or(took, |fastest| fastest.min(took));
-        self.fastest = Some(fastest);
-        let queueing = took.saturating_sub(fastest);
-        if queueing > QUEUEING_MAX && sent_at >= self.halved_at {
-            if self.bytes_max == WINDOW_BYTES_MIN {
-                // Nothing of ours queues any more: the link or the disk is slower than it was.
-                self.fastest = Some(took);
-            }
-            self.bytes_max = (self.bytes_max / 2).max(WINDOW_BYTES_MIN);
-            self.halved_at = now;
-        } else if queueing < QUEUEING_LOW {
-            self.bytes_max = (self.bytes_max + bytes).min(WINDOW_BYTES_MAX);
-        }
-    }
-}
 
 /// A request in flight.
 struct InFlight {
@@ -93,7 +51,7 @@ struct InFlight {
 pub(crate) struct AppendPipeline<S, F> {
     input: Option<S>,
     send: F,
-    window: Window,
+    window: CongestionWindow,
     in_flight: VecDeque<InFlight>,
     bytes: usize,
 }
@@ -109,11 +67,17 @@ where
 {
     /// Sends what `input` yields with `send`, whose future is polled at once, so that requests are sent in order.
     pub(crate) fn new(input: S, send: F) -> Self {
-        Self { input: Some(input), send, window: Window::default(), in_flight: VecDeque::new(), bytes: 0 }
+        Self { input: Some(input), send, window: CongestionWindow::new(BOUNDS), in_flight: VecDeque::new(), bytes: 0 }
+    }
+
+    /// True if another request may be sent.
+    fn has_room(&self) -> bool {
+        let requests = self.in_flight.len();
+        requests == 0 || (requests < REQUESTS_MAX && self.bytes < self.window.bytes_max())
     }
 
     fn fill(&mut self, cx: &mut Context<'_>) {
-        while self.window.has_room(self.in_flight.len(), self.bytes) {
+        while self.has_room() {
             let Some(input) = &mut self.input else { return };
             let request = match input.poll_next_unpin(cx) {
                 Poll::Ready(Some(request)) => request,
@@ -135,10 +99,11 @@ where
 
     /// Takes the responses that have come.
     fn receive(&mut self, cx: &mut Context<'_>) {
+        let in_flight = self.bytes;
         for request in self.in_flight.iter_mut().filter(|request| request.received.is_none()) {
             if let Poll::Ready(response) = request.response.poll_unpin(cx) {
                 if response.is_ok() && request.bytes > 0 {
-                    self.window.note_response(request.bytes, request.sent_at, rt::now());
+                    self.window.note_arrival(request.bytes, in_flight, request.sent_at, rt::now());
                 }
                 request.received = Some(response);
             }
@@ -307,30 +272,12 @@ mod tests {
     #[test]
     fn bytes_in_flight_are_bounded_and_a_long_request_goes_alone() {
         let (sent, send) = follower();
-        let requests = (1..=5).map(|n| request(n, WINDOW_BYTES_FIRST));
+        let requests = (1..=5).map(|n| request(n, BOUNDS.first));
         let mut pipeline = AppendPipeline::new(futures_util::stream::iter(requests), send);
         assert!(next(&mut pipeline).is_none());
         assert_eq!(sent.lock().len(), 1);
         respond(&sent, 1, AppendEntriesResponse::Success);
         assert!(matches_upto(next(&mut pipeline), 1) && next(&mut pipeline).is_none());
         assert_eq!(sent.lock().len(), 2, "the window has grown");
-    }
-
-    #[test]
-    fn the_window_follows_the_link() {
-        let (mut window, at) = (Window::default(), |millis: i64| rt::Instant(millis * 1_000_000));
-        (0..40).for_each(|n| window.note_response(1 << 20, at(n), at(n + 40)));
-        assert_eq!(window.bytes_max, WINDOW_BYTES_MAX);
-        window.note_response(1 << 20, at(100), at(900));
-        assert_eq!(window.bytes_max, WINDOW_BYTES_MAX / 2);
-        // What was in flight when the window was halved does not halve it again.
-        window.note_response(1 << 20, at(110), at(910));
-        assert_eq!(window.bytes_max, WINDOW_BYTES_MAX / 2);
-        (1..7).for_each(|n| window.note_response(1 << 20, at(n * 1_000), at(n * 1_000 + 900)));
-        assert!(window.bytes_max < WINDOW_BYTES_MAX / 4, "{window:?}");
-        let least = window.bytes_max;
-        // The link has become slower for good: that is its pace now.
-        (7..40).for_each(|n| window.note_response(1 << 20, at(n * 1_000), at(n * 1_000 + 900)));
-        assert!(window.bytes_max > least, "{window:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::node::{Node, data_below, free_address};
-use super::{Peer, fresh_directory, rack};
+use super::{Peer, Surroundings, fresh_directory, rack};
 
 /// What `kafka-server-start.sh` and `kafka-run-class.sh` pass to the JVM.
 const JVM: &[&str] = &[
@@ -74,10 +74,11 @@ pub(crate) fn java(jars: &Path) -> Command {
 }
 
 /// So many nodes with formatted directories that have not been started yet: one alone, or a cluster.
-pub(crate) fn prepare(jars: &Path, directory: PathBuf, count: usize) -> Peer {
+pub(crate) fn prepare(jars: &Path, directory: PathBuf, count: usize, surroundings: &Surroundings) -> Peer {
     fresh_directory(&directory);
     let controllers: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-    let voters: Vec<String> = controllers.iter().enumerate().map(|(at, c)| format!("{}@{c}", at + 1)).collect();
+    let ways = controllers.iter().map(|controller| surroundings.way_to(*controller));
+    let voters: Vec<String> = ways.enumerate().map(|(at, way)| format!("{}@{way}", at + 1)).collect();
     let mut shown = Vec::new();
     let nodes = controllers.iter().enumerate().map(|(at, controller)| {
         let (id, address) = (at + 1, free_address());
@@ -86,11 +87,22 @@ pub(crate) fn prepare(jars: &Path, directory: PathBuf, count: usize) -> Peer {
             "process.roles=broker,controller".to_owned(),
             format!("node.id={id}"),
             format!("controller.quorum.voters={}", voters.join(",")),
-            format!("listeners=PLAINTEXT://{address},CONTROLLER://{controller}"),
-            format!("advertised.listeners=PLAINTEXT://{address}"),
             "controller.listener.names=CONTROLLER".to_owned(),
             format!("log.dirs={}", data_below(&own).display()),
         ];
+        if surroundings.round_trip.is_zero() {
+            lines.push(format!("listeners=PLAINTEXT://{address},CONTROLLER://{controller}"));
+            lines.push(format!("advertised.listeners=PLAINTEXT://{address}"));
+        } else {
+            // Clients stand beside the nodes, the nodes apart from each other.
+            let own = free_address();
+            let way = surroundings.way_to(own);
+            lines.push(format!("listeners=PLAINTEXT://{address},INTERNAL://{own},CONTROLLER://{controller}"));
+            lines.push(format!("advertised.listeners=PLAINTEXT://{address},INTERNAL://{way}"));
+            lines.push("inter.broker.listener.name=INTERNAL".to_owned());
+            let plain = ["PLAINTEXT", "INTERNAL", "CONTROLLER"].map(|name| format!("{name}:PLAINTEXT"));
+            lines.push(format!("listener.security.protocol.map={}", plain.join(",")));
+        }
         if count > 1 {
             lines.push(format!("broker.rack={}", rack(at)));
         } else {
@@ -105,7 +117,7 @@ pub(crate) fn prepare(jars: &Path, directory: PathBuf, count: usize) -> Peer {
         let mut command = vec!["java".to_owned()];
         command.extend(JVM.iter().map(|flag| (*flag).to_owned()));
         command.extend(["-cp", &jars, "kafka.Kafka", &file.display().to_string()].map(str::to_owned));
-        let mut node = Node::new(i32::try_from(id).unwrap(), address, own, command);
+        let mut node = Node::new(i32::try_from(id).unwrap(), address, own, surroundings.around(command));
         std::fs::write(&file, text).unwrap();
         let format = ["java", "-cp", &jars, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"];
         node.format = format.map(str::to_owned).into();
@@ -117,5 +129,6 @@ pub(crate) fn prepare(jars: &Path, directory: PathBuf, count: usize) -> Peer {
     let mut peer = Peer::new("kafka", directory, nodes);
     peer.settings = shown;
     peer.settings.push(format!("heap and JVM: {}", JVM.join(" ")));
+    peer.settings.extend(surroundings.shown());
     peer
 }

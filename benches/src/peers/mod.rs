@@ -3,15 +3,18 @@
 //! Knows when a broker serves, who leads and who is in sync; what is measured on it is the tables' business.
 
 pub(crate) mod kafka;
+mod links;
 pub(crate) mod nats;
 pub(crate) mod node;
 pub(crate) mod ottla;
+mod surroundings;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use self::node::Node;
+pub(crate) use self::surroundings::Surroundings;
 use crate::process::Usage;
 use crate::wire::{Layout, Topic, Wire, batch};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::node::{Node, data_below, free_address};
-use super::{Peer, fresh_directory, rack};
+use super::{Peer, Surroundings, fresh_directory, rack};
 
 /// The release build of this workspace: built now unless a binary is given.
 pub(crate) fn binary(given: Option<&Path>) -> PathBuf {
@@ -22,11 +22,12 @@ pub(crate) fn binary(given: Option<&Path>) -> PathBuf {
 }
 
 /// So many nodes that have not been started yet: one alone, or a cluster.
-pub(crate) fn prepare(binary: &Path, directory: PathBuf, count: usize) -> Peer {
+pub(crate) fn prepare(binary: &Path, directory: PathBuf, count: usize, surroundings: &Surroundings) -> Peer {
     fresh_directory(&directory);
     let places: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-    let seeds = places.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let command = vec![binary.display().to_string(), "start".to_owned()];
+    let ways: Vec<SocketAddr> = places.iter().map(|place| surroundings.way_to(*place)).collect();
+    let seeds = ways.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let command = surroundings.around(vec![binary.display().to_string(), "start".to_owned()]);
     let mut shown = Vec::new();
     let nodes = places.iter().enumerate().map(|(at, place)| {
         let (id, address, admin) = (at + 1, free_address(), free_address());
@@ -40,6 +41,7 @@ pub(crate) fn prepare(binary: &Path, directory: PathBuf, count: usize) -> Peer {
         if count > 1 {
             settings.push(("KAFKA_BROKER_RACK", rack(at)));
             settings.push(("OTTLA_CLUSTER_LISTENER", place.to_string()));
+            settings.push(("OTTLA_CLUSTER_ADVERTISED_LISTENER", ways[at].to_string()));
             settings.push(("OTTLA_CLUSTER_SEEDS", seeds.clone()));
         }
         if at == 0 {
@@ -54,6 +56,7 @@ pub(crate) fn prepare(binary: &Path, directory: PathBuf, count: usize) -> Peer {
     let mut peer = Peer::new("ottla", directory, nodes);
     peer.settings = shown;
     peer.settings.push("heap: what it needs (no limit is set)".to_owned());
+    peer.settings.extend(surroundings.shown());
     peer
 }
 

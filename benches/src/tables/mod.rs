@@ -8,6 +8,7 @@ mod latency;
 mod life;
 mod nats;
 mod produce;
+mod zones;
 
 use crate::bench::Bench;
 
@@ -28,6 +29,7 @@ pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
     ("sustained", life::sustained),
     ("nats", nats::nats),
     ("cluster", cluster::cluster),
+    ("zones", zones::zones),
     ("gaps", failover::gaps),
     ("partitions", cluster::partitions),
     ("rebuild", failover::rebuild),

@@ -36,10 +36,9 @@ pub(super) enum Kind {
     Ping = 3,
     /// Response to `Ping`.
     Pong = 4,
+    /// The sender has received so many bytes of frames over this connection; the number says how many. Since version 3.
+    Received = 5,
 }
-
-/// The number of a `Pong` that answers no ping: the sender receives a frame that is not whole yet.
-pub(super) const RECEIVING: u64 = 1;
 
 /// A frame as received.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +53,6 @@ pub(super) struct Frame {
 /// A frame to be sent, in parts.
 #[derive(Debug)]
 pub(super) struct EncodedFrame {
-    pub(super) kind: Kind,
     pub(super) parts: Vec<Bytes>,
     pub(super) bytes: usize,
 }
@@ -78,7 +76,7 @@ fn encode_frame(kind: Kind, number: u64, (from, to): (ReplicaId, ReplicaId), bod
     head[4..8].copy_from_slice(&crc.finalize().to_be_bytes());
     let mut parts = vec![head.freeze()];
     parts.extend(body);
-    EncodedFrame { kind, parts, bytes }
+    EncodedFrame { parts, bytes }
 }
 
 const NO_REPLICA: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
@@ -111,9 +109,9 @@ impl EncodedFrame {
         encode_frame(kind, 0, NO_REPLICA, Vec::new())
     }
 
-    /// Says that a long frame is being received.
-    pub(super) fn receiving() -> Self {
-        encode_frame(Kind::Pong, RECEIVING, NO_REPLICA, Vec::new())
+    /// Says how many bytes of frames have been received.
+    pub(super) fn received(total: u64) -> Self {
+        encode_frame(Kind::Received, total, NO_REPLICA, Vec::new())
     }
 
     /// `version`: of the receiver of a request. What responds to a request is of the version of that request.
@@ -146,6 +144,7 @@ pub(super) enum Read {
 #[derive(Debug, Default)]
 pub(super) struct FrameReader {
     buffer: BytesMut,
+    received: u64,
 }
 
 impl FrameReader {
@@ -161,8 +160,16 @@ impl FrameReader {
         match from.read(&mut self.buffer).await? {
             0 if self.buffer.is_empty() => Ok(None),
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(Some(Read::Bytes)),
+            count => {
+                self.received += count as u64;
+                Ok(Some(Read::Bytes))
+            }
         }
+    }
+
+    /// Bytes of frames received so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// The frame at the front, or how many bytes it lacks.
@@ -186,6 +193,7 @@ impl FrameReader {
             2 => Kind::NoResponse,
             3 => Kind::Ping,
             4 => Kind::Pong,
+            5 => Kind::Received,
             _ => return Err(damaged("a frame is of no known kind")),
         };
         let (number, from, to) = (frame.get_u64(), ReplicaId(frame.get_u64()), ReplicaId(frame.get_u64()));
@@ -200,6 +208,12 @@ pub(super) struct Batch {
     bytes: usize,
 }
 
+/// The front of a batch: so many of its bytes.
+pub(super) struct Front<'a> {
+    batch: &'a mut Batch,
+    left: usize,
+}
+
 impl Batch {
     /// Adds a frame.
     pub(super) fn push(&mut self, frame: EncodedFrame) {
@@ -210,6 +224,42 @@ impl Batch {
     /// Bytes to be written.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Its first bytes, at most so many.
+    pub(super) fn front(&mut self, bytes_max: usize) -> Front<'_> {
+        let left = self.bytes.min(bytes_max);
+        Front { batch: self, left }
+    }
+}
+
+impl Buf for Front<'_> {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        let chunk = self.batch.chunk();
+        &chunk[..chunk.len().min(self.left)]
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.left = self.left.saturating_sub(count);
+        self.batch.advance(count);
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        let (mut left, mut filled) = (self.left, 0);
+        for (slot, part) in into.iter_mut().zip(&self.batch.parts) {
+            if left == 0 {
+                break;
+            }
+            let count = part.len().min(left);
+            *slot = IoSlice::new(&part[..count]);
+            left -= count;
+            filled += 1;
+        }
+        filled
     }
 }
 

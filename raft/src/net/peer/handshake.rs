@@ -19,8 +19,9 @@ use ottla_protocol::ids::NodeId;
 use uuid::Uuid;
 
 const MAGIC: [u8; 4] = *b"OTLA";
-/// The versions of frames and messages that this release speaks. 1: 0.4.0 to 0.5.3; 2: a replica's state comes in parts.
-pub(super) const VERSIONS: RangeInclusive<u8> = 1..=2;
+/// The versions of frames and messages that this release speaks. 1: 0.4.0 to 0.5.3; 2: a replica's state comes in parts;
+/// 3, since 0.5.10: a receiver says what it has received.
+pub(super) const VERSIONS: RangeInclusive<u8> = 1..=3;
 /// The value of `expected` if any node will do.
 const ANY_NODE: i32 = -1;
 
@@ -326,7 +327,7 @@ mod tests {
     fn the_newest_version_that_both_nodes_speak_is_chosen() {
         let own = known(1, 10, Some("c"));
         let welcome = |version: u8| [&b"OTLA"[..], &[0, 23, 0, version, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
-        for (oldest, newest, chosen) in [(1, 1, Some(1)), (1, 2, Some(2)), (2, 9, Some(2)), (3, 9, None), (0, 0, None)]
+        for (oldest, newest, chosen) in [(1, 1, Some(1)), (1, 2, Some(2)), (2, 9, Some(3)), (4, 9, None), (0, 0, None)]
         {
             let offered: Vec<u8> =
                 [&b"OTLA"[..], &[0, 28, oldest, newest, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"]
@@ -340,8 +341,8 @@ mod tests {
             }
         }
         let ours = HandshakeRequest::new(known(2, 20, Some("c")), ConnectionClass::Entries, None);
-        assert_eq!(&bytes_of_request(ours)[6..8], &[1, 2]);
-        assert!(response_in(&welcome(3)).is_err(), "a version that was not offered");
+        assert_eq!(&bytes_of_request(ours)[6..8], &[1, 3]);
+        assert!(response_in(&welcome(4)).is_err(), "a version that was not offered");
     }
 
     #[test]
@@ -350,9 +351,9 @@ mod tests {
         let request = |other: Identity, expected: Option<i32>| {
             HandshakeRequest::new(other, ConnectionClass::Urgent, expected.map(NodeId))
         };
-        assert_eq!(request(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(2));
-        assert_eq!(request(known(2, 20, None), None).check(&own), Ok(2), "it is new");
-        assert_eq!(request(known(1, 10, Some("ours")), None).check(&own), Ok(2), "itself");
+        assert_eq!(request(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(3));
+        assert_eq!(request(known(2, 20, None), None).check(&own), Ok(3), "it is new");
+        assert_eq!(request(known(1, 10, Some("ours")), None).check(&own), Ok(3), "itself");
         let other = request(known(2, 20, Some("theirs")), Some(1)).check(&own);
         assert!(matches!(other, Err(HandshakeRejection::OtherCluster { .. })));
         assert!(matches!(request(known(1, 20, None), None).check(&own), Err(HandshakeRejection::InUse { .. })));

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -20,7 +21,8 @@ use super::connected_peers::{ConnectedPeer, ConnectedPeers};
 use super::frame::{Batch, EncodedFrame, FrameReader, Kind, Read};
 use super::handshake::{read_request, write_response};
 use super::local_node::LocalNode;
-use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, PING_INTERVAL, WRITE_BYTES, call_budget, units};
+use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budget, units};
+use super::send_window::{RECEIPT_BYTES, RECEIPT_INTERVAL, RECEIPTS_SINCE};
 use crate::net::message_codec::decode;
 use crate::net::{Message, MessageHandler};
 
@@ -77,8 +79,8 @@ pub(super) fn listen(
 
 async fn receive(stream: Duplex, from: SocketAddr, handler: Arc<dyn MessageHandler>, local: Arc<LocalNode>) {
     match rt::timeout(HANDSHAKE_TIMEOUT, handshake(&stream, &local)).await {
-        Ok(Ok(Some(peer))) => {
-            let ended = exchange(&stream, &handler).await;
+        Ok(Ok(Some((version, peer)))) => {
+            let ended = exchange(&stream, version, &handler).await;
             tracing::debug!(node = peer.node().0, %from, "connection of another node ended: {ended:?}");
         }
         Ok(Ok(None)) => {}
@@ -87,8 +89,8 @@ async fn receive(stream: Duplex, from: SocketAddr, handler: Arc<dyn MessageHandl
     }
 }
 
-/// Accepts or rejects the handshake of a connection; `None` if it was rejected.
-async fn handshake(stream: &Duplex, local: &Arc<LocalNode>) -> io::Result<Option<ConnectedPeer>> {
+/// Accepts or rejects the handshake of a connection; `None` if it was rejected, else the version of the connection.
+async fn handshake(stream: &Duplex, local: &Arc<LocalNode>) -> io::Result<Option<(u8, ConnectedPeer)>> {
     let request = read_request(stream).await?;
     let own = local.identity();
     let checked = request.check(&own);
@@ -96,7 +98,7 @@ async fn handshake(stream: &Duplex, local: &Arc<LocalNode>) -> io::Result<Option
     let response = peer.as_ref().map(|(version, _)| (*version, own)).map_err(Clone::clone);
     write_response(stream, &response).await?;
     match peer {
-        Ok((_, peer)) => Ok(Some(peer)),
+        Ok(accepted) => Ok(Some(accepted)),
         Err(why) => {
             tracing::warn!(node = request.identity.node.0, "a node is rejected: {why}");
             Ok(None)
@@ -106,43 +108,60 @@ async fn handshake(stream: &Duplex, local: &Arc<LocalNode>) -> io::Result<Option
 
 type Response = (EncodedFrame, Option<OwnedSemaphorePermit>);
 
-async fn exchange(stream: &Duplex, handler: &Arc<dyn MessageHandler>) -> io::Result<()> {
+async fn exchange(stream: &Duplex, version: u8, handler: &Arc<dyn MessageHandler>) -> io::Result<()> {
     let (responses, outgoing) = mpsc::unbounded_channel();
     tokio::select! {
         biased;
-        ended = read_frames(stream, handler, responses) => ended,
+        ended = read_frames(stream, version, handler, responses) => ended,
         ended = write_frames(stream, outgoing) => ended,
+    }
+}
+
+/// What the sender was told last of the bytes that were received.
+struct Receipts {
+    told: u64,
+    told_at: rt::Instant,
+}
+
+impl Receipts {
+    /// How long until the sender is to be told; `None` while there is nothing to tell.
+    fn due(&self, received: u64) -> Option<Duration> {
+        match received - self.told {
+            0 => None,
+            RECEIPT_BYTES.. => Some(Duration::ZERO),
+            _ => Some(RECEIPT_INTERVAL.saturating_sub(rt::now().since(self.told_at))),
+        }
     }
 }
 
 async fn read_frames(
     from: &Duplex,
+    version: u8,
     handler: &Arc<dyn MessageHandler>,
     responses: mpsc::UnboundedSender<Response>,
 ) -> io::Result<()> {
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
     // Requests in progress are bounded: a sender of more waits.
     let budget: Arc<Semaphore> = call_budget();
-    let mut said_at = rt::now();
+    let mut receipts = Receipts { told: 0, told_at: rt::now() };
     loop {
+        let receipt_due = receipts.due(frames.received()).filter(|_| version >= RECEIPTS_SINCE);
+        if receipt_due.is_some_and(|wait| wait.is_zero()) {
+            receipts = Receipts { told: frames.received(), told_at: rt::now() };
+            let _ended = responses.send((EncodedFrame::received(receipts.told), None));
+            continue;
+        }
         let frame = tokio::select! {
             biased;
             Some(()) = tasks.next(), if !tasks.is_empty() => continue,
             frame = rt::timeout(IDLE_MAX, frames.next(from)) => frame,
+            () = rt::sleep(receipt_due.unwrap_or_default()), if receipt_due.is_some() => continue,
         };
         let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing comes, not even a ping");
         let frame = frame.map_err(silent)??;
         let frame = match frame {
             Some(Read::Frame(frame)) => frame,
-            // What was sent behind a long frame on a slow link, a ping too, is answered late: the sender learns that the link
-            // carries something.
-            Some(Read::Bytes) => {
-                if rt::now().since(said_at) >= PING_INTERVAL {
-                    said_at = rt::now();
-                    let _ended = responses.send((EncodedFrame::receiving(), None));
-                }
-                continue;
-            }
+            Some(Read::Bytes) => continue,
             None => return Ok(()),
         };
         match frame.kind {
@@ -164,7 +183,7 @@ async fn read_frames(
             Kind::Ping => {
                 let _ended = responses.send((EncodedFrame::bare(Kind::Pong), None));
             }
-            Kind::Response | Kind::NoResponse | Kind::Pong => {
+            Kind::Response | Kind::NoResponse | Kind::Pong | Kind::Received => {
                 return Err(io::Error::other("a response where requests are expected"));
             }
         }

@@ -13,6 +13,7 @@ mod handshake;
 mod inbound;
 mod local_node;
 mod peer_connection;
+mod send_window;
 #[cfg(test)]
 mod tests;
 

@@ -2,15 +2,16 @@
 //!
 //! It is opened by the first request, and opened again, after a backoff with jitter, when it was lost; during the
 //! backoff requests fail at once. A node that answers nothing for two seconds, not even a ping, is given up; while it receives
-//! a long frame on a slow link it says so. A ping behind a request shows, by its answer, that the request has arrived: from then
-//! on its response may be late, before that only the link is slow. May not know: replicas.
+//! a long frame on a slow link it says so (`send_window`). From when it has received a request on, its response may be late;
+//! before that only the link is slow. May not know: replicas.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Buf;
 use ottla_env::critical::Owner;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::net::Duplex;
@@ -20,11 +21,12 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind, RECEIVING, Read};
+use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind, Read};
 use super::handshake::{
     ConnectionClass, HandshakeRequest, Identity, VERSIONS, read_response, same_cluster, write_request,
 };
 use super::local_node::LocalNode;
+use super::send_window::SendWindow;
 use crate::net::message_codec::decode;
 use crate::net::{Message, NoResponse};
 
@@ -39,7 +41,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PROBES_MAX: usize = 25;
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pings are sent while responses are outstanding.
-pub(super) const PING_INTERVAL: Duration = Duration::from_millis(500);
+const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// And now and then without: a node that receives nothing at all takes the connection for dead.
 const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
@@ -78,8 +80,8 @@ pub(super) fn late() -> NoResponse {
 /// A request that waits for its response.
 struct Waiting {
     responder: oneshot::Sender<Response>,
-    /// Its place among the frames that were written to the connection.
-    place: Option<u64>,
+    /// Where it ends among the bytes that are written to the connection, once it is one of them.
+    end: Option<u64>,
 }
 
 /// Requests that wait for a response.
@@ -87,38 +89,17 @@ struct Waiting {
 struct Calls {
     next: AtomicU64,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
-    /// Frames written so far.
-    written: AtomicU64,
-    /// So many of them have arrived.
-    arrived: AtomicU64,
-    /// For each ping without an answer, the frames written before it.
-    pings: Mutex<VecDeque<u64>>,
 }
 
 impl Calls {
-    /// Gives a request its place among the frames that are written; false if nobody waits for its response any more.
-    fn begin_writing(&self, number: u64) -> bool {
-        let place = self.written.load(Ordering::Relaxed) + 1;
-        let is_waiting = self.waiting.lock().get_mut(&number).map(|waiting| waiting.place = Some(place)).is_some();
-        self.written.store(place, Ordering::Relaxed);
-        is_waiting
+    /// Notes where a request ends among the bytes that are written; false if nobody waits for its response any more.
+    fn begin_writing(&self, number: u64, end: u64) -> bool {
+        self.waiting.lock().get_mut(&number).map(|waiting| waiting.end = Some(end)).is_some()
     }
 
-    fn note_ping(&self) {
-        self.pings.lock().push_back(self.written.load(Ordering::Relaxed));
-    }
-
-    /// Frames arrive in order: what was written before the oldest ping without an answer has arrived.
-    fn note_pong(&self) {
-        if let Some(place) = self.pings.lock().pop_front() {
-            self.arrived.store(place, Ordering::Relaxed);
-        }
-    }
-
-    /// True if the other node is known to have received a request that waits for its response.
-    fn has_arrived(&self, number: u64) -> bool {
-        let place = self.waiting.lock().get(&number).and_then(|waiting| waiting.place);
-        place.is_some_and(|place| place <= self.arrived.load(Ordering::Relaxed))
+    /// Where a request that waits for its response ends among the bytes that are written.
+    fn end_of(&self, number: u64) -> Option<u64> {
+        self.waiting.lock().get(&number)?.end
     }
 
     fn complete(&self, number: u64, response: Response) {
@@ -132,7 +113,6 @@ impl Calls {
     }
 
     fn fail_all(&self, why: &str) {
-        self.pings.lock().clear();
         let waiting = std::mem::take(&mut *self.waiting.lock());
         for waiting in waiting.into_values() {
             let _gave_up = waiting.responder.send(Err(NoResponse(why.to_owned())));
@@ -169,6 +149,8 @@ pub(super) struct PeerConnection {
     backoff: Backoff,
     /// The version that the other node spoke last; `None` before the first connection.
     version: watch::Sender<Option<u8>>,
+    /// What is on its way over the connection that is open, or was last.
+    window: Arc<Mutex<Arc<SendWindow>>>,
 }
 
 impl PeerConnection {
@@ -176,6 +158,7 @@ impl PeerConnection {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (calls, backoff): (Arc<Calls>, Backoff) = Default::default();
         let version = watch::Sender::new(None);
+        let window = Arc::new(Mutex::new(Arc::new(SendWindow::new(*VERSIONS.start()))));
         let task = ConnectionTask {
             local: local.clone(),
             node,
@@ -183,9 +166,10 @@ impl PeerConnection {
             calls: calls.clone(),
             backoff: backoff.clone(),
             version: version.clone(),
+            window: window.clone(),
         };
         rt::spawn_critical("peer-connection", Owner::process(), task.run(waiting));
-        Self { queue, budget: call_budget(), calls, backoff, version }
+        Self { queue, budget: call_budget(), calls, backoff, version, window }
     }
 
     /// The version in which a request is encoded. Before the first connection it is the oldest, in which nearly everything can be
@@ -215,7 +199,7 @@ impl PeerConnection {
     ) -> Result<(CallGuard<'_>, oneshot::Receiver<Response>), NoResponse> {
         let permit = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
         let (responder, response) = oneshot::channel();
-        self.calls.waiting.lock().insert(number, Waiting { responder, place: None });
+        self.calls.waiting.lock().insert(number, Waiting { responder, end: None });
         let guard = CallGuard { calls: &self.calls, number };
         self.queue.send(Outgoing { number, frame, _permit: permit }).map_err(|_| closed())?;
         Ok((guard, response))
@@ -241,13 +225,19 @@ impl PeerConnection {
             if let Ok(response) = rt::timeout(ARRIVAL_CHECK_INTERVAL, &mut response).await {
                 return response.unwrap_or_else(|_| Err(closed()));
             }
-            if arrived_at.is_none() && self.calls.has_arrived(guard.number) {
+            if arrived_at.is_none() && self.has_arrived(guard.number) {
                 arrived_at = Some(rt::now());
             }
             if arrived_at.is_some_and(|at| rt::now().since(at) >= timeout) {
                 return Err(late());
             }
         }
+    }
+
+    /// True if the other node is known to have received a request that waits for its response.
+    fn has_arrived(&self, number: u64) -> bool {
+        let window = self.window.lock().clone();
+        self.calls.end_of(number).is_some_and(|end| window.has_received(end))
     }
 
     /// Queues a request, unless the other node could not be reached just now.
@@ -288,6 +278,7 @@ struct ConnectionTask {
     calls: Arc<Calls>,
     backoff: Backoff,
     version: watch::Sender<Option<u8>>,
+    window: Arc<Mutex<Arc<SendWindow>>>,
 }
 
 /// A pause of this length or up to half less, so that nodes do not reconnect all at once.
@@ -301,10 +292,12 @@ impl ConnectionTask {
         let mut pause = PAUSE_MIN;
         while let Some(first) = queue.recv().await {
             let why = match self.connect().await {
-                Ok(stream) => {
+                Ok((stream, version)) => {
                     pause = PAUSE_MIN;
                     *self.backoff.lock() = None;
-                    let why = self.exchange(stream, first, &mut queue).await;
+                    let window = Arc::new(SendWindow::new(version));
+                    *self.window.lock() = window.clone();
+                    let why = self.exchange(stream, &window, first, &mut queue).await;
                     if is_reset(&why) {
                         let (known, confirmation) = oneshot::channel();
                         self.local.peer_closed(self.node, confirmation);
@@ -351,7 +344,7 @@ impl ConnectionTask {
         false
     }
 
-    async fn connect(&self) -> io::Result<Duplex> {
+    async fn connect(&self) -> io::Result<(Duplex, u8)> {
         let unknown =
             || io::Error::new(io::ErrorKind::NotFound, format!("the address of node {} is not known", self.node));
         let address = self.local.peers.address(self.node).ok_or_else(unknown)?;
@@ -360,27 +353,28 @@ impl ConnectionTask {
         if found.node != self.node {
             return Err(io::Error::other(format!("node {} is at {address}, not node {}", found.node, self.node)));
         }
-        Ok(stream)
+        Ok((stream, version))
     }
 
     /// Sends and receives until the connection is lost; returns why.
     async fn exchange(
         &self,
         stream: Duplex,
+        window: &SendWindow,
         first: Outgoing,
         queue: &mut mpsc::UnboundedReceiver<Outgoing>,
     ) -> io::Error {
         let (received_at, ping) = (AtomicI64::new(rt::now().0), Notify::new());
         let ended = tokio::select! {
             biased;
-            ended = self.read_frames(&stream, &received_at) => ended,
-            ended = self.write_frames(&stream, first, queue, &ping) => ended,
+            ended = self.read_frames(&stream, window, &received_at) => ended,
+            ended = self.write_frames((&stream, window), first, queue, &ping) => ended,
             ended = self.detect_silence(&received_at, &ping) => ended,
         };
         ended.err().unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"))
     }
 
-    async fn read_frames(&self, from: &Duplex, received_at: &AtomicI64) -> io::Result<()> {
+    async fn read_frames(&self, from: &Duplex, window: &SendWindow, received_at: &AtomicI64) -> io::Result<()> {
         let mut frames = FrameReader::default();
         while let Some(read) = frames.next(from).await? {
             received_at.store(rt::now().0, Ordering::Relaxed);
@@ -394,8 +388,9 @@ impl ConnectionTask {
                     let why = String::from_utf8_lossy(&body).into_owned();
                     self.calls.complete(number, Err(NoResponse(why)));
                 }
-                Kind::Pong if number == RECEIVING => {}
-                Kind::Pong => self.calls.note_pong(),
+                Kind::Pong => {}
+                Kind::Received if window.note_received(number) => {}
+                Kind::Received => return Err(io::Error::other("more was received than was sent")),
                 Kind::Request | Kind::Ping => return Err(io::Error::other("a request where responses are expected")),
             }
         }
@@ -404,7 +399,7 @@ impl ConnectionTask {
 
     async fn write_frames(
         &self,
-        to: &Duplex,
+        (to, window): (&Duplex, &SendWindow),
         first: Outgoing,
         queue: &mut mpsc::UnboundedReceiver<Outgoing>,
         ping: &Notify,
@@ -414,23 +409,23 @@ impl ConnectionTask {
             // The permit is returned when the socket has taken the bytes.
             let mut written = Vec::new();
             while let Some(outgoing) = next.take() {
-                if self.calls.begin_writing(outgoing.number) {
-                    if outgoing.frame.kind == Kind::Ping {
-                        self.calls.note_ping();
-                    }
+                let end = window.written() + (batch.bytes() + outgoing.frame.bytes) as u64;
+                if self.calls.begin_writing(outgoing.number, end) {
                     batch.push(outgoing.frame);
                     written.push(outgoing._permit);
                 }
                 next = if batch.bytes() < WRITE_BYTES { queue.try_recv().ok() } else { None };
             }
-            to.write_all(&mut batch).await?;
+            while batch.bytes() > 0 {
+                let mut front = batch.front(window.room().await);
+                let count = front.remaining();
+                to.write_all(&mut front).await?;
+                window.note_written(count);
+            }
             drop(written);
             tokio::select! {
                 biased;
-                () = ping.notified() => {
-                    self.calls.note_ping();
-                    batch.push(EncodedFrame::bare(Kind::Ping));
-                }
+                () = ping.notified() => batch.push(EncodedFrame::bare(Kind::Ping)),
                 outgoing = queue.recv() => match outgoing {
                     Some(outgoing) => next = Some(outgoing),
                     None => return Err(io::Error::other("the connection is not needed any more")),
