@@ -70,11 +70,7 @@ impl Shard {
                 self.machine.read_view.wake_all();
             }
             if led_in != Some(window.term()) {
-                // Entries of a lost term may never be decided, so their outcomes are not awaited: they may still commit, and
-                // clients retry.
-                window
-                    .take_all()
-                    .for_each(|entry| self.refuse(entry.caller, &ProposeError::NotLeader { leader: None }));
+                self.refuse_all(&mut window);
             }
             if self.role().stopped {
                 break;
@@ -96,9 +92,19 @@ impl Shard {
                 () = rt::sleep(wait) => {}
             }
         }
-        window.take_all().for_each(|entry| self.refuse(entry.caller, &ProposeError::NotLeader { leader: None }));
+        self.refuse_all(&mut window);
         self.queue.lock().stop();
         self.machine.read_view.wake_all();
+    }
+
+    /// Answers all entries in flight: those of a lost term, or of a replica that has stopped, may never be decided, so their
+    /// outcomes are not awaited. They may still commit, and clients retry.
+    fn refuse_all(&self, window: &mut Window) {
+        let error = match self.role().stopped {
+            true => ProposeError::Stopped("the replica has stopped".into()),
+            false => ProposeError::NotLeader { leader: None },
+        };
+        window.take_all().for_each(|entry| self.refuse(entry.caller, &error));
     }
 
     /// Proposes what waits, as far as the window allows; returns how long to wait at most until more may be proposed.
