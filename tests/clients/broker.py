@@ -6,9 +6,11 @@ Used by run.py and by the other runners beside it (stories, suites, soak). May n
 import collections
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -28,12 +30,23 @@ def die_with_parent():
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+# Below those that the kernel takes for outgoing connections: one of these, of another node or a client, might take the port before its
+# broker listens.
+PORTS = range(20_000, 32_000)
+
+
+def is_free(port):
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
+    chosen = random.sample(PORTS, len(PORTS))
+    return list(itertools.islice(filter(is_free, chosen), count))
 
 
 class Process:

@@ -35,8 +35,8 @@ enum Caller {
 
 type Window = ProposalWindow<Caller>;
 
-/// The task wakes at least this often, though nothing happens.
-const IDLE: Duration = Duration::from_secs(3600);
+/// Nothing is waited for but what wakes the task.
+const IDLE: Duration = Duration::MAX;
 
 /// How long a shard's first stamp waits until the clocks of most nodes are known: a wrong first stamp would stay.
 const FIRST_STAMP_WAIT: Duration = Duration::from_secs(3);
@@ -89,7 +89,7 @@ impl Shard {
                 (entry, outcome) = poll_fn(|cx| window.poll_decided(cx)) => self.decided(&mut window, entry, outcome).await,
                 () = self.work.notified() => {}
                 _ = adopted.changed() => {}
-                () = rt::sleep(wait) => {}
+                () = async { rt::sleep(wait).await }, if wait < IDLE => {}
             }
         }
         self.refuse_all(&mut window);
