@@ -149,22 +149,15 @@ where
         {
             last = next.last;
         }
-        let outcome = response.map(|response| {
-            let is_whole = !matches!(&response, AppendEntriesResponse::PartialSuccess(upto) if *upto != last);
-            (response.into_stream_result(prev, last), is_whole)
-        });
-        match outcome {
-            Ok((result, is_whole)) => {
-                if result.is_err() || !is_whole {
-                    pipeline.end();
-                }
-                Poll::Ready(Some(Ok(result)))
-            }
-            Err(error) => {
-                pipeline.end();
-                Poll::Ready(Some(Err(error)))
-            }
+        let goes_on = match &response {
+            Ok(AppendEntriesResponse::Success) => true,
+            Ok(AppendEntriesResponse::PartialSuccess(upto)) => *upto == last,
+            _ => false,
+        };
+        if !goes_on {
+            pipeline.end();
         }
+        Poll::Ready(Some(response.map(|response| response.into_stream_result(prev, last))))
     }
 }
 

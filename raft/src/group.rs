@@ -32,7 +32,7 @@ use crate::net::Network;
 use crate::openraft_adapter::StateMachineAdapter;
 use crate::openraft_types::{TypeConfig, from_raft_membership};
 use crate::options::RaftOptions;
-use crate::role::{Role, RoleTracker};
+use crate::role::{Role, RoleTracker, stops_within};
 use crate::snapshot_download::SnapshotDownload;
 use crate::state_machine::StateMachine;
 use crate::state_parts::HeldState;
@@ -374,13 +374,7 @@ impl Group {
     /// Makes the leader send heartbeats: openraft sends them as rarely as it lets them time out.
     async fn send_heartbeats(self: Arc<Self>) {
         let mut role = self.role_tracker.role();
-        loop {
-            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
-            tokio::select! {
-                biased;
-                _ = stopped => return,
-                () = rt::sleep(self.options.heartbeat) => {}
-            }
+        while !stops_within(&mut role, self.options.heartbeat).await {
             if self.role_tracker.leads() && !self.members().is_alone(self.replica) {
                 // It fails only when the replica stops.
                 let _ = self.raft.trigger().heartbeat().await;
@@ -391,14 +385,7 @@ impl Group {
     /// Lets an idle group hibernate, and purges what the checkpoint contains.
     async fn maintain(self: Arc<Self>) {
         let mut role = self.role_tracker.role();
-        loop {
-            let tick = rt::sleep(MAINTENANCE_INTERVAL);
-            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
-            tokio::select! {
-                biased;
-                _ = stopped => return,
-                () = tick => {}
-            }
+        while !stops_within(&mut role, MAINTENANCE_INTERVAL).await {
             // A leader that writes nothing would not notice, and would continue to lead although its disk cannot be
             // read.
             if let Some(why) = self.directory.poisoned() {

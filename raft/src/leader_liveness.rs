@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::ready;
-use ottla_env::rt;
 use ottla_storage::entry::Vote;
 use ottla_storage::ids::{LogId, ReplicaId};
 
@@ -17,6 +16,7 @@ use crate::check_quorum::{PRE_VOTE_TIMEOUT, SUSPEND_TIME};
 use crate::group::Group;
 use crate::net::Message;
 use crate::options::{ELECTION_MAX, HEARTBEAT};
+use crate::role::stops_within;
 
 /// A leader that has sent nothing for so long, four heartbeats, is suspected.
 const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -59,11 +59,8 @@ impl Group {
                     }
                 },
             };
-            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
-            tokio::select! {
-                biased;
-                _ = stopped => return,
-                () = rt::sleep(wait) => {}
+            if stops_within(&mut role, wait).await {
+                return;
             }
         }
     }

@@ -24,6 +24,12 @@ pub struct Role {
     pub stopped: bool,
 }
 
+/// Waits so long; true if the replica stops before.
+pub(crate) async fn stops_within(role: &mut watch::Receiver<Role>, time: Duration) -> bool {
+    let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
+    rt::timeout(time, stopped).await.is_ok()
+}
+
 /// The state of leadership, from openraft's metrics and from apply.
 #[derive(Debug, Default)]
 pub(crate) struct LeadershipState {

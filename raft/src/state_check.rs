@@ -13,6 +13,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use crate::checksum_points::{CHECKSUM_FORMAT, StateVerdict, judge};
 use crate::group::Group;
 use crate::net::Message;
+use crate::role::stops_within;
 
 /// The other members may not have applied yet what this one has.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -22,11 +23,7 @@ impl Group {
     pub(crate) async fn check_states(self: Arc<Self>) {
         let mut role = self.role_tracker.role();
         let mut checked = None;
-        loop {
-            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
-            if rt::timeout(self.options.state_check_interval, stopped).await.is_ok() {
-                return;
-            }
+        while !stops_within(&mut role, self.options.state_check_interval).await {
             let point = self.applier.newest_checksum();
             let Some((index, own)) = point.filter(|(index, _)| checked != Some(*index)) else { continue };
             rt::sleep(CATCH_UP).await;

@@ -2,8 +2,9 @@
 
 use super::consume::fill;
 use super::produce::counted;
-use crate::bench::{Bench, drive, latencies};
+use crate::bench::{Bench, drive, latencies, of_client};
 use crate::loads::engine::{Group, Role};
+use crate::loads::java::Run;
 use crate::loads::librdkafka;
 use crate::peers::Peer;
 use crate::table::{ALONE, OFFERED, P50, P99, P999, RATE, Sample};
@@ -40,6 +41,14 @@ pub(crate) fn latency(bench: &mut Bench) {
     clients_latency(bench, &["5", "0"]);
 }
 
+/// The figures of a client that was given a rate.
+pub(super) fn paced(run: &Run, rate: f64) -> Sample {
+    let mut sample = of_client(run);
+    sample.extend([P50, P99, P999].into_iter().zip(run.milliseconds));
+    sample.insert(OFFERED, rate);
+    sample
+}
+
 /// The same through librdkafka: with its 5 ms of lingering, or without.
 pub(super) fn clients_latency(bench: &mut Bench, lingers: &[&str]) {
     let topic = Topic { name: "latency-client".to_owned(), partitions: 16 };
@@ -61,13 +70,7 @@ pub(super) fn clients_latency(bench: &mut Bench, lingers: &[&str]) {
         let top = librdkafka::run(&program, base, "produce", &options(seconds / 2.0, 0.0));
         let rate = top.records / top.seconds / 2.0;
         bench.row(&format!("librdkafka, records of 1 KiB, linger.ms={linger}"), |peer| {
-            let run = librdkafka::run(&program, peer, "produce", &options(seconds, rate));
-            let mut sample = crate::bench::of_client(&run);
-            for (name, value) in [P50, P99, P999].into_iter().zip(run.milliseconds) {
-                sample.insert(name, value);
-            }
-            sample.insert(OFFERED, rate);
-            sample
+            paced(&librdkafka::run(&program, peer, "produce", &options(seconds, rate)), rate)
         });
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use super::latency::paced;
 use super::produce::counted;
 use crate::bench::{Bench, of_client};
 use crate::loads::librdkafka;
 use crate::peers::Surroundings;
-use crate::table::{OFFERED, P50, P99, P999};
 use crate::wire::Topic;
 
 /// Records a second at which latency is measured.
@@ -44,11 +44,7 @@ pub(crate) fn zones(bench: &mut Bench) {
         let mut options = librdkafka::options(&topic, 1024, seconds);
         options.extend([format!("rate={RATE}"), "set.linger.ms=0".to_owned()]);
         bench.row(&format!("{place}: 20,000 records a second, 1 partition"), |peer| {
-            let run = librdkafka::run(&program, peer, "produce", &options);
-            let mut sample = of_client(&run);
-            sample.extend([P50, P99, P999].into_iter().zip(run.milliseconds));
-            sample.insert(OFFERED, RATE);
-            sample
+            paced(&librdkafka::run(&program, peer, "produce", &options), RATE)
         });
     }
     bench.end_clusters_apart();

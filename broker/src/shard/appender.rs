@@ -119,12 +119,11 @@ impl Shard {
                 continue;
             }
             let now = rt::now();
-            let (waiting, fills_entry) = {
+            if let Some(pause) = window.pause(now) {
                 let queue = self.queue.lock();
-                (queue.bytes(), queue.fills_entry())
-            };
-            if let Some(pause) = window.pause(now).filter(|_| !fills_entry) {
-                return if waiting == 0 { IDLE } else { pause };
+                if !queue.fills_entry() {
+                    return if queue.bytes() == 0 { IDLE } else { pause };
+                }
             }
             let has_entries_before = !window.is_empty();
             let is_ready = |batch: &QueuedBatch| {

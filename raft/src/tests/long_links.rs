@@ -3,24 +3,19 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use ottla_env::rt;
 use ottla_env::sim::net::Conditions;
 use ottla_env::sim::{self, SimNode};
-use ottla_storage::entry::Batches;
 
 use super::cluster::Cluster;
+use super::one_voter::proposal;
+use super::three_voters::leader_of;
 use crate::net::sim::Faults;
-use crate::proposal::Proposal;
 
 const MIB: usize = 1 << 20;
 /// How long a group may take to elect over a round trip of half a second.
 const ELECTION_MAX: Duration = Duration::from_secs(10);
-
-fn proposal(bytes: usize) -> Proposal {
-    Proposal { payload: Bytes::from(vec![7; bytes]), batches: Batches::default(), clock_ms: 0 }
-}
 
 /// Three voters with such links between them.
 async fn started(links: Conditions) -> Cluster {
@@ -33,14 +28,7 @@ async fn started(links: Conditions) -> Cluster {
 }
 
 async fn led(cluster: &Cluster) -> SimNode {
-    let began = rt::now();
-    loop {
-        if let Some(leader) = cluster.leader() {
-            return leader;
-        }
-        assert!(rt::now().since(began) < ELECTION_MAX, "no leader");
-        rt::sleep(Duration::from_millis(20)).await;
-    }
+    rt::timeout(ELECTION_MAX, leader_of(cluster)).await.expect("a leader")
 }
 
 /// Submits so many entries one behind the other, and waits until all are applied; returns how long it took.
@@ -48,9 +36,9 @@ async fn propose_all(cluster: &Cluster, leader: SimNode, count: usize, bytes: us
     let handle = cluster.handle(leader).unwrap();
     let began = rt::now();
     let proposed = sim::spawn_on(leader, async move {
-        let mut pending = Vec::new();
+        let (mut pending, payload) = (Vec::new(), vec![7; bytes]);
         for _ in 0..count {
-            pending.push(handle.submit(proposal(bytes)).await.unwrap());
+            pending.push(handle.submit(proposal(&payload)).await.unwrap());
         }
         for pending in pending {
             pending.applied().await.unwrap();

@@ -197,7 +197,7 @@ fn one_voter_over_a_model_disk_loses_nothing() {
     seeds(8, || Cluster::in_memory(1, Duration::from_millis(4)));
 }
 
-async fn leader_of(cluster: &Cluster) -> SimNode {
+pub(crate) async fn leader_of(cluster: &Cluster) -> SimNode {
     loop {
         if let Some(leader) = cluster.leader() {
             return leader;

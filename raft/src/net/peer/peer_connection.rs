@@ -92,7 +92,7 @@ struct Calls {
 }
 
 impl Calls {
-    /// Notes where a request ends among the bytes that are written; false if nobody waits for its response any more.
+    /// Notes where a request ends among the bytes that are written; false if no caller waits for its response any more.
     fn begin_writing(&self, number: u64, end: u64) -> bool {
         self.waiting.lock().get_mut(&number).map(|waiting| waiting.end = Some(end)).is_some()
     }

@@ -74,15 +74,15 @@ impl SendWindow {
 
     /// Waits until more may be written; returns how much.
     pub(super) async fn room(&self) -> usize {
+        if !self.has_receipts {
+            return usize::MAX;
+        }
         loop {
             let room = {
                 let state = self.state.lock();
                 let on_the_way = count(state.written - state.received);
                 state.window.bytes_max().saturating_sub(on_the_way)
             };
-            if !self.has_receipts {
-                return usize::MAX;
-            }
             if room > 0 {
                 return room;
             }
