@@ -279,6 +279,52 @@ fn one_wrong_byte_of_a_frame_is_corrected_on_the_disk() {
     });
 }
 
+/// Power is lost at each write and sync of the recovery that corrects a byte, on a device that may leave anything in a page
+/// that is being written: the page holds the other entries of its commit too.
+#[test]
+fn power_lost_during_a_correction_costs_nothing() {
+    sim::run(6, || async {
+        let disk = SimDisk::new(6, SimDiskOptions { tear: Tear::Garbage, ..SimDiskOptions::default() });
+        let entries = two_replicas(&disk).await;
+        let at = find(&disk, &segment(1), &entries[1].payload);
+        disk.flip_bit(&segment(1), at, 3).unwrap();
+        let images = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let kept = images.clone();
+        let damaged = disk.image().crash(Crash::Process, 1);
+        damaged.observe(move |_, image| kept.lock().push(image));
+        let (log, _) = open(&damaged).await;
+        damaged.stop_observing();
+        drop(log);
+        let images = std::mem::take(&mut *images.lock());
+        for (number, image) in images.iter().enumerate() {
+            for seed in 0..60 {
+                let (log, recovered) = open(&image.crash(Crash::Power, seed)).await;
+                let what = format!("operation {number}, seed {seed}");
+                assert!(recovered.iter().all(|found| found.lost.is_none() && found.damaged.is_empty()), "{what}");
+                let replica = log.replica(ReplicaId(1)).unwrap();
+                let all = EntryRange { first: RaftIndex(1), last: RaftIndex(3) };
+                assert_eq!(replica.read(all, 1 << 20).await.unwrap(), entries[..3], "{what}");
+            }
+        }
+    });
+}
+
+/// No space is left for a second copy of the page: the log opens nevertheless, with the byte corrected.
+#[test]
+fn a_full_disk_does_not_keep_a_byte_from_being_corrected() {
+    sim::run(6, || async {
+        let disk = SimDisk::new(6, SimDiskOptions { tear: Tear::Garbage, ..SimDiskOptions::default() });
+        let entries = two_replicas(&disk).await;
+        let at = find(&disk, &segment(1), &entries[1].payload);
+        let before = content(&disk);
+        disk.flip_bit(&segment(1), at, 3).unwrap();
+        disk.set_capacity(1);
+        let (_log, recovered) = open(&disk).await;
+        assert!(recovered.iter().all(|found| found.lost.is_none()), "{recovered:?}");
+        assert_eq!(content(&disk)[at as usize], before[at as usize]);
+    });
+}
+
 #[test]
 fn an_unreadable_page_is_damage() {
     sim::run(7, || async {

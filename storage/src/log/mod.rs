@@ -20,6 +20,7 @@ use ottla_env::rt;
 mod cache;
 mod commit;
 mod correct;
+mod doublewrite;
 mod frame;
 mod frame_body;
 #[cfg(any(test, feature = "fuzzing"))]

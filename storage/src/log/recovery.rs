@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::doublewrite;
 use super::prepare::{Preparation, Prepared, make_segment};
 use super::reader::{SegmentReader, is_zero};
 use super::replay::Replayed;
@@ -47,13 +48,17 @@ pub(crate) async fn open(
     sink: &mut dyn FrameSink,
 ) -> Result<Opened, LogError> {
     disk.create_dir_all(dir).map_err(io_error(dir))?;
+    doublewrite::restore(&*disk, dir).await?;
     let all = list(&*disk, dir)?;
     let from = recovery_points.iter().map(|point| point.position.segment).min().unwrap_or(0);
     let (older, scanned): (Vec<SegmentFile>, Vec<SegmentFile>) = all.into_iter().partition(|f| f.sequence < from);
     sync_all(&*disk, dir, &scanned, recovery_points.iter().map(|point| point.position).min()).await?;
     let walk = Walk::new(disk.boot_id(), options.quiet_bytes);
     let mut walk = walk.run(&scanned, recovery_points, sink)?;
-    correct(&walk.corrections).await?;
+    // So that readers find a sound frame there.
+    if !mutants::is_on(Bug::CorrectionNotWritten) {
+        doublewrite::overwrite(&*disk, dir, &walk.corrections).await?;
+    }
     let unbegun = &scanned[walk.segments.len()..];
     let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;
     let unsynced_loss = walk.unsynced_boot.is_some_and(|boot| boot != disk.boot_id());
@@ -129,20 +134,6 @@ async fn sync_all(
         file.file.drop_cached(u64::from(known)).map_err(io_error(&file.path))?;
     }
     disk.sync_dir(dir).map_err(io_error(dir))
-}
-
-/// Writes the corrected bytes back to the disk, so that readers find a sound frame there.
-async fn correct(corrections: &[(SegmentFile, u64, u8)]) -> Result<(), LogError> {
-    if mutants::is_on(Bug::CorrectionNotWritten) {
-        return Ok(());
-    }
-    for (file, at, byte) in corrections {
-        file.file.write_at(&[*byte], *at).map_err(io_error(&file.path))?;
-    }
-    for (file, ..) in corrections {
-        file.file.sync_data().await.map_err(io_error(&file.path))?;
-    }
-    Ok(())
 }
 
 /// Files that an earlier process of this boot prepared, and that were not written since.

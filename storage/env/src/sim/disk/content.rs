@@ -185,8 +185,9 @@ fn apply_torn(content: &mut Content, op: &PendingOp, rng: &mut SimRng, tear: Tea
         at = stop;
     }
     if tear == Tear::Garbage && rng.below(4) == 0 {
-        let pages = (data.len() / PAGE_BYTES) as u64 + 1;
-        let start = (offset / PAGE_BYTES as u64 + rng.below(pages)) * PAGE_BYTES as u64;
+        let page = PAGE_BYTES as u64;
+        let (first, behind) = (offset / page, end.div_ceil(page));
+        let start = (first + rng.below((behind - first).max(1))) * page;
         let mut garbage = [0; PAGE_BYTES];
         garbage.iter_mut().for_each(|byte| *byte = rng.byte());
         if start < content.bytes {
