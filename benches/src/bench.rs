@@ -1,5 +1,6 @@
 //! What all tables share: the two brokers, the turns A B A B, the file of results, and how long things take.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -288,9 +289,19 @@ impl Bench {
     }
 }
 
+/// Where the raw load connects to: it does not look for leaders, so that a topic in a cluster has one partition.
+fn leader(peer: &Peer, topic: &Topic) -> SocketAddr {
+    if peer.nodes.len() == 1 {
+        return peer.address();
+    }
+    let partitions = peer.layout(topic).partitions;
+    let [partition] = &partitions[..] else { panic!("{}: {} partitions in a cluster", topic.name, partitions.len()) };
+    peer.nodes.iter().find(|node| node.id == partition.leader).expect("the leader is one of the nodes").address
+}
+
 /// Runs groups against a peer; the results by group, and what broker and client used meanwhile.
 pub(crate) fn drive(peer: &Peer, groups: &[Group], span: Span) -> (Vec<Done>, Cost) {
-    let engine = Engine::connect(peer.address(), groups);
+    let engine = Engine::connect(leader(peer, &groups[0].topic), groups);
     let mut looks = Vec::new();
     let (done, window) = engine.run(span, || looks.push((peer.usage(), process::client_cpu(), Instant::now())));
     let (before, after) = (looks[0], looks[1]);
