@@ -20,6 +20,12 @@ def check(condition, what):
         raise NoEffect(what)
 
 
+def unproved(without_effect, effective):
+    """Of the reasons why there was no effect, `KIND: WHY` each, those that leave a run without a verdict: a fault without an effect
+    proves nothing, but takes nothing from what another one of its kind has proved."""
+    return [reason for reason in without_effect if reason.split(":")[0] not in effective]
+
+
 def delayed(delay_ms, before_ms, during_ms, chunks, held_ms_max, where="between nodes"):
     """Round trips through the proxy before and during the fault, and what the real connections were held up; `where`: whose they are."""
     check(during_ms >= before_ms + 2 * delay_ms * NEARLY, f"a round trip took {during_ms:.0f} ms, {before_ms:.0f} ms before")

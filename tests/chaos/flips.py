@@ -16,6 +16,9 @@ from nodes import until
 COMMIT, COMMIT_LENGTH_AT = b"OTTLACMT", 12
 # Bytes of a frame's head that its checksum guards: replica, sequence, clock, length of the payload.
 HEAD_BYTES = (24, 33, 50, 58)
+HEAD = "head of a frame"
+# A checkpoint comes every ten seconds, about.
+RECENT_COMMITS = 16
 # A record's value begins with its number (client.py).
 VALUE = re.compile(rb"(?<!\d)\d{12,14}:")
 REBUILD_SECONDS_MAX = 120
@@ -33,14 +36,17 @@ def commits(log):
 
 
 def places(log):
-    """Bytes of a segment that may be damaged, by what they are; none at or behind its last commit."""
+    """Bytes of a segment that may be damaged, by what they are; none at or behind its last commit.
+
+    Heads of frames only close before it: those that a checkpoint covers are not read again.
+    """
     starts = commits(log)
     if len(starts) < 2:
         return {}
     values = [found.start() for found in VALUE.finditer(log, starts[0], starts[-1])]
     lengths = [(at, int.from_bytes(log[at + COMMIT_LENGTH_AT : at + COMMIT_LENGTH_AT + 4], "little")) for at in starts[:-1]]
-    heads = [at + length + byte for at, length in lengths for byte in HEAD_BYTES if at + length + byte < starts[-1]]
-    return {kind: found for kind, found in (("record", values), ("head of a frame", heads)) if found}
+    heads = [at + length + byte for at, length in lengths[-RECENT_COMMITS:] for byte in HEAD_BYTES if at + length + byte < starts[-1]]
+    return {kind: found for kind, found in (("record", values), (HEAD, heads)) if found}
 
 
 def flip_bit(path, at, bit):
@@ -62,7 +68,7 @@ def noticed(segment, at, before, now, lines):
 
 
 class BitFlips:
-    FLIP_KINDS = ("bitflip",)
+    FLIP_KINDS = JUDGED_AT_THE_END = ("bitflip",)
 
     def bitflip(self):
         node = self.any_node()
@@ -83,6 +89,9 @@ class BitFlips:
     def flip_somewhere(self, node):
         logs = sorted((node.data / "log").glob("*.log"))
         found = [(path, kind, where) for path in logs for kind, where in places(path.read_bytes()).items()]
+        # Of the log's end alone.
+        newest = max((path for path, kind, _ in found if kind == HEAD), default=None)
+        found = [(path, kind, where) for path, kind, where in found if kind != HEAD or path == newest]
         effects.check(found, f"node {node.number} has no log to damage")
         path, kind, where = self.chance.choice(found)
         at, log_bytes = self.chance.choice(where), (node.directory / node.log_name).stat().st_size

@@ -40,7 +40,7 @@ containers in the order of their node ids, they are killed, paused and restarted
 
 Every kind that was asked for happens once at least, and then again until the time is over. Prints a line a fault with the longest time in which
 a partition acknowledged nothing, and the verdict of `tests/checker`. Exit code 0: valid; 1: a promise was broken (the nodes' logs and
-the history are kept); 2: unknown, a fault had no effect or nothing was read. Each run leaves a page of HTML (`page`), and says where.
+the history are kept); 2: unknown, no fault of some kind had an effect, or nothing was read. Each run leaves a page of HTML (`page`), and says where.
 """
 
 import argparse
@@ -67,6 +67,7 @@ if os.path.realpath(sys.prefix) != os.path.realpath(pathlib.Path(PYTHON).parents
 import confluent_kafka
 from confluent_kafka import KafkaException
 
+import effects
 import history
 import page
 from nemesis import UPGRADE, Nemesis, NoEffect, chosen, deck
@@ -147,6 +148,8 @@ class Run:
         self.nemesis = Nemesis(self.nodes, self.network, topic, chance, given.broker, self.system)
         self.nemesis.read_all, self.nemesis.stop_client = self.workload.observer.read_all, self.workload.stop_client
         self.complaints, self.without_effect, self.gaps = [], [], {}
+        # Kinds of faults that had a measured effect at least once; without it the run proves nothing of them.
+        self.effective = set()
         # For the page.
         self.began, self.unix, self.faults, self.journal, self.judged = time.monotonic_ns(), time.time(), [], [], None
 
@@ -201,6 +204,8 @@ class Run:
             self.workload.progress_since(over)
             if kind == UPGRADE:
                 self.complaints += self.workload.errors_since(begun)
+            if kind not in Nemesis.JUDGED_AT_THE_END:
+                self.effective.add(kind)
         except NoEffect as reason:
             without = f"without effect: {reason}"
             self.without_effect.append(f"{kind}: {reason}")
@@ -239,6 +244,7 @@ class Run:
         self.note_fault("end", "kill -9 of all nodes together, when the producers have ended", begun, over, time.monotonic_ns())
         measured, without = self.nemesis.afterwards()
         self.without_effect += without
+        self.effective |= set(Nemesis.JUDGED_AT_THE_END) if measured else set()
         for effect in measured:
             say(f"{'':20} measured: {effect}")
 
@@ -261,7 +267,7 @@ class Run:
             return INVALID
         # The checker knows nothing of topics.
         is_proved = report["verdict"] == "valid" or not (self.workload.plan.producers or self.workload.plan.keepers)
-        return UNKNOWN if self.without_effect or not is_proved else VALID
+        return VALID if is_proved and not effects.unproved(self.without_effect, self.effective) else UNKNOWN
 
     def facts(self, outcome):
         """What is kept for the page, beside the journal; `page/recorded.py` says what each is."""

@@ -172,6 +172,13 @@ def commit(body):
     return head.ljust(72, b"\0") + body
 
 
+class Verdicts(unittest.TestCase):
+    def test_each_kind_needs_one_fault_with_an_effect(self):
+        without = ["bitflip: never met", "delay+kill: no byte was held up", "no consumer read a record"]
+        self.assertEqual(effects.unproved(without, {"bitflip", "kill"}), without[1:])
+        self.assertEqual(effects.unproved(without[:2], {"bitflip", "delay+kill"}), [])
+
+
 class Flips(unittest.TestCase):
     RECORD = b"\x10274877906944:abc".ljust(64, b"\0")
 
@@ -182,6 +189,11 @@ class Flips(unittest.TestCase):
         self.assertEqual(set(found), {"record", "head of a frame"})
         self.assertEqual([log[at : at + 3] for at in found["record"]], [b"274"] * 2)
         self.assertTrue(all(at < last for places in found.values() for at in places))
+
+    def test_heads_are_damaged_only_where_a_start_reads_them(self):
+        log = b"".join(commit(self.RECORD) for _ in range(100))
+        commits = flips.commits(log)
+        self.assertTrue(min(flips.places(log)[flips.HEAD]) > commits[-2 - flips.RECENT_COMMITS])
 
     def test_a_log_of_one_commit_or_none_is_left_alone(self):
         self.assertEqual(flips.places(commit(self.RECORD)), {})

@@ -28,7 +28,7 @@ def why(recorded):
         others = anomalies.of_the_run(recorded)
         first = f"complaints of the run: {len(others)}, the first: {others[0][:SENTENCE_CHARACTERS_MAX]}" if others else ""
         return "; ".join(filter(None, (broken and f"Laws that were broken: {broken}", first)))
-    if facts_of["without_effect"]:
+    if facts_of["outcome"] == "unknown" and facts_of["without_effect"]:
         return f"Nothing was found wrong, but a fault had no effect: {'; '.join(facts_of['without_effect'])}"
     if judged.get("verdict") != "valid":
         return "Nothing was found wrong, but nothing was read back either, so nothing was proved."
