@@ -166,7 +166,7 @@ impl DataDir {
             return Err(DataDirError::Foreign { path: self.path.display().to_string(), what });
         }
         identity.cluster_id = Some(cluster_id.to_owned());
-        identity.write(&self.disk, &self.path).await.map_err(|error| self.fail("node.json", error))?;
+        identity.write(&self.disk, &self.path).await.map_err(|error| self.not_written(error))?;
         *self.identity.lock() = identity;
         Ok(())
     }
@@ -181,7 +181,7 @@ impl DataDir {
     pub async fn leave(&self) -> Result<(), DataDirError> {
         let _identifying = self.identifying.lock().await;
         let identity = Identity { has_left: true, ..self.identity.lock().clone() };
-        identity.write(&self.disk, &self.path).await.map_err(|error| self.fail("node.json", error))?;
+        identity.write(&self.disk, &self.path).await.map_err(|error| self.not_written(error))?;
         *self.identity.lock() = identity;
         Ok(())
     }
@@ -370,6 +370,14 @@ impl DataDir {
     /// The reason as an error, once the directory has failed.
     fn refuse_if_failed(&self) -> Result<(), DataDirError> {
         self.failure.get().map_or(Ok(()), |reason| Err(DataDirError::Failed(reason.to_string())))
+    }
+
+    /// The error of a write of `node.json`. One that found no space has changed nothing, and is tried again.
+    fn not_written(&self, error: io::Error) -> DataDirError {
+        match error.kind() {
+            io::ErrorKind::StorageFull => DataDirError::io(&self.path.join("node.json"), error),
+            _ => self.fail("node.json", error),
+        }
     }
 
     /// Stops the directory for good.

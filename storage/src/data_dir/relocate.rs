@@ -3,6 +3,8 @@
 //!
 //! May not know: how a copy is written.
 
+use std::io;
+
 use super::identity::RELOCATION_FORMAT_VERSION;
 use super::{DataDir, DataDirError};
 use crate::ids::LogPosition;
@@ -25,7 +27,13 @@ impl DataDir {
             if log.lowest_place_above(applied).is_none_or(|lowest| lowest >= before) {
                 continue;
             }
-            self.require_format(RELOCATION_FORMAT_VERSION).await.map_err(|error| self.fail("node.json", error))?;
+            match self.require_format(RELOCATION_FORMAT_VERSION).await {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(%error, "no room to raise the directory's format: nothing is relocated");
+                    return Ok(());
+                }
+                raised => raised.map_err(|error| self.fail("node.json", error))?,
+            }
             let moved = log.relocate(applied, before, BYTES_PER_ROUND).await;
             let bytes = moved.map_err(|error| self.fail("relocation", error))?;
             if bytes > 0 {

@@ -11,6 +11,7 @@
 //! May not know: what is in the pages.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::Path;
 
@@ -37,14 +38,15 @@ pub(crate) async fn overwrite(disk: &dyn Disk, dir: &Path, changes: &[(SegmentFi
     let mut pages: BTreeMap<(u64, u64), (&SegmentFile, Vec<u8>)> = BTreeMap::new();
     for (file, at, byte) in changes {
         let (number, within) = (at / PAGE_BYTES as u64, (at % PAGE_BYTES as u64) as usize);
-        if !pages.contains_key(&(file.sequence, number)) {
-            let mut page = vec![0; PAGE_BYTES];
-            read_exact_at(&*file.file, &mut page, number * PAGE_BYTES as u64).map_err(io_error(&file.path))?;
-            pages.insert((file.sequence, number), (file, page));
-        }
-        if let Some((_, page)) = pages.get_mut(&(file.sequence, number)) {
-            page[within] = *byte;
-        }
+        let page = match pages.entry((file.sequence, number)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let mut page = vec![0; PAGE_BYTES];
+                read_exact_at(&*file.file, &mut page, number * PAGE_BYTES as u64).map_err(io_error(&file.path))?;
+                new.insert((file, page))
+            }
+        };
+        page.1[within] = *byte;
     }
     let tears = !disk.writes_pages_whole(dir);
     if tears {

@@ -101,11 +101,15 @@ impl DurabilityTracker {
 
     /// Stores the logs of a node that goes down; `has_left` is true of replicas that are being removed.
     pub(crate) fn node_down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
-        let opened = self.directories.remove(&node).unwrap_or_default();
-        let opened: Vec<_> = opened.iter().filter_map(Weak::upgrade).collect();
-        let Some(first) = opened.first() else { return };
+        let held = self.directories.remove(&node).unwrap_or_default();
+        let opened: Vec<_> = held.iter().filter_map(Weak::upgrade).collect();
+        if opened.is_empty() {
+            return;
+        }
         let there: Vec<_> = opened.iter().flat_map(|directory| directory.log().replicas()).collect();
-        for replica in self.missing(node, |replica| there.contains(&replica)) {
+        // A node that refuses to start may have dropped one of its directories already: what lies there is not removed.
+        let gone = if opened.len() == held.len() { self.missing(node, |id| there.contains(&id)) } else { Vec::new() };
+        for replica in gone {
             self.forget(replica);
             self.removed.insert(replica);
         }
@@ -118,7 +122,9 @@ impl DurabilityTracker {
                 self.before.entry(replica).or_default().log = Some(log.summary());
             }
         }
-        self.last_commits.insert(node, first.log().last_commit());
+        if let Some(first) = held.first().and_then(Weak::upgrade) {
+            self.last_commits.insert(node, first.log().last_commit());
+        }
     }
 
     /// A node has lost its disk: no replica on it is expected any more.

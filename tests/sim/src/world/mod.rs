@@ -48,7 +48,8 @@ struct Inner {
     sync_delay_max: Duration,
     running: Mutex<BTreeMap<SimNode, Arc<RunningNode>>>,
     starting: Mutex<BTreeSet<SimNode>>,
-    /// Nodes to which an operator has given all nodes as seeds: they have left, and had founded their cluster alone.
+    /// Nodes to which an operator has given all nodes as seeds: they have left, and had founded their cluster alone or with
+    /// one other.
     reseeded: Mutex<BTreeSet<SimNode>>,
     /// Nodes that were unregistered and have stopped in order since.
     left: Mutex<BTreeSet<SimNode>>,

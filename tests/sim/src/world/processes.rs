@@ -80,6 +80,9 @@ impl World {
                 // Its process ends: Raft groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
                 let is_reseeded = why.contains(NEEDS_SEEDS) && self.0.reseeded.lock().insert(node);
+                if may_join {
+                    self.reseed(node);
+                }
                 // It learned that it was unregistered before it served: started again it joins as a new one.
                 if is_reseeded || may_join {
                     self.restart(node);
@@ -111,6 +114,14 @@ impl World {
         self.judge(verdict);
     }
 
+    /// A node of two founders was unregistered: the other one may be next, and they would know nobody but each other. So an
+    /// operator names all nodes to it.
+    fn reseed(&self, node: SimNode) {
+        if self.0.founders == 2 {
+            self.0.reseeded.lock().insert(node);
+        }
+    }
+
     /// Starts a node without waiting for it.
     fn restart(&self, node: SimNode) {
         let world = self.clone();
@@ -140,6 +151,9 @@ impl World {
             let is_stopped = world.stop(node).await;
             if has_left && is_stopped {
                 world.0.left.lock().insert(node);
+            }
+            if why.contains(UNREGISTERED) {
+                world.reseed(node);
             }
             world.restart(node);
         });
