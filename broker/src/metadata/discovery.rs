@@ -168,6 +168,7 @@ pub(super) async fn discover(
     may_found: bool,
 ) -> (Vec<ReplicaRecord>, ReplicaAssignment) {
     let send = |to: NodeId, request: BootstrapRequest| send(host, own, to, request);
+    let mut warned = false;
     loop {
         let (nodes, are_all) = seed_nodes.resolve().await;
         let locate = || BootstrapRequest::Locate { node: own, directory, lost: registration.lost.clone() };
@@ -193,12 +194,15 @@ pub(super) async fn discover(
                 tracing::error!("this node is not registered: {why}");
                 rt::sleep(REJECTED_RETRY).await;
             }
-        } else if may_found
-            && are_all
-            && nodes.first() == Some(&own)
-            && registration.lost.is_empty()
-            && nodes.iter().all(|node| directories.contains_key(node))
-        {
+        } else if !are_all || nodes.iter().any(|node| !directories.contains_key(node)) {
+            // One that does not respond may know a cluster.
+        } else if !may_found {
+            if !std::mem::replace(&mut warned, true) {
+                tracing::warn!(
+                    "this node has left its cluster, and none of its seeds belongs to one: name nodes of the cluster in ottla.cluster.seeds"
+                );
+            }
+        } else if nodes.first() == Some(&own) && registration.lost.is_empty() {
             let ranked = (0..).zip(&nodes);
             let founders: Vec<_> =
                 ranked.filter_map(|(rank, node)| Some(founder(rank, *node, *directories.get(node)?))).collect();
