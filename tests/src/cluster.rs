@@ -35,11 +35,16 @@ impl Cluster {
 
     /// So many nodes that have not been started yet.
     pub fn prepare(nodes: usize, settings: &[(&str, &str)]) -> Self {
-        let places: Vec<_> = (0..nodes).map(|_| free_address()).collect();
-        let seeds = places.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        Self::prepare_in(nodes, settings, |place| place)
+    }
+
+    /// The same; `way_to` says at which address other nodes reach the one that listens at a place.
+    pub fn prepare_in(nodes: usize, settings: &[(&str, &str)], way_to: impl Fn(SocketAddr) -> SocketAddr) -> Self {
+        let places: Vec<_> = (0..nodes).map(|_| free_address()).map(|place| (place, way_to(place))).collect();
+        let seeds = places.iter().map(|(_, way)| way.to_string()).collect::<Vec<_>>().join(",");
         let mut cluster = Self { brokers: Vec::new(), seeds };
-        for place in places {
-            cluster.add(place, settings);
+        for (place, way) in places {
+            cluster.add(place, settings).set("OTTLA_CLUSTER_ADVERTISED_LISTENER", &way.to_string());
         }
         cluster
     }

@@ -1,4 +1,4 @@
-//! A way between nodes that takes time: a proxy in front of a listener holds up every byte, in both directions, as long as the way
+//! A link between nodes that takes time: a proxy in front of a listener holds up every byte, in both directions, as long as the way
 //! is, and passes on as many as come. `tc netem` does the same where the kernel has it.
 //!
 //! May not know: what the bytes mean, whose they are.
@@ -19,7 +19,7 @@ struct Piece {
 
 /// An address from which everything reaches `target` after `one_way`, and what is answered comes back after that time again. It
 /// lasts as long as this process.
-pub(crate) fn delayed(target: SocketAddr, one_way: Duration) -> SocketAddr {
+pub fn delayed(target: SocketAddr, one_way: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {

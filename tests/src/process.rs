@@ -288,3 +288,17 @@ impl Drop for Broker {
         self.kill();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_differ_and_are_none_that_the_kernel_gives_out() {
+        let (one, other) = (free_address(), free_address());
+        assert_ne!(one, other);
+        let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let first: u16 = given.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(one.port() < first && other.port() < first);
+    }
+}

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::node::{Node, data_below, free_address};
+use ottla_tests::process::free_address;
+
+use super::node::{Node, data_below};
 use super::{Peer, Surroundings, fresh_directory, rack};
 
 /// What `kafka-server-start.sh` and `kafka-run-class.sh` pass to the JVM.

@@ -3,7 +3,6 @@
 //! Knows when a broker serves, who leads and who is in sync; what is measured on it is the tables' business.
 
 pub(crate) mod kafka;
-mod links;
 pub(crate) mod nats;
 pub(crate) mod node;
 pub(crate) mod ottla;

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ottla_tests::process::free_address;
+
 use super::Peer;
-use super::node::{Node, data_below, free_address};
+use super::node::{Node, data_below};
 
 const MODULE: &str = "github.com/nats-io/nats-server/v2";
 const VERSION: &str = "v2.15.2";

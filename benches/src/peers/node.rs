@@ -3,10 +3,9 @@
 //! Knows how to run a process; when it serves, and what it is a part of, is the peer's business.
 
 use std::fs::OpenOptions;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,22 +13,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{PATIENCE, fresh_directory};
 use crate::process::{self, Usage};
 use crate::wire::Wire;
-
-/// Ports that are given out here: below those that the kernel takes for outgoing connections, or one of these might sit on the
-/// address of a node that is down for a moment.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// An address of this machine that nobody listens on.
-pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id() as u16);
-        let port = PORTS.start + number % (PORTS.end - PORTS.start);
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return listener.local_addr().unwrap();
-        }
-    }
-}
 
 /// One process and how to start it again.
 pub(crate) struct Node {
@@ -158,17 +141,5 @@ pub(super) fn data_below(directory: &Path) -> PathBuf {
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_differ_and_are_none_that_the_kernel_gives_out() {
-        let (one, other) = (free_address(), free_address());
-        assert_ne!(one, other);
-        assert!(PORTS.contains(&one.port()) && PORTS.contains(&other.port()));
     }
 }

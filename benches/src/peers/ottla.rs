@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::node::{Node, data_below, free_address};
+use ottla_tests::process::free_address;
+
+use super::node::{Node, data_below};
 use super::{Peer, Surroundings, fresh_directory, rack};
 
 /// The release build of this workspace: built now unless a binary is given.

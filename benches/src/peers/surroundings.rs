@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::links;
+use ottla_tests::links;
 
 /// What a cluster stands in; by default nothing but this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
