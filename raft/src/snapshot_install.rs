@@ -47,8 +47,10 @@ impl Group {
         {
             return Message::HigherVote(known);
         }
-        let done = self.applier.applied() >= Some(last_included);
-        if !done && self.snapshot_download.begin() {
+        let is_applied = self.applier.applied() >= Some(last_included);
+        // The leader counts what this says as synced here, and what others have committed is applied before it is.
+        let is_synced = self.log.last_synced() >= Some(last_included);
+        if !is_applied && self.snapshot_download.begin() {
             let group = self.clone();
             rt::spawn_critical("snapshot", self.owner(), async move {
                 if let Err(error) = group.download_snapshot(leader, vote).await {
@@ -57,7 +59,7 @@ impl Group {
                 group.snapshot_download.end();
             });
         }
-        Message::InstallSnapshotResponse { done }
+        Message::InstallSnapshotResponse { done: is_applied && is_synced }
     }
 
     async fn download_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {

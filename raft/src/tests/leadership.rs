@@ -13,6 +13,7 @@ use ottla_storage::ids::{ReplicaId, Term};
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
 use crate::membership_change::MembershipStep;
+use crate::net::Message;
 
 /// Far less than a lease.
 const SOON: Duration = Duration::from_millis(400);
@@ -371,6 +372,34 @@ fn a_leader_serves_while_the_disks_of_its_followers_stall() {
             assert_eq!(role.borrow().term, term, "seed {seed}");
         });
     }
+}
+
+/// Found by the simulation (seed 110570): the leader counts what a follower says of a snapshot as synced there. A follower applies what
+/// others have committed before its own disk has it.
+#[test]
+fn a_follower_has_a_snapshot_only_when_its_disk_has_what_is_in_it() {
+    sim::run(1, || async {
+        let (cluster, disks) = on_disks();
+        let leader = lead(&cluster).await;
+        let follower = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
+        let stall = |stalls: bool| *disks[usize::try_from(follower.0).unwrap() - 1].hangs.lock() = stalls;
+        stall(true);
+        assert!(cluster.propose(leader, Bytes::from_static(b"2")).await);
+        let (of_leader, of_follower) = (cluster.handle(leader).unwrap(), cluster.handle(follower).unwrap());
+        let last = of_leader.applied().unwrap();
+        let mut applied = of_follower.watch_applied();
+        drop(applied.wait_for(|applied| *applied >= Some(last)).await.unwrap());
+        let vote = of_leader.0.log.vote().unwrap();
+        let has_it = || match of_follower.0.install_snapshot(of_leader.0.replica, vote, last) {
+            Message::InstallSnapshotResponse { done } => done,
+            other => panic!("{other:?}"),
+        };
+        assert!(!has_it(), "it is applied there, and not durable");
+        stall(false);
+        while !has_it() {
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+    });
 }
 
 /// What was proposed before the leader was cut off is applied before it serves again: a client that gave up waiting

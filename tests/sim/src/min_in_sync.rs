@@ -3,7 +3,7 @@
 //! May not know: which index a batch got. It is above what its leader had applied before the batch was sent, so a replica
 //! that has synced no more than that does not have it.
 
-use ottla_broker::metadata::ShardId;
+use ottla_broker::metadata::{ReplicaRecord, ShardId};
 use ottla_env::sim::SimNode;
 use ottla_storage::ids::RaftIndex;
 
@@ -36,15 +36,11 @@ pub(crate) fn judge(world: &World, index: i32, before: Option<Before>) {
     if record.is_moving() || record.replicas.len() != world.min_in_sync() {
         return;
     }
-    let (mut synced, mut down) = (0, 0);
-    for replica in &record.replicas {
-        let log = world.running_node(node_of(replica.node)).map(|running| running.replica_log(replica.id));
-        match log {
-            Some(Some(log)) if log.last_synced().is_some_and(|id| id.index > applied) => synced += 1,
-            Some(Some(_)) => {}
-            // It may have had it.
-            Some(None) | None => down += 1,
-        }
-    }
-    world.judge(in_sync::acknowledged(index, world.min_in_sync(), synced, down));
+    // `None`: it is down, and may have had it.
+    let synced_by = |replica: &ReplicaRecord| {
+        let log = world.running_node(node_of(replica.node))?.replica_log(replica.id)?;
+        Some(log.last_synced().map_or(RaftIndex(0), |id| id.index))
+    };
+    let synced = record.replicas.iter().map(|replica| (replica.id, synced_by(replica))).collect();
+    world.judge(in_sync::acknowledged(index, world.min_in_sync(), applied, synced));
 }
