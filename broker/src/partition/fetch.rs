@@ -70,8 +70,10 @@ impl Partition {
         let (from, bytes_max, at_least_one) = (spec.offset, spec.max_bytes, spec.at_least_one);
         let request = ReadRequest { key, from, up_to, bytes_max, at_least_one };
         let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
-        if plan.is_empty() {
-            return Ok(FetchedRecords::None);
+        let Some(base_offset) = plan.base_offset() else { return Ok(FetchedRecords::None) };
+        // The log start has moved since it was compared: the reader is told, and skips nothing in silence.
+        if base_offset > from {
+            return Err(PartitionError::OffsetOutOfRange);
         }
         if plan.bytes() > spec.copy_bytes_max {
             let stream = plan.into_stream().await.map_err(|error| self.unreadable(&error))?;

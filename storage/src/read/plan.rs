@@ -123,6 +123,12 @@ impl ReadPlan {
         self.batches.capacity() * size_of::<(IndexedBatch, u32)>() + self.sources.capacity() * size_of::<Source>()
     }
 
+    /// Base offset of the first batch; `None` if the plan is empty.
+    #[must_use]
+    pub fn base_offset(&self) -> Option<Offset> {
+        self.batches.first().map(|(indexed, _)| indexed.base_offset)
+    }
+
     /// Offset after the last batch of the plan; `from` if the plan is empty.
     #[must_use]
     pub fn end_offset(&self) -> Offset {

@@ -318,6 +318,35 @@ fn a_long_poll_counts_what_is_there_and_what_comes() {
     });
 }
 
+/// Found by the simulation (seed 110930): apply moves the log start in the directory before readers are shown it. Who reads in between
+/// is told that its records are gone, and not given the next ones in silence.
+#[test]
+fn a_read_over_which_the_log_start_moves_skips_nothing_in_silence() {
+    sim::run(8, || async {
+        let disk = SimDisk::new(8, SimDiskOptions::default());
+        let node = start(disk, TopicConfig::default(), LeaderTaskSettings::default()).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        for value in 0..3 {
+            partition.append(batch(None, &[value]), &options_of(1)).await.unwrap();
+        }
+        node.directory.set_log_start(partition.shard.extent(partition.id()), Offset(2));
+        let read = |offset: i64| {
+            partition.read(FetchSpec {
+                offset: Offset(offset),
+                max_bytes: 30_000,
+                at_least_one: true,
+                copy_bytes_max: usize::MAX,
+                isolation: Isolation::ReadUncommitted,
+                access: Access::Leader,
+                current_leader_epoch: partition.leader_epoch(),
+                last_fetched_epoch: None,
+            })
+        };
+        assert_eq!(read(1).await.unwrap_err(), PartitionError::OffsetOutOfRange);
+        assert!(matches!(read(2).await.unwrap().records, FetchedRecords::Copied(_)));
+    });
+}
+
 fn commit(offset: i64) -> Bytes {
     let value = CommittedOffset {
         offset,

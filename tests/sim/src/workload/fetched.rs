@@ -59,7 +59,8 @@ pub(crate) fn learn(
         world.judge(reads::codec(index, world.topic_codec(), view.header.attributes.codec()));
     }
     let first = values.first()?.0;
-    world.judge(reads::begins_at(index, from, first));
+    let deleted = world.oracle().partition(index).deleted;
+    world.judge(reads::begins_at(index, from, first, deleted));
     for (offset, value) in &values {
         let verdict = world.oracle().learn(index, *offset, *value, Learned::Read);
         world.judge(verdict);
