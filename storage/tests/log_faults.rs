@@ -279,14 +279,20 @@ fn one_wrong_byte_of_a_frame_is_corrected_on_the_disk() {
     });
 }
 
+/// [`two_replicas`] on a device that may leave anything in a page that is being written, and a byte that a frame's CRC covers.
+async fn on_torn_pages() -> (SimDisk, Vec<ottla_storage::entry::Entry>, u64) {
+    let disk = SimDisk::new(6, SimDiskOptions { tear: Tear::Garbage, ..SimDiskOptions::default() });
+    let entries = two_replicas(&disk).await;
+    let at = find(&disk, &segment(1), &entries[1].payload);
+    (disk, entries, at)
+}
+
 /// Power is lost at each write and sync of the recovery that corrects a byte, on a device that may leave anything in a page
 /// that is being written: the page holds the other entries of its commit too.
 #[test]
 fn power_lost_during_a_correction_costs_nothing() {
     sim::run(6, || async {
-        let disk = SimDisk::new(6, SimDiskOptions { tear: Tear::Garbage, ..SimDiskOptions::default() });
-        let entries = two_replicas(&disk).await;
-        let at = find(&disk, &segment(1), &entries[1].payload);
+        let (disk, entries, at) = on_torn_pages().await;
         disk.flip_bit(&segment(1), at, 3).unwrap();
         let images = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let kept = images.clone();
@@ -313,9 +319,7 @@ fn power_lost_during_a_correction_costs_nothing() {
 #[test]
 fn a_full_disk_does_not_keep_a_byte_from_being_corrected() {
     sim::run(6, || async {
-        let disk = SimDisk::new(6, SimDiskOptions { tear: Tear::Garbage, ..SimDiskOptions::default() });
-        let entries = two_replicas(&disk).await;
-        let at = find(&disk, &segment(1), &entries[1].payload);
+        let (disk, _, at) = on_torn_pages().await;
         let before = content(&disk);
         disk.flip_bit(&segment(1), at, 3).unwrap();
         disk.set_capacity(1);

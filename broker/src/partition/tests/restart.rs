@@ -146,21 +146,25 @@ struct Progress {
 }
 
 /// Everything in a partition from log start to its end, by offset.
+/// What a reader at the leader asks for.
+fn reads_at(partition: &Partition, offset: Offset) -> FetchSpec {
+    FetchSpec {
+        offset,
+        max_bytes: 30_000,
+        at_least_one: true,
+        copy_bytes_max: usize::MAX,
+        isolation: Isolation::ReadUncommitted,
+        access: Access::Leader,
+        current_leader_epoch: partition.leader_epoch(),
+        last_fetched_epoch: None,
+    }
+}
+
 async fn read_all(partition: &Partition) -> BTreeMap<i64, u64> {
     let mut found = BTreeMap::new();
     let mut from = partition.watermarks().log_start;
     loop {
-        let spec = FetchSpec {
-            offset: from,
-            max_bytes: 30_000,
-            at_least_one: true,
-            copy_bytes_max: usize::MAX,
-            isolation: Isolation::ReadUncommitted,
-            access: Access::Leader,
-            current_leader_epoch: partition.leader_epoch(),
-            last_fetched_epoch: None,
-        };
-        let fetched = partition.read(spec).await.unwrap();
+        let fetched = partition.read(reads_at(partition, from)).await.unwrap();
         let FetchedRecords::Copied(records) = fetched.records else {
             assert_eq!(from, fetched.watermarks.high_watermark, "{:?}: the log ends before its end", partition.id());
             return found;
@@ -330,18 +334,7 @@ fn a_read_over_which_the_log_start_moves_skips_nothing_in_silence() {
             partition.append(batch(None, &[value]), &options_of(1)).await.unwrap();
         }
         node.directory.set_log_start(partition.shard.extent(partition.id()), Offset(2));
-        let read = |offset: i64| {
-            partition.read(FetchSpec {
-                offset: Offset(offset),
-                max_bytes: 30_000,
-                at_least_one: true,
-                copy_bytes_max: usize::MAX,
-                isolation: Isolation::ReadUncommitted,
-                access: Access::Leader,
-                current_leader_epoch: partition.leader_epoch(),
-                last_fetched_epoch: None,
-            })
-        };
+        let read = |offset: i64| partition.read(reads_at(&partition, Offset(offset)));
         assert_eq!(read(1).await.unwrap_err(), PartitionError::OffsetOutOfRange);
         assert!(matches!(read(2).await.unwrap().records, FetchedRecords::Copied(_)));
     });

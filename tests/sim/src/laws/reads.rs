@@ -17,17 +17,9 @@ pub(crate) fn latest(index: i32, acknowledged_before: i64, told: i64) -> Result<
 }
 
 /// A fetch from an observed offset returns the batch that contains it.
-///
-/// `deleted`: below this offset somebody asked for deletion.
-pub(crate) fn begins_at(index: i32, asked: i64, first: i64, deleted: i64) -> Result<(), Violation> {
+pub(crate) fn begins_at(index: i32, asked: i64, first: i64) -> Result<(), Violation> {
     if first > asked {
-        return Err(Violation::new(
-            LAW,
-            index,
-            format!(
-                "a fetch from {asked} begins at {first}: records are skipped (deletion up to {deleted} was asked for)"
-            ),
-        ));
+        return Err(Violation::new(LAW, index, format!("a fetch from {asked} begins at {first}: records are skipped")));
     }
     Ok(())
 }

@@ -59,8 +59,7 @@ pub(crate) fn learn(
         world.judge(reads::codec(index, world.topic_codec(), view.header.attributes.codec()));
     }
     let first = values.first()?.0;
-    let deleted = world.oracle().partition(index).deleted;
-    world.judge(reads::begins_at(index, from, first, deleted));
+    world.judge(reads::begins_at(index, from, first));
     for (offset, value) in &values {
         let verdict = world.oracle().learn(index, *offset, *value, Learned::Read);
         world.judge(verdict);

@@ -134,8 +134,7 @@ async fn fetch(world: &World, index: i32) {
     world.trace(Some(index), format!("node {} gave {} records from {from}, shows {shown}", node.0, values.len()));
     world.judge(reads::gives_something(index, from, shown, values.len()));
     if let Some((first, _)) = values.first() {
-        let deleted = world.oracle().partition(index).deleted;
-        world.judge(reads::begins_at(index, from, *first, deleted));
+        world.judge(reads::begins_at(index, from, *first));
     }
     for view in split_batches(&bytes).flatten() {
         let (base, stamped) = (view.header.base_offset.0, view.header.leader_epoch.0);
