@@ -114,7 +114,8 @@ class Observer:
     # Records
 
     def read_all(self, rack=""):
-        """Reads everything from the beginning, from the leaders or from the replicas of a zone."""
+        """Reads everything from the beginning, from the leaders or from the replicas of a zone. Where the machine is busy that
+        takes as long as it takes; to stand still is not to be readable."""
         one = self.consumer("auditor", **{"auto.offset.reset": "error", "client.rack": rack})
         try:
             begun, ends, records = time.monotonic_ns(), self.ends(one), []
@@ -124,12 +125,15 @@ class Observer:
             while any(offset < ends[p] for p, offset in next_offsets.items()):
                 if time.monotonic() > deadline:
                     raise AssertionError(f"partitions can not be read to their ends {ends}, only to {next_offsets}")
+                before = dict(next_offsets)
                 for message in one.consume(1000, 0.5):
                     if message.error() is not None:
                         raise AssertionError(f"partition {message.partition()} at offset {message.offset()}: {message.error()}")
                     if message.offset() < ends[message.partition()]:
                         records.append((message.partition(), message.offset(), value_of(message.value())))
                         next_offsets[message.partition()] = message.offset() + 1
+                if next_offsets != before:
+                    deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
             self.say("read", begun, records=records, ends=sorted(ends.items()))
             return len(records)
         finally:
