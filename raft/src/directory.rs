@@ -12,7 +12,6 @@ use ottla_storage::checkpoint::CheckpointSource;
 use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, Peers, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
-use ottla_storage::index::ExtentKey;
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
 use ottla_storage::read::ReadRequest;
 
@@ -145,7 +144,7 @@ impl Directory for DataDir {
         offsets: Range<Offset>,
         bytes_max: usize,
     ) -> BoxFuture<'_, io::Result<Exported>> {
-        let key = ExtentKey { partition, replica };
+        let key = self.extent(replica, partition);
         let (from, up_to) = (offsets.start, offsets.end);
         let request = ReadRequest { key, from, up_to, bytes_max, at_least_one: true };
         Box::pin(async move { DataDir::export(self, request).await.map_err(io::Error::other) })

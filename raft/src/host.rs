@@ -139,6 +139,9 @@ impl RaftHost {
             // I11: it takes part in no quorum until it is a new member.
             return Err(damaged(&format!("it may have lost what it acknowledged ({what}) and must not take part")));
         }
+        if let Some(split) = recovered.unseeded {
+            return Err(damaged(&format!("it is the child of a split at entry {split}, and has no state yet")));
+        }
         let creation = Creation::decode(recovered.creation.clone()).ok_or_else(|| damaged("its creation"))?;
         let membership = decode_stored_membership(recovered.membership.clone());
         let membership = membership.ok_or_else(|| damaged("its membership in the checkpoint"))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
-use crate::ids::{LogId, ReplicaId, Term};
+use crate::ids::{Lineage, LogId, ReplicaId, Term};
 
 /// The kind of an entry for Raft; the log only stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub struct EntryVerdicts {
     pub log_id: LogId,
     /// One verdict per batch of the entry.
     pub verdicts: Vec<Verdict>,
+    /// To which lineage each batch belongs, if not to that of the replica's own id; empty if all do.
+    pub lineages: Vec<Option<Lineage>>,
     /// The segment of the valid copy, where the entry was relocated: elsewhere its frame is void.
     pub relocated_to: Option<u64>,
 }

@@ -6,6 +6,19 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReplicaId(pub u64);
 
+/// One stay of a partition's bytes in a data directory, whoever wrote them and whoever serves them now (design section 8).
+/// It never leaves the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lineage(pub u64);
+
+impl Lineage {
+    /// The lineage that a replica's bytes begin with.
+    #[must_use]
+    pub const fn of(replica: ReplicaId) -> Self {
+        Self(replica.0)
+    }
+}
+
 /// Raft term of a shard. Not a Kafka leader epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Term(pub u64);
@@ -54,6 +67,12 @@ pub struct LogPosition {
 }
 
 impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Lineage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

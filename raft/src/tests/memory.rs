@@ -128,6 +128,7 @@ impl MemoryDisk {
             creation: image.creation.clone(),
             vote: image.vote,
             purged: image.purged,
+            unseeded: None,
             last_log_id: image.last(),
             applied: image.applied,
             membership: image.membership.clone(),

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::ids::{LogId, ReplicaId, RunId};
+use crate::index::owners::Owners;
 use crate::runs::Listing;
 use file::{Generation, LoadError, off_thread};
 use ottla_env::disk::Disk;
@@ -66,6 +67,7 @@ pub(crate) struct Kept {
     pub(crate) heads: Heads,
     /// The runs it lists: their files are needed as long as it is kept.
     pub(crate) runs: BTreeMap<RunId, Listing>,
+    pub(crate) owners: Owners,
     /// The segments whose live batches it finds in runs: it needs the files of all others.
     pub(crate) rewritten: BTreeSet<u64>,
 }
@@ -73,7 +75,7 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn of(state: &State) -> Self {
         let heads = state.replicas.iter().map(|(id, replica)| (*id, replica.head.clone())).collect();
-        Self { heads, runs: state.runs.clone(), rewritten: state.rewritten.clone() }
+        Self { heads, runs: state.runs.clone(), owners: state.owners.clone(), rewritten: state.rewritten.clone() }
     }
 
     fn note(&mut self, operations: &[Operation]) {
@@ -83,6 +85,10 @@ impl Kept {
                 Operation::Remove(replica) => drop(self.heads.remove(replica)),
                 Operation::Run(run) => drop(self.runs.insert(run.id, run.clone())),
                 Operation::DropRun(run) => drop(self.runs.remove(run)),
+                Operation::Owner(replica, key) => {
+                    assert!(self.owners.set(*replica, *key), "replica {replica}: bytes that another one owns");
+                }
+                Operation::Disown(replica, partition) => self.owners.remove(*replica, *partition),
                 Operation::Rewritten(segment) => drop(self.rewritten.insert(*segment)),
                 Operation::Unlinked(segment) => drop(self.rewritten.remove(segment)),
                 Operation::Put { .. }

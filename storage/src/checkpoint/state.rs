@@ -5,17 +5,19 @@
 //!  1 replica  : id, recovery point, last applied, membership, checksum     (its keys stay)
 //!  2 put      : replica, key, value          3 delete: replica, key
 //!  4 remove   : replica                      (with its keys and log starts)
-//!  5 log start: replica, topic 16, partition 4, offset 8
-//!  6 forget   : replica, topic 16, partition 4
-//!  7 run      : id 8, replica 8, incarnation 8, bytes 8, bytes of batches 8, class 1, rewrites 4
+//!  5 log start: lineage, topic 16, partition 4, offset 8
+//!  6 forget   : lineage, topic 16, partition 4
+//!  7 run      : id 8, lineage 8, incarnation 8, bytes 8, bytes of batches 8, class 1, rewrites 4
 //!  8 drop run : id 8
 //!  9 run ids  : the next id 8               (ids below it were used)
 //! 10 rewritten: segment 8                   (its live batches lie in runs; what its index lists does not count)
 //! 11 unlinked : segment 8                   (it was rewritten, and is gone)
 //! 12 replica  : as 1, then stretches 4, each: first sequence 8, last sequence 8     (relocated entries that are needed)
+//! 13 owner    : replica, lineage 8, topic 16, partition 4     (it serves bytes that came for another)
+//! 14 disown   : replica, topic 16, partition 4
 //! ```
-//! Kinds 7 to 11 appear only in directories of format 2 (`node.json`), kind 12 in those of format 3: an older release would
-//! take them for damage.
+//! Kinds 7 to 11 appear only in directories of format 2 (`node.json`), kind 12 in those of format 3, kinds 13
+//! and 14 in those of format 4: an older release would take them for damage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +26,9 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use uuid::Uuid;
 
 use crate::entry::Vote;
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
+use crate::ids::{Lineage, LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
+use crate::index::owners::Owners;
 use crate::log::RecoveryPoint;
 use crate::runs::Listing;
 use crate::runs::retention_class::RetentionClass;
@@ -51,6 +54,7 @@ pub(crate) struct ReplicaState {
 pub(crate) struct State {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
     pub(crate) log_starts: BTreeMap<ExtentKey, Offset>,
+    pub(crate) owners: Owners,
     /// The runs that hold live batches.
     pub(crate) runs: BTreeMap<RunId, Listing>,
     /// The id of the next run.
@@ -68,6 +72,8 @@ pub(crate) enum Operation {
     Remove(ReplicaId),
     LogStart(ExtentKey, Offset),
     Forget(ExtentKey),
+    Owner(ReplicaId, ExtentKey),
+    Disown(ReplicaId, PartitionId),
     Run(Listing),
     DropRun(RunId),
     NextRun(RunId),
@@ -76,7 +82,7 @@ pub(crate) enum Operation {
 }
 
 impl State {
-    /// Applies one operation. False if it names a replica that does not exist.
+    /// Applies one operation. False if it names a replica that does not exist, or bytes that have an owner.
     #[must_use]
     pub(crate) fn apply(&mut self, operation: Operation) -> bool {
         match operation {
@@ -99,6 +105,8 @@ impl State {
             }
             Operation::LogStart(key, log_start) => drop(self.log_starts.insert(key, log_start)),
             Operation::Forget(key) => drop(self.log_starts.remove(&key)),
+            Operation::Owner(replica, key) => return self.owners.set(replica, key),
+            Operation::Disown(replica, partition) => self.owners.remove(replica, partition),
             Operation::Run(run) => drop(self.runs.insert(run.id, run)),
             Operation::DropRun(run) => drop(self.runs.remove(&run)),
             Operation::NextRun(run) => self.next_run = self.next_run.max(run),
@@ -119,10 +127,11 @@ impl State {
             std::iter::once(Operation::Replica(state.head.clone())).chain(puts)
         });
         let log_starts = self.log_starts.iter().map(|(key, log_start)| Operation::LogStart(*key, *log_start));
+        let owners = self.owners.rows().map(|(replica, key)| Operation::Owner(replica, key));
         let runs = self.runs.values().map(|run| Operation::Run(run.clone()));
         let next_run = (self.next_run > RunId(0)).then_some(Operation::NextRun(self.next_run));
         let rewritten = self.rewritten.iter().map(|segment| Operation::Rewritten(*segment));
-        replicas.chain(log_starts).chain(runs).chain(next_run).chain(rewritten)
+        replicas.chain(log_starts).chain(owners).chain(runs).chain(next_run).chain(rewritten)
     }
 }
 
@@ -140,9 +149,13 @@ fn put_log_id(out: &mut Vec<u8>, id: Option<LogId>) {
 }
 
 fn put_key(out: &mut Vec<u8>, key: &ExtentKey) {
-    out.extend_from_slice(&key.replica.0.to_le_bytes());
-    out.extend_from_slice(key.partition.topic.as_bytes());
-    out.extend_from_slice(&key.partition.index.to_le_bytes());
+    out.extend_from_slice(&key.lineage.0.to_le_bytes());
+    put_partition(out, &key.partition);
+}
+
+fn put_partition(out: &mut Vec<u8>, partition: &PartitionId) {
+    out.extend_from_slice(partition.topic.as_bytes());
+    out.extend_from_slice(&partition.index.to_le_bytes());
 }
 
 fn put_head(out: &mut Vec<u8>, head: &ReplicaHead) {
@@ -217,9 +230,17 @@ impl Operation {
                 out.push(6);
                 put_key(out, key);
             }
+            Self::Owner(replica, key) => {
+                put_numbered(out, 13, replica.0);
+                put_key(out, key);
+            }
+            Self::Disown(replica, partition) => {
+                put_numbered(out, 14, replica.0);
+                put_partition(out, partition);
+            }
             Self::Run(run) => {
                 out.push(7);
-                for number in [run.id.0, run.replica.0, run.incarnation, run.bytes, run.batch_bytes] {
+                for number in [run.id.0, run.lineage.0, run.incarnation, run.bytes, run.batch_bytes] {
                     out.extend_from_slice(&number.to_le_bytes());
                 }
                 out.push(run.class.0);
@@ -264,10 +285,12 @@ impl Operations {
         Some(some.then_some(id))
     }
     fn key(&mut self) -> Option<ExtentKey> {
-        let replica = self.replica()?;
+        let lineage = Lineage(self.u64()?);
+        Some(ExtentKey { partition: self.partition()?, lineage })
+    }
+    fn partition(&mut self) -> Option<PartitionId> {
         let topic = Uuid::from_bytes(self.array()?);
-        let index = i32::from_le_bytes(self.array()?);
-        Some(ExtentKey { partition: PartitionId { topic, index }, replica })
+        Some(PartitionId { topic, index: i32::from_le_bytes(self.array()?) })
     }
 
     fn head(&mut self) -> Option<ReplicaHead> {
@@ -296,7 +319,7 @@ impl Operations {
     fn run(&mut self) -> Option<Listing> {
         Some(Listing {
             id: RunId(self.u64()?),
-            replica: self.replica()?,
+            lineage: Lineage(self.u64()?),
             incarnation: self.u64()?,
             bytes: self.u64()?,
             batch_bytes: self.u64()?,
@@ -319,6 +342,8 @@ impl Operations {
             10 => Operation::Rewritten(self.u64()?),
             11 => Operation::Unlinked(self.u64()?),
             12 => Operation::Replica(self.head_with_kept()?),
+            13 => Operation::Owner(self.replica()?, self.key()?),
+            14 => Operation::Disown(self.replica()?, self.partition()?),
             _ => return None,
         })
     }

@@ -84,7 +84,7 @@ fn transaction() -> impl Strategy<Value = Transaction> {
 fn operations(number: u64, transaction: &Transaction) -> Vec<Operation> {
     let replica = ReplicaId(transaction.replica);
     let partition = PartitionId { topic: Uuid::from_u128(4), index: i32::from(transaction.rotate) };
-    let key = ExtentKey { partition, replica };
+    let key = ExtentKey::of(replica, partition);
     if transaction.remove {
         return vec![Operation::Remove(replica), Operation::Forget(key)];
     }
@@ -99,7 +99,7 @@ fn operations(number: u64, transaction: &Transaction) -> Vec<Operation> {
     operations.push(Operation::LogStart(key, Offset(transaction.log_start)));
     let run = Listing {
         id: RunId(number),
-        replica,
+        lineage: key.lineage,
         incarnation: number ^ 0xabc,
         bytes: number << 20,
         batch_bytes: number << 19,

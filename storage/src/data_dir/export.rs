@@ -52,7 +52,8 @@ impl DataDir {
             plan.indexed_batches().map(|indexed| (indexed.bytes as usize, indexed.max_timestamp_ms)).collect();
         let log_start = self.index.log_start(request.key);
         // All data of a removed replica counts as expired: the requesting replica must not take that for the truth.
-        if log_start == GONE && self.log.replica(request.key.replica).is_none() {
+        let owner = self.index.owner(request.key);
+        if log_start == GONE && owner.is_none_or(|owner| self.log.replica(owner).is_none()) {
             return Err(ReadError::Moved(request.from));
         }
         if entries.is_empty() {

@@ -21,7 +21,7 @@ use super::run_files::unlink_runs;
 use super::{DataDir, maintain};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::{Operation, ReplicaHead};
-use crate::ids::{LogPosition, ReplicaId, RunId};
+use crate::ids::{Lineage, LogPosition, ReplicaId, RunId};
 use crate::index::partition::Gap;
 use crate::index::{ExtentKey, IndexedBatch};
 use crate::rewrite::RetentionClass;
@@ -37,14 +37,17 @@ const WRITE_BYTES: usize = 1 << 20;
 /// A run is synced after so many bytes were written to it.
 const SYNC_BYTES: u64 = 8 << 20;
 /// While entries are replayed because no checkpoint was valid, no transaction may be written.
-const REPLAY_WAIT: Duration = Duration::from_millis(50);
+pub(super) const REPLAY_WAIT: Duration = Duration::from_millis(50);
 
 /// The batches received so far. Dropped without [`Import::commit`] it leaves files that the next start removes.
 pub struct Import {
     directory: Arc<DataDir>,
     replica: ReplicaId,
+    /// The bytes in which it fills a gap; their owner may change meanwhile.
+    gap: Option<ExtentKey>,
     writer: Option<RunWriter>,
-    class: RetentionClass,
+    /// What the run that is being written holds.
+    group: (RetentionClass, Lineage),
     runs: Vec<Run>,
     made: Vec<RunId>,
     /// Offset up to which each partition was received.
@@ -73,8 +76,9 @@ impl DataDir {
         Import {
             directory: Arc::clone(self),
             replica,
+            gap: None,
             writer: None,
-            class: RetentionClass::UNKNOWN,
+            group: (RetentionClass::UNKNOWN, Lineage::of(replica)),
             runs: Vec::new(),
             made: Vec::new(),
             taken: BTreeMap::new(),
@@ -84,8 +88,8 @@ impl DataDir {
     }
 
     /// Begins an import of batches that the index lacks.
-    pub(super) fn begin_gap(self: &Arc<Self>, key: ExtentKey, gap: &Gap) -> Import {
-        let mut import = self.begin_import(key.replica);
+    pub(super) fn begin_gap(self: &Arc<Self>, replica: ReplicaId, key: ExtentKey, gap: &Gap) -> Import {
+        let mut import = Import { gap: Some(key), ..self.begin_import(replica) };
         import.taken.insert(key.partition, gap.known_end);
         import.ended.clone_from(&import.taken);
         import.expired.insert(key.partition, gap.from);
@@ -95,7 +99,8 @@ impl DataDir {
 
 impl Import {
     fn key(&self, partition: PartitionId) -> ExtentKey {
-        ExtentKey { partition, replica: self.replica }
+        let gap = self.gap.filter(|key| key.partition == partition);
+        gap.unwrap_or_else(|| self.directory.extent(self.replica, partition))
     }
 
     /// The retention class of a partition: batches of one class share runs, so import partitions class by class.
@@ -147,16 +152,17 @@ impl Import {
             position: LogPosition { segment: u64::MAX, byte: 0 },
             bytes: u32::try_from(batch.data.len()).unwrap_or(u32::MAX),
         };
-        let class = self.class_of(partition);
+        let key = self.key(partition);
+        let group = (self.directory.class_of(key), key.lineage);
         let run_bytes = self.directory.options.rewrite.run_bytes.min(RUN_BYTES_MAX);
-        if self.writer.as_ref().is_some_and(|writer| class != self.class || writer.is_full(run_bytes)) {
+        if self.writer.as_ref().is_some_and(|writer| group != self.group || writer.is_full(run_bytes)) {
             self.seal().await?;
         }
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.begin_run(class).await?,
+            None => self.begin_run(group).await?,
         };
-        let pushed = writer.push(self.key(partition), &indexed, &batch.data).map_err(from_push);
+        let pushed = writer.push(key, &indexed, &batch.data).map_err(from_push);
         if pushed.is_ok() {
             self.taken.insert(partition, indexed.end_offset());
         }
@@ -183,14 +189,13 @@ impl Import {
         error
     }
 
-    async fn begin_run(&mut self, class: RetentionClass) -> io::Result<RunWriter> {
+    async fn begin_run(&mut self, group: (RetentionClass, Lineage)) -> io::Result<RunWriter> {
         self.directory.require_runs_format().await?;
         let id = self.directory.runs.take_id();
         self.made.push(id);
-        self.class = class;
-        let replica = self.replica;
-        let listing =
-            Listing { id, replica, incarnation: rt::random_u64(), bytes: 0, batch_bytes: 0, class, rewrites: 0 };
+        self.group = group;
+        let ((class, lineage), incarnation) = (group, rt::random_u64());
+        let listing = Listing { id, lineage, incarnation, bytes: 0, batch_bytes: 0, class, rewrites: 0 };
         let (disk, path) = (Arc::clone(&self.directory.disk), self.directory.path.clone());
         let created = off_thread(&self.directory.disk, move || RunWriter::create(&disk, &path, listing, ROOM_BYTES));
         match created.await {
@@ -291,7 +296,7 @@ impl DataDir {
             checksum: snapshot.checksum,
         };
         for (partition, offset) in expired {
-            self.index.raise_log_start(ExtentKey { partition, replica }, offset);
+            self.index.raise_log_start(self.extent(replica, partition), offset);
         }
         // A checkpoint has the recovery points of all replicas or of none, and the log starts that were raised.
         let mut operations = self.operations(&checkpoint, Vec::new()).await;

@@ -12,9 +12,8 @@ use futures_util::FutureExt;
 
 use super::DataDirError;
 use crate::checkpoint::file::{off_thread, sync};
-use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::file;
-use crate::index::rebuild::{Rebuild, SegmentContents};
+use crate::index::rebuild::{Rebuild, SegmentContents, Take};
 use crate::log::Log;
 use ottla_env::disk::{Disk, OpenMode};
 
@@ -54,11 +53,11 @@ pub(super) async fn read_frames(
     disk: &Arc<dyn Disk>,
     log: &Log,
     wanted: BTreeSet<u64>,
-    applied: Option<BTreeMap<ReplicaId, RaftIndex>>,
+    take: Take,
 ) -> Result<BTreeMap<u64, SegmentContents>, DataDirError> {
     let (scan_log, io_path) = (log.clone(), Path::new(LOG_DIR).to_owned());
     let work = move || {
-        let mut rebuild = Rebuild::new(wanted.clone(), applied);
+        let mut rebuild = Rebuild::new(wanted.clone(), take);
         for segment in scan_log.segments() {
             if wanted.contains(&segment.sequence) || rebuild.is_incomplete() {
                 // The future waits for nothing but the disk.

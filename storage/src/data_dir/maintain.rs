@@ -17,6 +17,7 @@ use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
 use crate::checkpoint::{Checkpoint, StateDelta};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
+use crate::index::rebuild::Take;
 use crate::index::{IndexError, file, in_memory_file};
 use crate::log::{ReplicaLog, SegmentInfo};
 use crate::rewrite::choose::{gain_min, is_mostly_dead};
@@ -228,6 +229,9 @@ impl DataDir {
         for replica in replicas {
             let source = self.sources.lock().get(replica).and_then(|source| source.source.upgrade());
             let Some(log) = self.log.replica(*replica) else { continue };
+            if self.splitting.lock().contains_key(replica) {
+                continue;
+            }
             let delta = source.and_then(|source| source.take_delta());
             let withheld = delta.is_none() && self.index.bytes_since_checkpoint(*replica) > 0;
             if let Some(source) = self.sources.lock().get_mut(replica) {
@@ -243,14 +247,9 @@ impl DataDir {
         }
         let mut operations = self.run_operations(&checkpoint);
         operations.extend(self.operations(&checkpoint, deltas).await);
-        let (before, log_bytes) = (checkpoint.written_bytes(), self.log.stats().bytes);
-        self.transact(&mut checkpoint, operations, rotate).await?;
-        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.counters.checkpoint_bytes.fetch_add(checkpoint.written_bytes() - before, Ordering::Relaxed);
+        let log_bytes = self.log.stats().bytes;
+        self.transact_cut(&mut checkpoint, operations, rotate).await?;
         self.checkpoint_at_bytes.store(log_bytes, Ordering::Relaxed);
-        *self.oldest_kept.lock() = oldest_kept(&checkpoint);
-        *self.checkpointed.lock() = checkpointed(&checkpoint);
-        self.note_runs(&checkpoint);
         Ok(())
     }
 
@@ -326,7 +325,7 @@ impl DataDir {
     }
 
     /// Writes the verdicts on entries to the log before a checkpoint contains these entries.
-    async fn write_verdicts(&self, log: &ReplicaLog, upto: RaftIndex) -> io::Result<()> {
+    pub(super) async fn write_verdicts(&self, log: &ReplicaLog, upto: RaftIndex) -> io::Result<()> {
         let replica = log.id();
         let synced = log.last_synced().map(|id| id.index);
         let is_synced = synced >= Some(upto) || mutants::is_on(Bug::CheckpointPastSynced);
@@ -407,16 +406,17 @@ impl DataDir {
                 Some(value) => Operation::Put { replica: *replica, key, value },
                 None => Operation::Delete { replica: *replica, key },
             }));
-            let log_starts = self.index.take_log_starts(*replica);
-            operations.extend(log_starts.into_iter().map(|(key, log_start)| Operation::LogStart(key, log_start)));
         }
         let left = checkpoint.heads().keys().filter(|replica| !replicas.contains(replica));
-        for replica in left {
-            operations.push(Operation::Remove(*replica));
-            let log_starts = self.index.take_log_starts(*replica);
-            operations.extend(log_starts.into_iter().map(|(key, log_start)| Operation::LogStart(key, log_start)));
+        operations.extend(left.map(|replica| Operation::Remove(*replica)));
+        // Of all lineages, not only of those whose owner is here.
+        let log_starts = self.index.take_log_starts();
+        operations.extend(log_starts.into_iter().map(|(key, log_start)| Operation::LogStart(key, log_start)));
+        for key in std::mem::take(&mut *self.forgotten.lock()) {
+            operations.push(Operation::Forget(key));
+            let row = checkpoint.newest().owners.row_of(key).filter(|owner| !replicas.contains(owner));
+            operations.extend(row.map(|owner| Operation::Disown(owner, key.partition)));
         }
-        operations.extend(std::mem::take(&mut *self.forgotten.lock()).into_iter().map(Operation::Forget));
         operations
     }
 
@@ -473,7 +473,7 @@ impl DataDir {
 
     /// The bytes of a segment's `.idx`, from its frames and their verdicts.
     pub(super) async fn rebuilt_image(&self, segment: SegmentInfo) -> Result<Vec<u8>, DataDirError> {
-        let mut contents = read_frames(&self.disk, &self.log, BTreeSet::from([segment.sequence]), None).await?;
+        let mut contents = read_frames(&self.disk, &self.log, BTreeSet::from([segment.sequence]), Take::All).await?;
         let contents = contents.remove(&segment.sequence).unwrap_or_default();
         Ok(file::encode(segment.sequence, segment.used_bytes, &contents.ranges, &contents.entries()))
     }
@@ -539,6 +539,13 @@ impl DataDir {
         oldest.values().chain(newest.values()).map(|head| head.recovery_point.position.segment).min()
     }
 
+    /// Forgets the partitions that are gone, and that no run and no segment from `oldest_segment` on lists.
+    pub(super) fn prune(&self, oldest_segment: u64) {
+        let pruned = self.index.prune(oldest_segment);
+        self.index.forget_owners(&pruned, &self.log.replicas());
+        self.forgotten.lock().extend(pruned);
+    }
+
     /// Unlinks the sealed segments that nothing refers to any more.
     pub(super) async fn unlink_dead(&self) -> Result<(), DataDirError> {
         let Some(needed_from) = self.needed_from().await else { return Ok(()) };
@@ -579,7 +586,7 @@ impl DataDir {
         drop(writing);
         if unlinked {
             let oldest = self.log.segments().first().map_or(u64::MAX, |segment| segment.sequence);
-            self.forgotten.lock().extend(self.index.prune(oldest));
+            self.prune(oldest);
             self.log.space_freed();
             self.settle().await?;
         }

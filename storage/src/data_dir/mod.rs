@@ -21,6 +21,7 @@ mod rewriter;
 mod rewriter_state;
 mod run_files;
 mod scrub;
+mod split;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -31,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use ottla_protocol::ids::Offset;
+use ottla_protocol::ids::{Offset, PartitionId};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -39,6 +40,7 @@ pub use export::ReplicaSnapshot;
 pub use failure::OnFailure;
 pub use import::Import;
 pub use peers::{Exported, ExportedBatch, Peers};
+pub use split::SplitCut;
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 
 use crate::checkpoint::state::Operation;
@@ -117,6 +119,8 @@ pub struct DataDir {
     /// Dropped partitions that no segment holds any more: the next checkpoint forgets them.
     forgotten: Mutex<Vec<ExtentKey>>,
     sources: Mutex<BTreeMap<ReplicaId, Source>>,
+    /// Parents and children of splits that are not committed: no other cut of them is taken meanwhile.
+    splitting: Mutex<BTreeMap<ReplicaId, usize>>,
     open_segments: OpenSegments,
     runs: Runs,
     rewriter: Rewriter,
@@ -222,7 +226,11 @@ impl DataDir {
     pub async fn remove_replica(&self, replica: ReplicaId) -> io::Result<()> {
         self.sources.lock().remove(&replica);
         // So that no checkpoint takes verdicts meanwhile.
-        let _checkpoint = self.checkpoint.lock().await;
+        let mut checkpoint = self.checkpoint.lock().await;
+        // A generation from before a split could not do without whom it names: whoever came of it would have no state.
+        if checkpoint.older().is_some_and(|older| older.owners != checkpoint.newest().owners) {
+            self.transact_cut(&mut checkpoint, Vec::new(), true).await.map_err(io::Error::other)?;
+        }
         self.write_last_verdicts(replica).await?;
         self.log.remove_group(replica).await?;
         self.rewriter.peers.lock().remove(&replica);
@@ -258,14 +266,25 @@ impl DataDir {
         self.oldest_kept.lock().get(&replica).copied()
     }
 
-    /// Raises the partition's log start offset, as apply decided it; batches below it are dead from now on.
-    pub fn set_log_start(&self, key: ExtentKey, log_start: Offset) {
-        self.index.raise_log_start(key, log_start);
+    /// The bytes that a replica of this directory serves of a partition. They stay the same as long as they live, whichever
+    /// replica owns them then.
+    #[must_use]
+    pub fn extent(&self, replica: ReplicaId, partition: PartitionId) -> ExtentKey {
+        self.index.extent(replica, partition)
     }
 
-    /// Drops the partition from the replica: all its data is dead.
-    pub fn drop_partition(&self, key: ExtentKey) {
-        self.index.raise_log_start(key, GONE);
+    /// Raises the partition's log start offset, as apply decided it; batches below it are dead from now on. Nothing, if
+    /// another replica of the directory serves the partition now.
+    pub fn set_log_start(&self, replica: ReplicaId, partition: PartitionId, log_start: Offset) {
+        if let Some(key) = self.index.owned(replica, partition) {
+            self.index.raise_log_start(key, log_start);
+        }
+    }
+
+    /// Drops the partition from the replica: all its data is dead. Nothing, if another replica of the directory serves it
+    /// now.
+    pub fn drop_partition(&self, replica: ReplicaId, partition: PartitionId) {
+        self.set_log_start(replica, partition, GONE);
     }
 
     /// False when the disk is nearly full or has failed: producers receive a retriable error.
@@ -365,6 +384,23 @@ impl DataDir {
         self.refuse_if_failed()?;
         let committed = checkpoint.commit(operations, self.log.stats().bytes, rotate).await;
         committed.map_err(|error| self.fail("checkpoint", error))
+    }
+
+    /// Writes a checkpoint transaction, and publishes what the checkpoint contains then.
+    pub(super) async fn transact_cut(
+        &self,
+        checkpoint: &mut Checkpoint,
+        operations: Vec<Operation>,
+        rotate: bool,
+    ) -> Result<(), DataDirError> {
+        let before = checkpoint.written_bytes();
+        self.transact(checkpoint, operations, rotate).await?;
+        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.counters.checkpoint_bytes.fetch_add(checkpoint.written_bytes() - before, Ordering::Relaxed);
+        *self.oldest_kept.lock() = maintain::oldest_kept(checkpoint);
+        *self.checkpointed.lock() = maintain::checkpointed(checkpoint);
+        self.note_runs(checkpoint);
+        Ok(())
     }
 
     /// The reason as an error, once the directory has failed.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use parking_lot::Mutex;
 
 use super::failure::Failure;
-use super::identity::{Expected, Identity};
+use super::identity::{Expected, Identity, LINEAGE_FORMAT_VERSION};
 use super::index_files::{LOG_DIR, index_path, open_index, read_frames};
 use super::rewriter_state::Rewriter;
 use super::{
@@ -21,6 +21,7 @@ use crate::checkpoint::{Checkpoint, Found};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::BatchIndex;
 use crate::index::file::Opened;
+use crate::index::rebuild::Take;
 use crate::log::{self, Log, NoSink};
 use crate::page_cache::mapped::OpenSegments;
 use crate::read::VerifyBelow;
@@ -51,12 +52,14 @@ impl DataDir {
         }
         let index = Arc::new(BatchIndex::default());
         run_files::mark_rewritten(&index, &found);
-        load_index(&disk, path, &log, &index, &found.state).await?;
+        let moves = identity.format_version >= LINEAGE_FORMAT_VERSION;
+        load_index(&disk, path, &log, &index, &found.state, moves).await?;
         let runs = run_files::load(&disk, path, &index, &found).await?;
         index.keep_replicas(&log.replicas());
-        let replicas = join(recovered, &found);
+        let replicas = join(recovered, &found, moves);
         let opened_without_checkpoint = found.checkpoint.heads().is_empty();
-        let sound = replicas.iter().filter(|replica| replica.lost.is_none());
+        // The child of a split has nothing to apply before its parent has applied that.
+        let sound = replicas.iter().filter(|replica| replica.lost.is_none() && replica.unseeded.is_none());
         let replay = |replica: &RecoveredReplica| {
             Some((replica.id, Replay { committed: replica.committed, last: replica.last_log_id?.index }))
         };
@@ -86,6 +89,7 @@ impl DataDir {
             index_files: tokio::sync::Mutex::new(()),
             forgotten: Mutex::default(),
             sources: Mutex::default(),
+            splitting: Mutex::default(),
             open_segments: OpenSegments::default(),
             runs,
             rewriter,
@@ -204,13 +208,14 @@ async fn load_index(
     log: &Log,
     index: &BatchIndex,
     state: &State,
+    moves: bool,
 ) -> Result<(), DataDirError> {
+    index.set_owners(state.owners.clone());
     for (key, log_start) in &state.log_starts {
         index.raise_log_start(*key, *log_start);
     }
-    for replica in state.replicas.keys() {
-        index.take_log_starts(*replica);
-    }
+    // The checkpoint has them.
+    index.take_log_starts();
     let damaged = |segment: u64, error: &dyn std::fmt::Display| DataDirError::Damaged {
         path: index_path(path, segment).display().to_string(),
         what: error.to_string(),
@@ -232,7 +237,9 @@ async fn load_index(
             wanted.insert(segment.sequence);
         }
     }
-    for (segment, contents) in read_frames(disk, log, wanted, Some(applied)).await? {
+    // Only where partitions have moved can bytes outlive the replica that wrote them.
+    let here = moves.then(|| log.replicas().into_iter().collect());
+    for (segment, contents) in read_frames(disk, log, wanted, Take::Applied { upto: applied, here }).await? {
         index.install_entries(segment, contents.ranges, contents.slices).map_err(|e| damaged(segment, &e))?;
     }
     Ok(())
@@ -252,14 +259,19 @@ fn remove_orphans(disk: &Arc<dyn Disk>, path: &Path, log: &Log) -> io::Result<()
 }
 
 /// Combines what the log and the checkpoint hold of each replica.
-fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredReplica> {
+fn join(recovered: Vec<log::RecoveredReplica>, found: &Found, moves: bool) -> Vec<RecoveredReplica> {
     recovered
         .into_iter()
         .map(|replica| {
             let saved = found.state.replicas.get(&replica.id);
             let applied = saved.and_then(|saved| saved.head.applied);
             let mut lost = replica.lost;
-            if lost.is_none() && replica.purged.is_some() && replica.purged > applied {
+            // Its creation is all that it wrote before any checkpoint, and nothing of its own is purged: it was not seeded.
+            let point = saved.map(|saved| &saved.head.recovery_point).filter(|point| point.sequence <= 1);
+            let begins_after = replica.begins_after.or(point.and_then(|point| point.purged));
+            let is_new = moves && applied.is_none() && replica.purged == begins_after;
+            let unseeded = replica.purged.filter(|_| is_new && lost.is_none());
+            if lost.is_none() && unseeded.is_none() && replica.purged > applied {
                 let purged = replica.purged.unwrap_or_default();
                 lost =
                     Some(format!("entries up to {purged} are purged, and the checkpoint that contained them is gone"));
@@ -269,6 +281,7 @@ fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredRe
                 creation: replica.creation,
                 vote: replica.vote,
                 purged: replica.purged,
+                unseeded,
                 last_log_id: replica.last_log_id,
                 applied,
                 membership: saved.map(|saved| saved.head.membership.clone()).unwrap_or_default(),

@@ -51,8 +51,9 @@ impl DataDir {
         self.rewriter.aside.lock().insert(replica);
     }
 
-    pub(super) fn is_aside(&self, replica: ReplicaId) -> bool {
-        self.rewriter.aside.lock().contains(&replica)
+    /// True if no reader needs these bytes: their owner is set aside, or they have none.
+    pub(super) fn is_aside(&self, key: ExtentKey) -> bool {
+        self.index.owner(key).is_none_or(|owner| self.rewriter.aside.lock().contains(&owner))
     }
 
     /// Damaged or missing batches that were fetched from another replica since the directory was opened.
@@ -63,7 +64,8 @@ impl DataDir {
 
     /// Fetches from the other replicas; ends when the directory is closed.
     async fn fetch_from_peers(&self, key: ExtentKey, offsets: Range<Offset>) -> io::Result<Exported> {
-        let peers = self.rewriter.peers.lock().get(&key.replica).and_then(Weak::upgrade);
+        let owner = self.index.owner(key);
+        let peers = owner.and_then(|owner| self.rewriter.peers.lock().get(&owner).and_then(Weak::upgrade));
         let peers = peers.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no other replica is known"))?;
         tokio::select! {
             biased;
@@ -81,7 +83,7 @@ impl DataDir {
         error: PushError,
     ) -> Result<usize, PushError> {
         let Some((key, indexed)) = cursor.damaged() else { return Err(error) };
-        if self.is_aside(key.replica) {
+        if self.is_aside(key) {
             cursor.skip_damaged();
             return Ok(0);
         }
@@ -89,7 +91,7 @@ impl DataDir {
         self.rewriter.damage.batch(indexed.position.segment, Spot { key, offset });
         let Some(batch) = self.sound_copy(key, &indexed).await else { return Err(error) };
         cursor.replace_damaged(&batch, writer)?;
-        tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = offset.0,
+        tracing::warn!(lineage = key.lineage.0, partition = %key.partition, offset = offset.0,
             "a damaged batch was fetched from another replica");
         Ok(1)
     }
@@ -110,7 +112,7 @@ impl DataDir {
                 BatchHeader::parse(&batch).filter(|header| header.base_offset == base).map(|_| batch)
             }
             Err(error) => {
-                tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = base.0, %error,
+                tracing::warn!(lineage = key.lineage.0, partition = %key.partition, offset = base.0, %error,
                     "no other replica gives the damaged batch");
                 None
             }
@@ -134,7 +136,7 @@ impl DataDir {
         }
         while let Some((key, offsets)) = damage.next_gap() {
             // What is applied again after a start is not missing.
-            if self.replays(key.replica) && !mutants::is_on(Bug::GapFilledEarly) {
+            if self.index.owner(key).is_some_and(|owner| self.replays(owner)) && !mutants::is_on(Bug::GapFilledEarly) {
                 continue;
             }
             match self.index.gap(key, offsets) {
@@ -178,7 +180,11 @@ impl DataDir {
 
     /// Fetches what the index lacks into runs, as far as other replicas have it; `None` if they return nothing.
     async fn fill(self: &Arc<Self>, key: ExtentKey, gap: Gap) -> Result<Option<Outcome>, DataDirError> {
-        let mut import = self.begin_gap(key, &gap);
+        let Some(replica) = self.index.owner(key) else {
+            self.rewriter.damage.forget_gap(key);
+            return Ok(None);
+        };
+        let mut import = self.begin_gap(replica, key, &gap);
         let (fetched, made) = (self.fetch_gap(key, &gap, &mut import).await, import.made());
         let runs = match fetched {
             Ok(batches) => import.into_runs().await.map(|runs| (batches, runs)),
@@ -190,7 +196,7 @@ impl DataDir {
                 self.commit_runs(&BTreeSet::new(), runs).await?;
                 self.count_repaired(batches);
                 self.rewriter.damage.forget_gap(key);
-                tracing::warn!(replica = key.replica.0, partition = %key.partition, from = gap.from.0, to = gap.to.0, batches,
+                tracing::warn!(lineage = key.lineage.0, partition = %key.partition, from = gap.from.0, to = gap.to.0, batches,
                     "batches whose frames are damaged were fetched from another replica");
                 Ok(Some(Outcome::Done))
             }
@@ -198,7 +204,7 @@ impl DataDir {
                 self.remove_files(made).await?;
                 match error.kind() {
                     io::ErrorKind::InvalidData => {
-                        tracing::warn!(replica = key.replica.0, partition = %key.partition, %error, "what was fetched is not what is lacking");
+                        tracing::warn!(lineage = key.lineage.0, partition = %key.partition, %error, "what was fetched is not what is lacking");
                         Ok(None)
                     }
                     io::ErrorKind::StorageFull => Ok(Some(Outcome::NoSpace)),

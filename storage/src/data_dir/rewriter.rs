@@ -194,7 +194,7 @@ impl DataDir {
         for run in self.runs.listed() {
             // The overhead of a run is not gained by copying its batches once more.
             let file = of(run.id.file_number(), run.batch_bytes, true);
-            files.push(FileUse { run: Some((run.replica, run.class)), ..file });
+            files.push(FileUse { run: Some((run.lineage, run.class)), ..file });
         }
         files
     }
@@ -293,13 +293,13 @@ impl DataDir {
         made: &mut Made,
         runs: &mut Vec<Run>,
     ) -> Result<(), JobError> {
-        let (replica, class) = (group.replica, group.class);
+        let (lineage, class) = (group.lineage, group.class);
         let mut cursor = Cursor::new(group);
         while !cursor.is_done() {
             let id = self.runs.take_id();
             made.runs.push(id);
             let incarnation = rt::random_u64();
-            let listing = Listing { id, replica, incarnation, bytes: 0, batch_bytes: 0, class, rewrites };
+            let listing = Listing { id, lineage, incarnation, bytes: 0, batch_bytes: 0, class, rewrites };
             let bytes = cursor.bytes_left().min(self.options.rewrite.run_bytes).min(RUN_BYTES_MAX);
             let room = room_for(bytes, cursor.slices_left().min(BATCHES_MAX as usize));
             let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
@@ -382,7 +382,7 @@ impl DataDir {
         let opened = self.open_indexes(&runs).await?;
         let mut checkpoint = self.checkpoint.lock().await;
         let _writing = self.index_files.lock().await;
-        let is_needed = |key: ExtentKey| !self.is_aside(key.replica);
+        let is_needed = |key: ExtentKey| !self.is_aside(key);
         if !self.index.covers_live(chosen, is_needed, &opened) {
             // Nothing is changed: the files stay, and the copies are removed.
             self.rewriter.left_alone.lock().extend(chosen);

@@ -179,7 +179,7 @@ impl DataDir {
         }
         drop(writing);
         let oldest = self.log.segments().first().map_or(u64::MAX, |segment| segment.sequence);
-        self.forgotten.lock().extend(self.index.prune(oldest));
+        self.prune(oldest);
         self.log.space_freed();
         Ok(())
     }

@@ -48,7 +48,7 @@ async fn pass(weak: &Weak<DataDir>, rate: u64) -> Option<()> {
                 return None;
             }
             let Some((next, bytes)) = directory.scrub(key, from).await else { break };
-            assert!(next > from, "replica {}, {}: the scrub stays at {from}", key.replica, key.partition);
+            assert!(next > from, "lineage {}, {}: the scrub stays at {from}", key.lineage, key.partition);
             from = next;
             pause = PAUSE_MIN.max(Duration::from_millis(bytes.saturating_mul(1_000) / rate));
         }

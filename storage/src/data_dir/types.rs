@@ -148,6 +148,9 @@ pub struct RecoveredReplica {
     pub vote: Option<Vote>,
     /// Entries up to here are purged.
     pub purged: Option<LogId>,
+    /// Set for the child of a split that has no state yet: the entry of its parent's log behind which it begins. It is
+    /// neither opened nor removed before [`super::DataDir::commit_split`].
+    pub unseeded: Option<LogId>,
     /// The last entry of its log.
     pub last_log_id: Option<LogId>,
     /// The last entry that `state` contains.

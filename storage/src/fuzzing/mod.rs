@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::checkpoint::file::{Generation, file_name};
 use crate::checkpoint::state::{Operation, Operations, ReplicaHead, State};
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
+use crate::ids::{Lineage, LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::file::{encode, open};
 use crate::index::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use crate::index::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch};
@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
 ];
 
 fn key(index: i32) -> ExtentKey {
-    ExtentKey { partition: PartitionId { topic: Uuid::from_u128(7), index }, replica: ReplicaId(3) }
+    ExtentKey::of(ReplicaId(3), PartitionId { topic: Uuid::from_u128(7), index })
 }
 
 fn mend_index_file(image: &mut [u8]) {
@@ -136,8 +136,8 @@ fn index_file_seeds() -> Vec<Vec<u8>> {
 }
 
 fn listing(bytes: u64) -> Listing {
-    let (id, replica, class) = (RunId(9), ReplicaId(3), RetentionClass(2));
-    Listing { id, replica, incarnation: 77, bytes, batch_bytes: 0, class, rewrites: 1 }
+    let (id, lineage, class) = (RunId(9), Lineage(3), RetentionClass(2));
+    Listing { id, lineage, incarnation: 77, bytes, batch_bytes: 0, class, rewrites: 1 }
 }
 
 /// A run: its header, and the index made of it.

@@ -1,6 +1,7 @@
 //! The batch index of a data directory: partitions, verdicts not yet in the log, and the usage of segments.
 //!
-//! Lock order: `replicas`, then `partitions`, then one partition, then the segment table.
+//! Lock order: `replicas`, then `owners`, then `partitions`, then one partition, then `changed_log_starts` or the segment
+//! table.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -14,11 +15,12 @@ use parking_lot::{Mutex, RwLock};
 
 use super::file::Opened;
 use super::index_entry::IndexEntry;
-use super::partition::{GONE, PartitionIndex, Step, Unplaced};
+use super::owners::Owners;
+use super::partition::{PartitionIndex, Step, Unplaced};
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, ExtentKey, IndexError, IndexedBatch};
-use crate::entry::{Entry, EntryVerdicts, Verdict};
-use crate::ids::{LogPosition, RaftIndex, ReplicaId};
+use crate::entry::{Entry, EntryBatch, EntryVerdicts, Verdict};
+use crate::ids::{Lineage, LogPosition, RaftIndex, ReplicaId};
 use crate::log::{EntryLayout, EntryPlace};
 use crate::space::table::{SegmentRanges, SegmentTable};
 
@@ -52,7 +54,6 @@ pub(super) struct ReplicaIndex {
     recorded: Option<RaftIndex>,
     verdicts: VecDeque<EntryVerdicts>,
     unplaced: VecDeque<UnplacedEntry>,
-    pub(super) changed_log_starts: BTreeMap<ExtentKey, Offset>,
     bytes_since_checkpoint: u64,
 }
 
@@ -63,6 +64,9 @@ pub(crate) type Partition = Arc<RwLock<PartitionIndex>>;
 pub(crate) struct BatchIndex {
     partitions: RwLock<IdHashMap<ExtentKey, Partition>>,
     pub(super) replicas: Mutex<BTreeMap<ReplicaId, ReplicaIndex>>,
+    pub(super) owners: RwLock<Owners>,
+    /// Those that no checkpoint holds yet.
+    pub(super) changed_log_starts: Mutex<BTreeMap<ExtentKey, Offset>>,
     /// Segments whose live batches lie in runs.
     pub(super) rewritten: Mutex<BTreeSet<u64>>,
     pub(crate) table: SegmentTable,
@@ -93,6 +97,16 @@ fn malformed(replica: ReplicaId, index: RaftIndex) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("replica {replica}, entry {}: verdicts do not fit its batches", index.0),
     )
+}
+
+/// The lineages of accepted batches, where one of them is not that of the replica's own id.
+fn foreign_lineages(replica: ReplicaId, keys: &[ExtentKey], verdicts: &[Verdict]) -> Vec<Option<Lineage>> {
+    let own = Lineage::of(replica);
+    let foreign = |(key, verdict): (&ExtentKey, &Verdict)| *verdict != Verdict::Rejected && key.lineage != own;
+    if !keys.iter().zip(verdicts).any(foreign) {
+        return Vec::new();
+    }
+    keys.iter().zip(verdicts).map(|pair| foreign(pair).then_some(pair.0.lineage)).collect()
 }
 
 /// The frame at a place has to be as long as that of the entry, else the positions of its batches would be made up.
@@ -147,25 +161,35 @@ impl BatchIndex {
         if verdicts.is_empty() {
             return Ok(());
         }
-        let verdicts_of = EntryVerdicts { log_id: entry.log_id, verdicts: verdicts.to_vec(), relocated_to: None };
-        state.verdicts.push_back(verdicts_of);
+        let keys: Vec<ExtentKey> = {
+            let owners = self.owners.read();
+            let key_of = |(batch, verdict): (&EntryBatch, &Verdict)| {
+                let key = owners.key(replica, batch.partition);
+                let is_its = *verdict == Verdict::Rejected || owners.owner(key) == Some(replica);
+                assert!(is_its, "replica {replica}, entry {}: {} is another's", index.0, key.partition);
+                key
+            };
+            entry.batches.iter().zip(verdicts).map(key_of).collect()
+        };
+        let lineages = foreign_lineages(replica, &keys, verdicts);
+        let (log_id, verdicts_of) = (entry.log_id, verdicts.to_vec());
+        state.verdicts.push_back(EntryVerdicts { log_id, verdicts: verdicts_of, lineages, relocated_to: None });
         if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
             return Ok(());
         }
-        for (batch, verdict) in entry.batches.iter().zip(verdicts) {
-            if let Verdict::Accepted { base_offset, .. } = verdict {
-                let key = ExtentKey { partition: batch.partition, replica };
-                if self.partition_or_new(key).write().revive(*base_offset) {
-                    state.changed_log_starts.insert(key, *base_offset);
-                }
+        for (key, verdict) in keys.iter().copied().zip(verdicts) {
+            if let Verdict::Accepted { base_offset, .. } = verdict
+                && self.partition_or_new(key).write().revive(*base_offset)
+            {
+                self.changed_log_starts.lock().insert(key, *base_offset);
             }
         }
         let layout = EntryLayout::of(entry);
         let place = if state.unplaced.is_empty() { place_of(index) } else { None };
         if let Some(place) = place {
-            return self.record_placed(replica, entry, verdicts, &layout, place);
+            return self.record_placed(replica, entry, &keys, verdicts, &layout, place);
         }
-        let mut keys = Vec::new();
+        let mut accepted = Vec::new();
         for (number, (batch, verdict)) in entry.batches.iter().zip(verdicts).enumerate() {
             if *verdict == Verdict::Rejected {
                 continue;
@@ -173,15 +197,16 @@ impl BatchIndex {
             let nowhere = LogPosition { segment: u64::MAX, byte: 0 };
             let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, nowhere)
                 .ok_or_else(|| malformed(replica, index))?;
-            let key = ExtentKey { partition: batch.partition, replica };
+            let key = keys[number];
             self.partition_or_new(key).write().unplaced.push_back(Unplaced {
+                writer: replica,
                 index,
                 indexed,
                 data: batch.data.clone(),
             });
-            keys.push((number, key));
+            accepted.push((number, key));
         }
-        state.unplaced.push_back(UnplacedEntry { index, layout, keys });
+        state.unplaced.push_back(UnplacedEntry { index, layout, keys: accepted });
         Ok(())
     }
 
@@ -189,6 +214,7 @@ impl BatchIndex {
         &self,
         replica: ReplicaId,
         entry: &Entry,
+        keys: &[ExtentKey],
         verdicts: &[Verdict],
         layout: &EntryLayout,
         place: EntryPlace,
@@ -201,8 +227,8 @@ impl BatchIndex {
             }
             let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, layout.batch_at(number, place))
                 .ok_or_else(|| malformed(replica, index))?;
-            let key = ExtentKey { partition: batch.partition, replica };
-            self.push(&mut self.partition_or_new(key).write(), key, index, &indexed)?;
+            let key = keys[number];
+            self.push(&mut self.partition_or_new(key).write(), key, (replica, index), &indexed)?;
         }
         Ok(())
     }
@@ -211,17 +237,17 @@ impl BatchIndex {
         &self,
         partition: &mut PartitionIndex,
         key: ExtentKey,
-        index: RaftIndex,
+        (writer, index): (ReplicaId, RaftIndex),
         indexed: &IndexedBatch,
     ) -> io::Result<()> {
         let refused = |error: IndexError| {
-            let what = format!("replica {}, entry {}, {}: {error}", key.replica, index.0, key.partition);
+            let what = format!("replica {writer}, entry {}, {}: {error}", index.0, key.partition);
             io::Error::new(io::ErrorKind::InvalidData, what)
         };
         let added = partition.push(indexed).map_err(refused)?;
-        self.table.entry(indexed.position.segment, key.replica, index);
+        self.table.entry(indexed.position.segment, writer, index);
         if added && indexed.end_offset() > partition.log_start {
-            self.table.add(indexed.position.segment, key.replica, 1, u64::from(indexed.bytes));
+            self.table.add(indexed.position.segment, 1, u64::from(indexed.bytes));
         }
         Ok(())
     }
@@ -240,10 +266,10 @@ impl BatchIndex {
                 let partition = self.partition_or_new(*key);
                 let mut partition = partition.write();
                 let Some(mut unplaced) = partition.unplaced.pop_front() else { continue };
-                let (found, wanted) = ((unplaced.index, key.replica), (entry.index, replica));
+                let (found, wanted) = ((unplaced.writer, unplaced.index), (replica, entry.index));
                 assert_eq!(found, wanted, "{}: the entry whose batch is placed next", key.partition);
                 unplaced.indexed.position = entry.layout.batch_at(*number, place);
-                self.push(&mut partition, *key, entry.index, &unplaced.indexed)?;
+                self.push(&mut partition, *key, (replica, entry.index), &unplaced.indexed)?;
             }
             state.unplaced.pop_front();
         }
@@ -275,6 +301,13 @@ impl BatchIndex {
         state.recorded = state.recorded.max(Some(index));
         state.verdicts.clear();
         state.bytes_since_checkpoint = 0;
+    }
+
+    /// A replica begins behind this entry, which another one has applied.
+    pub(crate) fn begin(&self, replica: ReplicaId, index: RaftIndex) {
+        let mut replicas = self.replicas.lock();
+        let state = replicas.entry(replica).or_default();
+        state.recorded = state.recorded.max(Some(index));
     }
 
     /// The last Raft entry that was recorded of a replica.
@@ -309,31 +342,8 @@ impl BatchIndex {
     }
 
     /// Takes the log start offsets that changed since the last call.
-    pub(crate) fn take_log_starts(&self, replica: ReplicaId) -> BTreeMap<ExtentKey, Offset> {
-        let mut replicas = self.replicas.lock();
-        replicas.get_mut(&replica).map(|state| std::mem::take(&mut state.changed_log_starts)).unwrap_or_default()
-    }
-
-    /// Counts all batches of a replica that was removed from the directory as dead.
-    pub(crate) fn remove_replica(&self, replica: ReplicaId) {
-        self.replicas.lock().remove(&replica);
-        for (key, partition) in self.all() {
-            if key.replica == replica {
-                partition.write().unplaced.clear();
-                self.raise_log_start(key, GONE);
-            }
-        }
-    }
-
-    /// Counts all batches of all replicas but these as dead: the others were removed, which no checkpoint contains yet.
-    pub(crate) fn keep_replicas(&self, there: &[ReplicaId]) {
-        let mut left = BTreeSet::new();
-        for (key, partition) in &*self.partitions.read() {
-            if !there.contains(&key.replica) && partition.read().log_start != GONE {
-                left.insert(key.replica);
-            }
-        }
-        left.into_iter().for_each(|replica| self.remove_replica(replica));
+    pub(crate) fn take_log_starts(&self) -> BTreeMap<ExtentKey, Offset> {
+        std::mem::take(&mut *self.changed_log_starts.lock())
     }
 
     /// Bytes of the partition's batches from log start on.
@@ -420,15 +430,14 @@ impl BatchIndex {
         }
         for (key, partition) in self.all() {
             let slices = listed.remove(&key).unwrap_or_default();
-            self.install_slices(key, &mut partition.write(), segment, slices)?;
-            self.settle(key, &partition, Access::MayBlock)?;
+            self.install_slices(&mut partition.write(), segment, slices)?;
+            self.settle(&partition, Access::MayBlock)?;
         }
         Ok(())
     }
 
     fn install_slices(
         &self,
-        key: ExtentKey,
         partition: &mut PartitionIndex,
         segment: u64,
         slices: Vec<SegmentSlice>,
@@ -436,14 +445,14 @@ impl BatchIndex {
         let is_listed =
             |known: &SegmentSlice| known.segment != segment || slices.iter().any(|slice| slice.covers_as(known));
         for lost in partition.slices.iter().filter(|known| !is_listed(known)) {
-            self.table.remove(segment, key.replica, u64::from(lost.live_entries()), lost.live_bytes());
+            self.table.remove(segment, u64::from(lost.live_entries()), lost.live_bytes());
         }
         partition.slices.retain(is_listed);
         for slice in slices {
             let known = partition.slices.iter_mut().find(|known| slice.covers_as(known));
             match known {
                 Some(known) => known.entries = slice.entries,
-                None => self.insert(key, partition, slice)?,
+                None => self.insert(partition, slice)?,
             }
         }
         partition.drop_dead_slices();
@@ -465,27 +474,22 @@ impl BatchIndex {
         for (key, slices) in slices {
             let partition = self.partition_or_new(key);
             for slice in slices {
-                self.insert(key, &mut partition.write(), slice)?;
+                self.insert(&mut partition.write(), slice)?;
             }
-            self.settle(key, &partition, Access::MayBlock)?;
+            self.settle(&partition, Access::MayBlock)?;
         }
         Ok(())
     }
 
     /// Adds a slice. What of it lies below log start is counted by the caller's next [`Self::settle`].
-    pub(super) fn insert(
-        &self,
-        key: ExtentKey,
-        partition: &mut PartitionIndex,
-        slice: SegmentSlice,
-    ) -> Result<(), IndexError> {
+    pub(super) fn insert(&self, partition: &mut PartitionIndex, slice: SegmentSlice) -> Result<(), IndexError> {
         partition.note_file(slice.segment);
         let resolved = partition.resolve_overlap(slice)?;
         for slice in resolved.replaced {
-            self.table.remove(slice.segment, key.replica, u64::from(slice.live_entries()), slice.live_bytes());
+            self.table.remove(slice.segment, u64::from(slice.live_entries()), slice.live_bytes());
         }
         for slice in resolved.missing {
-            self.table.add(slice.segment, key.replica, u64::from(slice.entries.count()), slice.bytes);
+            self.table.add(slice.segment, u64::from(slice.entries.count()), slice.bytes);
             partition.insert(slice);
         }
         partition.settled_log_start = Offset(0);

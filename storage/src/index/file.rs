@@ -5,7 +5,7 @@
 //!  | OTTLAIDX | version | dir bytes | segment | used  | entry count | entries | verdicts | extents | dir crc | header crc |
 //!  directory: entries  x (replica 8, first index 8, last index 8)      replicas with accepted batches here
 //!             verdicts x (replica 8, first index 8, last index 8)      replicas with verdict frames here
-//!             extents  x (topic 16, partition 4, 0 4, replica 8, first index entry 4, count 4,
+//!             extents  x (topic 16, partition 4, 0 4, lineage 8, first index entry 4, count 4,
 //!                         base offset 8, end offset 8, greatest timestamp 8, bytes 8)
 //!  index entries: entry count x 40 bytes, see `index_entry`
 //! ```
@@ -23,7 +23,7 @@ use super::ExtentKey;
 use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::open_file::IndexFile;
 use super::segment_slice::{FileEntries, IndexEntries, SegmentSlice};
-use crate::ids::{RaftIndex, ReplicaId};
+use crate::ids::{Lineage, RaftIndex, ReplicaId};
 use crate::page_cache::mapped::Mapped;
 use crate::space::table::{IndexRange, SegmentRanges};
 use ottla_env::disk::{File, is_unreadable, read_exact_at};
@@ -68,7 +68,7 @@ pub(crate) fn encode(
             directory.extend_from_slice(key.partition.topic.as_bytes());
             directory.extend_from_slice(&key.partition.index.to_le_bytes());
             directory.extend_from_slice(&0u32.to_le_bytes());
-            directory.extend_from_slice(&key.replica.0.to_le_bytes());
+            directory.extend_from_slice(&key.lineage.0.to_le_bytes());
             directory.extend_from_slice(&entry_count.to_le_bytes());
             directory.extend_from_slice(&count.to_le_bytes());
             directory.extend_from_slice(&first.base_offset.0.to_le_bytes());
@@ -174,7 +174,7 @@ fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> 
     let topic = Uuid::from_bytes(words.take()?);
     let index = i32::from_le_bytes(words.take()?);
     words.u32()?;
-    let replica = ReplicaId(words.u64()?);
+    let lineage = Lineage(words.u64()?);
     let (first, count) = (words.u32()?, words.u32()?);
     let slice = SegmentSlice {
         segment,
@@ -190,7 +190,7 @@ fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> 
         && slice.base_offset <= slice.end_offset
         // Positions in a file have four bytes.
         && slice.bytes <= u64::from(u32::MAX);
-    sound.then_some((ExtentKey { partition: PartitionId { topic, index }, replica }, slice))
+    sound.then_some((ExtentKey { partition: PartitionId { topic, index }, lineage }, slice))
 }
 
 /// Reads and checks header and directory. `None` if the file is damaged, cannot be read or is of another segment: it is to

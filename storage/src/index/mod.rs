@@ -9,6 +9,7 @@ pub(crate) mod in_memory_file;
 pub(crate) mod index_entry;
 mod open_file;
 mod overlap;
+pub(crate) mod owners;
 pub(crate) mod partition;
 pub(crate) mod rebuild;
 mod replace;
@@ -22,17 +23,18 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
 pub(crate) use batch_index::{BatchIndex, Bounds, Planned};
 
-use crate::ids::{LogPosition, ReplicaId};
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::ids::ReplicaId;
+use crate::ids::{Lineage, LogPosition};
 
-/// A partition within one replica: the key under which index entries are kept.
-///
-/// After a split the data of one partition is stored under several replicas.
+/// The bytes of a partition in a data directory: the key under which index entries are kept. Only the directory makes
+/// one, for it knows which bytes a replica owns. It stays good when another replica becomes the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtentKey {
     /// The partition.
     pub partition: PartitionId,
-    /// The replica whose frames hold the batches.
-    pub replica: ReplicaId,
+    /// Which stay of its bytes in this directory.
+    pub(crate) lineage: Lineage,
 }
 
 /// One accepted batch, as the index lists it.
@@ -50,6 +52,14 @@ pub struct IndexedBatch {
     pub position: LogPosition,
     /// Length of the raw batch.
     pub bytes: u32,
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl ExtentKey {
+    /// The key of bytes that came for this replica, and were never another's.
+    pub(crate) const fn of(replica: ReplicaId, partition: PartitionId) -> Self {
+        Self { partition, lineage: Lineage::of(replica) }
+    }
 }
 
 impl IndexedBatch {

@@ -1,4 +1,4 @@
-//! The index of one partition of one replica: its slices in offset order, its log start offset, its size.
+//! The index of one lineage of one partition: its slices in offset order, its log start offset, its size.
 //!
 //! Invariant: slices do not overlap, and batches that lie wholly below log start count as dead.
 
@@ -11,7 +11,7 @@ use ottla_protocol::ids::Offset;
 use super::index_entry::IndexEntry;
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, IndexError, IndexedBatch};
-use crate::ids::{RaftIndex, RunId};
+use crate::ids::{RaftIndex, ReplicaId, RunId};
 use ottla_env::mutants::{self, Bug};
 
 /// Log start of a partition that was dropped: everything lies below it.
@@ -20,6 +20,8 @@ pub(crate) const GONE: Offset = Offset(i64::MAX);
 /// A batch that is applied but not yet durable here, so that its position is not known.
 #[derive(Debug, Clone)]
 pub(crate) struct Unplaced {
+    /// The replica whose entry it is, and the index of that.
+    pub(crate) writer: ReplicaId,
     pub(crate) index: RaftIndex,
     pub(crate) indexed: IndexedBatch,
     pub(crate) data: Bytes,

@@ -13,7 +13,7 @@ use super::index_entry::IndexEntry;
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{ExtentKey, IndexedBatch};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
-use crate::ids::{LogId, RaftIndex, ReplicaId};
+use crate::ids::{Lineage, LogId, RaftIndex, ReplicaId};
 use crate::log::{BatchPlace, FrameBody, FrameSink, ScannedFrame};
 use crate::space::table::{SegmentRanges, widen};
 
@@ -39,6 +39,14 @@ impl SegmentContents {
             .collect()
     }
 
+    /// The contents of a segment with these batches, in any order: a partition's may be decided by several writers.
+    fn new(ranges: SegmentRanges, mut batches: Vec<(ExtentKey, IndexedBatch)>) -> Self {
+        let mut contents = Self { ranges, slices: BTreeMap::new() };
+        batches.sort_by_key(|(key, batch)| (*key, batch.base_offset));
+        batches.iter().for_each(|(key, batch)| contents.push(*key, batch));
+        contents
+    }
+
     fn push(&mut self, key: ExtentKey, batch: &IndexedBatch) {
         let slices = self.slices.entry(key).or_default();
         if slices.last().is_none_or(|slice| slice.end_offset != batch.base_offset) {
@@ -59,26 +67,50 @@ struct Undecided {
     places: Vec<BatchPlace>,
 }
 
+/// The index of one segment, while its frames are read.
+#[derive(Debug, Default)]
+struct Collected {
+    ranges: SegmentRanges,
+    batches: Vec<(ExtentKey, IndexedBatch)>,
+}
+
+/// What a rebuild takes of each writer.
+#[derive(Debug, Clone)]
+pub(crate) enum Take {
+    /// All that is decided.
+    All,
+    /// What the checkpoint contains; the rest is recorded by replay.
+    Applied {
+        /// The last entry of each replica that it contains.
+        upto: BTreeMap<ReplicaId, RaftIndex>,
+        /// The replicas that are here. All verdicts of others count, where what they wrote may belong to one that is here;
+        /// `None` where it does not.
+        here: Option<BTreeSet<ReplicaId>>,
+    },
+}
+
 /// Collects the frames of some segments and builds their indexes.
 pub(crate) struct Rebuild {
     wanted: BTreeSet<u64>,
-    /// Verdicts above these indexes are left to replay; `None` takes all.
-    applied: Option<BTreeMap<ReplicaId, RaftIndex>>,
+    take: Take,
     undecided: BTreeMap<ReplicaId, BTreeMap<RaftIndex, Undecided>>,
-    contents: BTreeMap<u64, SegmentContents>,
+    contents: BTreeMap<u64, Collected>,
 }
 
 impl Rebuild {
-    /// Collects the segments `wanted`; entries above `applied` will be recorded again by replay.
-    pub(crate) fn new(wanted: BTreeSet<u64>, applied: Option<BTreeMap<ReplicaId, RaftIndex>>) -> Self {
-        let contents = wanted.iter().map(|segment| (*segment, SegmentContents::default())).collect();
-        Self { wanted, applied, undecided: BTreeMap::new(), contents }
+    /// Collects the segments `wanted`.
+    pub(crate) fn new(wanted: BTreeSet<u64>, take: Take) -> Self {
+        let contents = wanted.iter().map(|segment| (*segment, Collected::default())).collect();
+        Self { wanted, take, undecided: BTreeMap::new(), contents }
     }
 
     fn is_applied(&self, replica: ReplicaId, index: RaftIndex) -> bool {
-        match &self.applied {
-            None => true,
-            Some(applied) => applied.get(&replica).is_some_and(|last| index <= *last),
+        match &self.take {
+            Take::All => true,
+            Take::Applied { upto, here } => match upto.get(&replica) {
+                Some(last) => index <= *last,
+                None => here.as_ref().is_some_and(|here| !here.contains(&replica)),
+            },
         }
     }
 
@@ -89,7 +121,8 @@ impl Rebuild {
 
     /// The rebuilt indexes.
     pub(crate) fn finish(self) -> BTreeMap<u64, SegmentContents> {
-        self.contents
+        let finish = |(segment, found): (u64, Collected)| (segment, SegmentContents::new(found.ranges, found.batches));
+        self.contents.into_iter().map(finish).collect()
     }
 
     fn entry(&mut self, frame: &ScannedFrame, entry: &Entry, places: &[BatchPlace]) {
@@ -145,7 +178,8 @@ impl Rebuild {
             return;
         }
         let Some(contents) = self.contents.get_mut(&found.segment) else { return };
-        for ((batch, place), verdict) in found.entry.batches.iter().zip(&found.places).zip(&decided.verdicts) {
+        let placed = found.entry.batches.iter().zip(&found.places).zip(&decided.verdicts);
+        for (number, ((batch, place), verdict)) in placed.enumerate() {
             if *verdict == Verdict::Rejected {
                 continue;
             }
@@ -153,7 +187,9 @@ impl Rebuild {
                 continue;
             };
             widen(&mut contents.ranges.entries, frame.replica, decided.log_id.index);
-            contents.push(ExtentKey { partition: batch.partition, replica: frame.replica }, &indexed);
+            let moved = decided.lineages.get(number).copied().flatten();
+            let lineage = moved.unwrap_or(Lineage::of(frame.replica));
+            contents.batches.push((ExtentKey { partition: batch.partition, lineage }, indexed));
         }
     }
 }

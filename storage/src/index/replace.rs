@@ -101,26 +101,25 @@ impl BatchIndex {
         let mut outcome = Ok(());
         for (key, partition) in self.all() {
             let slices = new.remove(&key);
-            outcome = outcome.and(self.replace_in(key, &mut partition.write(), gone, slices));
-            outcome = outcome.and(self.settle(key, &partition, Access::MayBlock));
+            outcome = outcome.and(self.replace_in(&mut partition.write(), gone, slices));
+            outcome = outcome.and(self.settle(&partition, Access::MayBlock));
         }
         outcome
     }
 
     fn replace_in(
         &self,
-        key: ExtentKey,
         partition: &mut PartitionIndex,
         gone: &BTreeSet<u64>,
         slices: Option<Vec<SegmentSlice>>,
     ) -> Result<(), IndexError> {
         for slice in partition.slices.iter().filter(|slice| gone.contains(&slice.segment)) {
-            self.table.remove(slice.segment, key.replica, u64::from(slice.live_entries()), slice.live_bytes());
+            self.table.remove(slice.segment, u64::from(slice.live_entries()), slice.live_bytes());
         }
         partition.slices.retain(|slice| !gone.contains(&slice.segment));
         let mut outcome = Ok(());
         for slice in slices.into_iter().flatten() {
-            outcome = outcome.and(self.insert(key, partition, slice));
+            outcome = outcome.and(self.insert(partition, slice));
         }
         outcome
     }

@@ -21,14 +21,13 @@ impl BatchIndex {
             partition.raise_log_start(log_start);
         }
         // What cannot be counted without disk I/O is counted by the next `settle_all`.
-        let _ = self.settle(key, &partition, Access::Resident);
-        let mut replicas = self.replicas.lock();
-        replicas.entry(key.replica).or_default().changed_log_starts.insert(key, log_start);
+        let _ = self.settle(&partition, Access::Resident);
+        self.changed_log_starts.lock().insert(key, log_start);
     }
 
     /// Counts the batches that died. The disk is read without the partition's lock: a request that waits for the lock would
     /// wait for the disk.
-    pub(super) fn settle(&self, key: ExtentKey, partition: &Partition, access: Access) -> Result<(), IndexError> {
+    pub(super) fn settle(&self, partition: &Partition, access: Access) -> Result<(), IndexError> {
         loop {
             let (log_start, slice) = {
                 let partition = partition.read();
@@ -41,7 +40,7 @@ impl BatchIndex {
             let mut died = Vec::new();
             let settled = partition.write().settle(boundary, &mut died);
             for dead in died {
-                self.table.remove(dead.segment, key.replica, u64::from(dead.entries), dead.bytes);
+                self.table.remove(dead.segment, u64::from(dead.entries), dead.bytes);
             }
             if settled? {
                 return Ok(());
@@ -52,7 +51,7 @@ impl BatchIndex {
     /// Counts the batches of one partition that died (lie below log start now).
     pub(crate) fn settle_one(&self, key: ExtentKey, access: Access) -> Result<(), IndexError> {
         match self.partition(key) {
-            Some(partition) => self.settle(key, &partition, access),
+            Some(partition) => self.settle(&partition, access),
             None => Ok(()),
         }
     }
@@ -63,8 +62,8 @@ impl BatchIndex {
     /// # Errors
     /// [`IndexError::Conflict`] if an offset was used twice.
     pub(crate) fn settle_all(&self) -> Result<(), IndexError> {
-        for (key, partition) in self.all() {
-            self.settle(key, &partition, Access::MayBlock)?;
+        for (_, partition) in self.all() {
+            self.settle(&partition, Access::MayBlock)?;
             loop {
                 let Some((told, slice)) = partition.read().next_unconfirmed() else { break };
                 slice.map_or(Ok(()), |slice| confirm(&slice, &told, Access::MayBlock))?;

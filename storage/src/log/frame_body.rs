@@ -8,6 +8,7 @@
 //! Create    term, index, detail = 1: the log begins after; payload = | has vote 1 | committed 1 | 0 x 6 | term 8 | voted for 8 | opaque |
 //! Verdicts  term, index = first entry's; payload = entries: varint(index - previous index) varint(term - previous term)
 //!           varint(count), in a frame of detail 3 varint(0 | 1 + segment of the relocated copy), per verdict a tag byte 0 rejected | 1 accepted, varint zigzag(base offset - previous), same epoch | 2 the same, then varint zigzag(epoch)
+//!           | 5, 6 as 1, 2, then varint(0 | 1 + lineage), of this batch and those behind it; 0, as at first: the replica's own id
 //! Remove, Lost  nothing
 //! ```
 
@@ -17,11 +18,13 @@ use ottla_protocol::ids::{LeaderEpoch, Offset};
 use super::frame::{Kind, RawFrame, u64_le};
 use super::types::{FrameBody, GroupCreation};
 use crate::entry::{Entry, EntryKind, EntryVerdicts, Verdict, Vote};
-use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
+use crate::ids::{Lineage, LogId, RaftIndex, ReplicaId, Term};
 
 const CREATE_HEAD_BYTES: usize = 24;
 /// In the detail of verdicts: each entry names the segment of its relocated copy, if it was relocated.
 const RELOCATED: u8 = 2;
+/// In the tag of a verdict: the lineage of its batch is another one than that of the accepted batch before it.
+const LINEAGE: u8 = 4;
 
 /// A body as bytes.
 pub(crate) fn to_raw(body: FrameBody) -> RawFrame {
@@ -140,6 +143,7 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 fn encode_verdicts(entries: &[EntryVerdicts], relocated: bool) -> Bytes {
     let mut out = Vec::new();
     let (mut index, mut term, mut offset, mut epoch) = (0_u64, 0_u64, 0_i64, 0_i32);
+    let mut lineage = None;
     for entry in entries {
         put_varint(&mut out, entry.log_id.index.0.wrapping_sub(index));
         put_varint(&mut out, entry.log_id.term.0.wrapping_sub(term));
@@ -148,17 +152,23 @@ fn encode_verdicts(entries: &[EntryVerdicts], relocated: bool) -> Bytes {
             put_varint(&mut out, entry.relocated_to.map_or(0, |segment| segment.saturating_add(1)));
         }
         (index, term) = (entry.log_id.index.0, entry.log_id.term.0);
-        for verdict in &entry.verdicts {
+        for (number, verdict) in entry.verdicts.iter().enumerate() {
             let Verdict::Accepted { base_offset, epoch: accepted } = verdict else {
                 out.push(0);
                 continue;
             };
-            out.push(if accepted.0 == epoch { 1 } else { 2 });
+            let own = entry.lineages.get(number).copied().flatten();
+            let moved = if own == lineage { 0 } else { LINEAGE };
+            out.push(if accepted.0 == epoch { 1 } else { 2 } | moved);
             put_varint(&mut out, zigzag(base_offset.0.wrapping_sub(offset)));
             offset = base_offset.0;
             if accepted.0 != epoch {
                 put_varint(&mut out, zigzag(i64::from(accepted.0)));
                 epoch = accepted.0;
+            }
+            if own != lineage {
+                put_varint(&mut out, own.map_or(0, |lineage| lineage.0.saturating_add(1)));
+                lineage = own;
             }
         }
     }
@@ -168,6 +178,7 @@ fn encode_verdicts(entries: &[EntryVerdicts], relocated: bool) -> Bytes {
 fn decode_verdicts(mut bytes: &[u8], relocated: bool) -> Option<Vec<EntryVerdicts>> {
     let mut entries = Vec::new();
     let (mut index, mut term, mut offset, mut epoch) = (0_u64, 0_u64, 0_i64, 0_i32);
+    let mut lineage = None;
     while !bytes.is_empty() {
         index = index.wrapping_add(take_varint(&mut bytes)?);
         term = term.wrapping_add(take_varint(&mut bytes)?);
@@ -177,16 +188,23 @@ fn decode_verdicts(mut bytes: &[u8], relocated: bool) -> Option<Vec<EntryVerdict
         if count > bytes.len() {
             return None;
         }
-        let mut verdicts = Vec::with_capacity(count);
-        for _ in 0..count {
+        let (mut verdicts, mut lineages) = (Vec::with_capacity(count), Vec::new());
+        for number in 0..count {
             let (&tag, rest) = bytes.split_first()?;
             bytes = rest;
             verdicts.push(match tag {
                 0 => Verdict::Rejected,
-                1 | 2 => {
+                1 | 2 | 5 | 6 => {
                     offset = offset.wrapping_add(unzigzag(take_varint(&mut bytes)?));
-                    if tag == 2 {
+                    if tag & !LINEAGE == 2 {
                         epoch = i32::try_from(unzigzag(take_varint(&mut bytes)?)).ok()?;
+                    }
+                    if tag & LINEAGE != 0 {
+                        lineage = take_varint(&mut bytes)?.checked_sub(1).map(Lineage);
+                    }
+                    if lineage.is_some() {
+                        lineages.resize(count, None);
+                        lineages[number] = lineage;
                     }
                     Verdict::Accepted { base_offset: Offset(offset), epoch: LeaderEpoch(epoch) }
                 }
@@ -194,7 +212,7 @@ fn decode_verdicts(mut bytes: &[u8], relocated: bool) -> Option<Vec<EntryVerdict
             });
         }
         let log_id = LogId { term: Term(term), index: RaftIndex(index) };
-        entries.push(EntryVerdicts { log_id, verdicts, relocated_to });
+        entries.push(EntryVerdicts { log_id, verdicts, lineages, relocated_to });
     }
     Some(entries)
 }
@@ -217,8 +235,17 @@ mod tests {
         ];
         let log_id = (any::<u64>(), any::<u64>()).prop_map(|(t, i)| LogId { term: Term(t), index: RaftIndex(i) });
         let relocated_to = proptest::option::of(0..u64::MAX);
-        let entry = (log_id, proptest::collection::vec(verdict, 0..8), relocated_to)
-            .prop_map(|(log_id, verdicts, relocated_to)| EntryVerdicts { log_id, verdicts, relocated_to });
+        let lineage = proptest::option::of(prop_oneof![0..3_u64, 1_u64 << 63..(1 << 63) + 2].prop_map(Lineage));
+        let decided = proptest::collection::vec((verdict, lineage), 0..8);
+        let entry = (log_id, decided, relocated_to).prop_map(|(log_id, decided, relocated_to)| {
+            let of = |(verdict, lineage): &(Verdict, _)| if *verdict == Verdict::Rejected { None } else { *lineage };
+            let mut lineages: Vec<Option<Lineage>> = decided.iter().map(of).collect();
+            if lineages.iter().all(Option::is_none) {
+                lineages.clear();
+            }
+            let verdicts = decided.into_iter().map(|(verdict, _)| verdict).collect();
+            EntryVerdicts { log_id, verdicts, lineages, relocated_to }
+        });
         proptest::collection::vec(entry, 0..8)
     }
 

@@ -19,7 +19,7 @@ use super::types::{EntryRange, FrameBody, GroupCreation, LogError, LogOptions, N
 use super::{Log, segment_path};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict, Vote};
 use crate::fuzzing::input::{disk_with, long, put_word, split, with_selector, word};
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use crate::ids::{Lineage, LogId, LogPosition, RaftIndex, ReplicaId, Term};
 use ottla_env::disk::{Disk, OpenMode, read_exact_at};
 use ottla_env::sim;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
@@ -109,8 +109,18 @@ fn bodies() -> Vec<FrameBody> {
         FrameBody::Truncate(Some(log_id(2))),
         FrameBody::Truncate(None),
         FrameBody::Purge(log_id(1)),
-        FrameBody::Verdicts(vec![EntryVerdicts { log_id: log_id(2), verdicts: verdicts.clone(), relocated_to: None }]),
-        FrameBody::Verdicts(vec![EntryVerdicts { log_id: log_id(2), verdicts, relocated_to: Some(9) }]),
+        FrameBody::Verdicts(vec![EntryVerdicts {
+            log_id: log_id(2),
+            verdicts: verdicts.clone(),
+            lineages: Vec::new(),
+            relocated_to: None,
+        }]),
+        FrameBody::Verdicts(vec![EntryVerdicts {
+            log_id: log_id(2),
+            verdicts,
+            lineages: vec![Some(Lineage(5)), None, Some(Lineage(5))],
+            relocated_to: Some(9),
+        }]),
         FrameBody::Remove,
         FrameBody::Lost,
     ]

@@ -287,8 +287,18 @@ fn settle(
     let mut recovered = Vec::new();
     let mut newly_lost = Vec::new();
     for replica in replayed {
-        let Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost: new, missing } =
-            replica;
+        let Replayed {
+            id,
+            creation,
+            begins_after,
+            state,
+            lost,
+            damaged,
+            damaged_unproven,
+            committed,
+            newly_lost: new,
+            missing,
+        } = replica;
         let (synced, next) = (state.synced_sequence, state.next_sequence);
         assert_eq!(next, synced + 1, "replica {id}: recovered up to frame {synced}");
         let last = state.slots.back().map_or(0, |slot| slot.sequence);
@@ -318,6 +328,7 @@ fn settle(
             creation: creation.clone(),
             vote: state.vote,
             purged: state.purged,
+            begins_after,
             last_log_id: state.last_log_id(),
             sequence: state.synced_sequence,
             lost,

@@ -233,6 +233,8 @@ pub struct RecoveredReplica {
     pub vote: Option<Vote>,
     /// Entries up to here are purged.
     pub purged: Option<LogId>,
+    /// Behind which entry it began, if the frame of its creation was read, and it began behind one.
+    pub begins_after: Option<LogId>,
     /// Its newest entry, or `purged`.
     pub last_log_id: Option<LogId>,
     /// Number of its last frame.

@@ -114,7 +114,7 @@ mod tests {
 
     fn spot(index: i32) -> Spot {
         let partition = PartitionId { topic: Uuid::from_u128(7), index };
-        Spot { key: ExtentKey { partition, replica: ReplicaId(1) }, offset: Offset(5) }
+        Spot { key: ExtentKey::of(ReplicaId(1), partition), offset: Offset(5) }
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl ReadPlan {
         let found = batch.and_then(|(indexed, source)| Some((indexed, self.sources.get(*source as usize)?)));
         found.unwrap_or_else(|| {
             let (key, from, count) = (self.noting.key, self.from, self.batches.len());
-            panic!("replica {}, {}: batch {number} of {count} from {from} on", key.replica, key.partition)
+            panic!("lineage {}, {}: batch {number} of {count} from {from} on", key.lineage, key.partition)
         })
     }
 

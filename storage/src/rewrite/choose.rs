@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::RetentionClass;
-use crate::ids::ReplicaId;
+use crate::ids::Lineage;
 
 /// Files whose live part is below this are copied while space is ample, ...
 const LIVE_SHARE_AMPLE: f64 = 0.5;
@@ -22,7 +22,7 @@ const FILES_MAX: usize = 512;
 const GAIN_PART: u64 = 8;
 /// ... or so many segments.
 const GAIN_SEGMENTS: u64 = 16;
-/// Runs of one replica and class are merged if so many are shorter than half of what a run shall be, ...
+/// Runs of one lineage and class are merged if so many are shorter than half of what a run shall be, ...
 const SMALL_RUNS_MAX: usize = 64;
 /// ... or so many that together they fill one.
 const SMALL_RUNS_MIN: usize = 4;
@@ -39,7 +39,7 @@ pub(crate) struct FileUse {
     /// Its live batches will soon be dead without a rewrite.
     pub(crate) is_dying: bool,
     /// Of a run: which it could be merged with.
-    pub(crate) run: Option<(ReplicaId, RetentionClass)>,
+    pub(crate) run: Option<(Lineage, RetentionClass)>,
 }
 
 /// The state of the disk.
@@ -136,7 +136,7 @@ impl Chooser<'_> {
         chosen
     }
 
-    /// Short runs of one replica and class.
+    /// Short runs of one lineage and class.
     fn short_runs(&self) -> BTreeSet<u64> {
         let mut short: BTreeMap<_, Vec<&FileUse>> = BTreeMap::new();
         for file in self.files.values().filter(|file| self.may_be_copied(file) && file.live_bytes > 0) {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn run(id: u64, file_bytes: u64, class: u8) -> FileUse {
-        let run = Some((ReplicaId(1), RetentionClass(class)));
+        let run = Some((Lineage(1), RetentionClass(class)));
         let number = RunId(id).file_number();
         FileUse { number, file_bytes, live_bytes: file_bytes, may_go: true, is_dying: false, run }
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::RetentionClass;
-use crate::ids::ReplicaId;
+use crate::ids::Lineage;
 use crate::index::index_entry::IndexEntry;
 use crate::index::segment_slice::SegmentSlice;
 use crate::index::{Access, BatchIndex, ExtentKey, IndexedBatch};
@@ -24,10 +24,10 @@ const GAP_BYTES: u64 = 8 << 10;
 /// Most bytes of one read, a longer batch aside.
 const READ_BYTES: u64 = 512 << 10;
 
-/// The input of the runs of one replica and class: slices by partition, in the order of their offsets.
+/// The input of the runs of one lineage and class: slices by partition, in the order of their offsets.
 #[derive(Debug)]
 pub(crate) struct Group {
-    pub(crate) replica: ReplicaId,
+    pub(crate) lineage: Lineage,
     pub(crate) class: RetentionClass,
     pub(crate) slices: Vec<(ExtentKey, SegmentSlice)>,
 }
@@ -37,11 +37,11 @@ pub(crate) fn group(
     slices: Vec<(ExtentKey, SegmentSlice)>,
     class_of: impl Fn(ExtentKey) -> RetentionClass,
 ) -> Vec<Group> {
-    let mut groups: BTreeMap<(ReplicaId, RetentionClass), Vec<(ExtentKey, SegmentSlice)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Lineage, RetentionClass), Vec<(ExtentKey, SegmentSlice)>> = BTreeMap::new();
     for (key, slice) in slices {
-        groups.entry((key.replica, class_of(key))).or_default().push((key, slice));
+        groups.entry((key.lineage, class_of(key))).or_default().push((key, slice));
     }
-    groups.into_iter().map(|((replica, class), slices)| Group { replica, class, slices }).collect()
+    groups.into_iter().map(|((lineage, class), slices)| Group { lineage, class, slices }).collect()
 }
 
 /// The open files from which a job copies.

@@ -51,8 +51,8 @@ fn open_run(disk: &Arc<dyn Disk>, data_dir: &Path, run: &Listing) -> Result<Arc<
     let mut head = [0; PAGE_BYTES];
     let read = read_exact_at(&*file, &mut head, 0);
     match read.map(|()| decode_header(&head)) {
-        Ok(HeaderFound::Sound { id, incarnation, replica })
-            if (id, incarnation, replica) == (run.id, run.incarnation, run.replica) => {}
+        Ok(HeaderFound::Sound { id, incarnation, lineage })
+            if (id, incarnation, lineage) == (run.id, run.incarnation, run.lineage) => {}
         Ok(HeaderFound::Newer(version)) => return Err(RunError::NewerFormat(version)),
         Ok(HeaderFound::Sound { .. }) => return Err(damaged("it is another run than the one listed: restore it")),
         // Its batches are located by the index, and each has a checksum of its own.

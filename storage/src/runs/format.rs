@@ -1,8 +1,8 @@
-//! The file of a run: one replica's live batches of one retention class, grouped by partition, ready to be sent.
+//! The file of a run: live batches of one lineage and retention class, grouped by partition, ready to be sent.
 //!
 //! ```text
 //!  0          8         12      16      20         24   32            40        48
-//!  | OTTLARUN | version | crc32 | class | rewrites | id | incarnation | replica | zeros to the page |
+//!  | OTTLARUN | version | crc32 | class | rewrites | id | incarnation | lineage | zeros to the page |
 //!  batches from byte 4096 on, end to end: whole, as the client sent them but for base offset and leader epoch
 //!  tables: extents   x (topic 16, partition 4, batch count 4, first byte 4, 0 4)
 //!          stand-ins x (byte 4, 0 4, timestamp 8)
@@ -19,7 +19,7 @@ use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
 use super::Listing;
-use crate::ids::{ReplicaId, RunId};
+use crate::ids::{Lineage, RunId};
 use ottla_env::disk::PAGE_BYTES;
 
 const MAGIC: &[u8; 8] = b"OTTLARUN";
@@ -60,7 +60,7 @@ pub(crate) struct Tables {
 /// The content of a header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderFound {
-    Sound { id: RunId, incarnation: u64, replica: ReplicaId },
+    Sound { id: RunId, incarnation: u64, lineage: Lineage },
     Newer(u32),
     Damaged,
 }
@@ -90,7 +90,7 @@ pub(crate) fn encode_header(run: &Listing) -> Vec<u8> {
     out.extend_from_slice(&run.rewrites.to_le_bytes());
     out.extend_from_slice(&run.id.0.to_le_bytes());
     out.extend_from_slice(&run.incarnation.to_le_bytes());
-    out.extend_from_slice(&run.replica.0.to_le_bytes());
+    out.extend_from_slice(&run.lineage.0.to_le_bytes());
     let crc = header_crc(&out);
     out[12..16].copy_from_slice(&crc.to_le_bytes());
     out.resize(PAGE_BYTES, 0);
@@ -106,7 +106,7 @@ pub(crate) fn decode_header(head: &[u8]) -> HeaderFound {
         VERSION => HeaderFound::Sound {
             id: RunId(u64_at(head, 24)),
             incarnation: u64_at(head, 32),
-            replica: ReplicaId(u64_at(head, 40)),
+            lineage: Lineage(u64_at(head, 40)),
         },
         newer => HeaderFound::Newer(newer),
     }
@@ -189,7 +189,7 @@ mod tests {
     fn listing(id: u64, class: u8) -> Listing {
         Listing {
             id: RunId(id),
-            replica: ReplicaId(id ^ 5),
+            lineage: Lineage(id ^ 5),
             incarnation: id.wrapping_mul(77),
             bytes: 0,
             batch_bytes: 0,
@@ -221,7 +221,7 @@ mod tests {
             let header = encode_header(&run);
             prop_assert_eq!(header.len(), PAGE_BYTES);
             prop_assert_eq!(u32_at(&header, 16), u32::from(run.class.0));
-            let sound = HeaderFound::Sound { id: run.id, incarnation: run.incarnation, replica: run.replica };
+            let sound = HeaderFound::Sound { id: run.id, incarnation: run.incarnation, lineage: run.lineage };
             prop_assert_eq!(decode_header(&header), sound);
             let image = encode_tables(&run, &tables, at);
             prop_assert_eq!(image.len() as u64, tables_bytes(tables.extents.len(), tables.stand_ins.len()));

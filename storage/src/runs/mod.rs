@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::ids::{ReplicaId, RunId};
+use crate::ids::{Lineage, RunId};
 use ottla_env::disk::File;
 use retention_class::RetentionClass;
 
@@ -26,7 +26,7 @@ pub(crate) const RUNS_DIR: &str = "runs";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub(crate) id: RunId,
-    pub(crate) replica: ReplicaId,
+    pub(crate) lineage: Lineage,
     /// Random: distinguishes the file from one that had the same id and was never committed.
     pub(crate) incarnation: u64,
     /// Length of the file.

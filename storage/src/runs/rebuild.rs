@@ -72,7 +72,7 @@ fn read_extent(
     stand_ins: &BTreeMap<u32, i64>,
     entries: &mut RunEntries,
 ) -> io::Result<()> {
-    let key = ExtentKey { partition: extent.partition, replica: run.replica };
+    let key = ExtentKey { partition: extent.partition, lineage: run.lineage };
     let mut byte = extent.first_byte;
     for _ in 0..extent.batches {
         let mut head = [0; HEADER_BYTES];

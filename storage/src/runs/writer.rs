@@ -142,6 +142,7 @@ impl RunWriter {
         if own_timestamp_ms != indexed.max_timestamp_ms {
             self.tables.stand_ins.push(StandIn { byte, timestamp_ms: indexed.max_timestamp_ms });
         }
+        assert_eq!(key.lineage, self.listing.lineage, "run {}, {}: another lineage", self.listing.id, key.partition);
         if self.extent_key != Some(key) {
             self.extent_key = Some(key);
             self.tables.extents.push(Extent { partition: key.partition, batches: 0, first_byte: byte });

@@ -1,4 +1,4 @@
-//! The usage of each segment: live batches by replica, and verdicts on live batches of other segments. Runs are listed
+//! The usage of each segment: live batches, and verdicts on live batches of other segments. Runs are listed
 //! with the segments by their file numbers; they need no verdicts and hold none.
 //!
 //! May not know: files. It names candidates; the data directory checks the rest before it unlinks.
@@ -33,8 +33,8 @@ pub(crate) fn widen(ranges: &mut BTreeMap<ReplicaId, IndexRange>, replica: Repli
 #[derive(Debug, Default, Clone)]
 struct SegmentUse {
     live_bytes: u64,
-    /// Batches at or above log start, by replica; a replica without any is not listed.
-    live_batches: BTreeMap<ReplicaId, u64>,
+    /// Batches at or above log start.
+    live_batches: u64,
     ranges: SegmentRanges,
     /// Verdict frames were written that may lie in this segment or the next: only reading the segment can tell.
     verdicts_unsure: bool,
@@ -48,7 +48,7 @@ impl SegmentUse {
     /// True if verdicts here may be on live batches there.
     fn decides_on(&self, holder: &Self) -> bool {
         let forgets = mutants::is_on(Bug::VerdictFramesUnlinked);
-        !holder.live_batches.is_empty() && self.decides_on_entries_of(holder) && !forgets
+        holder.live_batches > 0 && self.decides_on_entries_of(holder) && !forgets
     }
 
     fn decides_on_entries_of(&self, holder: &Self) -> bool {
@@ -68,28 +68,23 @@ pub(crate) struct SegmentTable {
 
 impl SegmentTable {
     /// Adds live batches to a segment.
-    pub(crate) fn add(&self, segment: u64, replica: ReplicaId, batches: u64, bytes: u64) {
+    pub(crate) fn add(&self, segment: u64, batches: u64, bytes: u64) {
         if batches == 0 {
             return;
         }
         let mut segments = self.segments.lock();
         let usage = segments.entry(segment).or_default();
         usage.live_bytes += bytes;
-        *usage.live_batches.entry(replica).or_default() += batches;
+        usage.live_batches += batches;
     }
 
     /// Counts batches of a segment as dead.
-    pub(crate) fn remove(&self, segment: u64, replica: ReplicaId, batches: u64, bytes: u64) {
+    pub(crate) fn remove(&self, segment: u64, batches: u64, bytes: u64) {
         let mut segments = self.segments.lock();
         let Some(usage) = segments.get_mut(&segment) else { return };
         usage.live_bytes = usage.live_bytes.saturating_sub(bytes);
         usage.died_at = Some(rt::now());
-        if let Some(live) = usage.live_batches.get_mut(&replica) {
-            *live = live.saturating_sub(batches);
-            if *live == 0 {
-                usage.live_batches.remove(&replica);
-            }
-        }
+        usage.live_batches = usage.live_batches.saturating_sub(batches);
     }
 
     /// Records that a Raft entry in the segment has an accepted batch.
@@ -144,7 +139,7 @@ impl SegmentTable {
     pub(crate) fn is_dead(&self, segment: u64) -> bool {
         let segments = self.segments.lock();
         let Some(usage) = segments.get(&segment) else { return false };
-        if !usage.indexed || !usage.live_batches.is_empty() || usage.verdicts_unsure {
+        if !usage.indexed || usage.live_batches > 0 || usage.verdicts_unsure {
             return false;
         }
         !segments.iter().any(|(other, holder)| *other != segment && usage.decides_on(holder))
@@ -201,7 +196,7 @@ mod tests {
     #[test]
     fn verdicts_of_live_data_keep_their_segment() {
         let table = SegmentTable::default();
-        table.add(1, R, 2, 200);
+        table.add(1, 2, 200);
         table.entry(1, R, RaftIndex(5));
         table.entry(1, R, RaftIndex(6));
         table.verdicts(2, 2, R, (RaftIndex(6), RaftIndex(9)));
@@ -209,7 +204,7 @@ mod tests {
         indexed(&table, 2);
         assert!(!table.is_dead(1));
         assert!(!table.is_dead(2), "the offsets of segment 1 could no longer be read back");
-        table.remove(1, R, 2, 200);
+        table.remove(1, 2, 200);
         assert!(table.is_dead(1));
         assert!(table.is_dead(2));
     }

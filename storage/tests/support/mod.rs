@@ -80,6 +80,7 @@ pub fn verdicts(index: u64, rng: &mut Rng) -> EntryVerdicts {
     EntryVerdicts {
         log_id: log_id(1, index),
         verdicts: (0..rng.below(4)).map(|_| verdict(rng)).collect(),
+        lineages: Vec::new(),
         relocated_to: None,
     }
 }

@@ -452,9 +452,9 @@ async fn held(
     let mut found = BTreeMap::new();
     let mut from = from;
     while from < up_to {
-        let key = shard.extent(id);
-        let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
         let directory = running.directory_of(shard.replica).ok_or_else(|| format!("{UNREADABLE} it is gone"))?;
+        let key = shard.extent(directory, id);
+        let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
         let plan = directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {
             return Err(format!("{NOTHING} {from}, below the high watermark, and no error"));

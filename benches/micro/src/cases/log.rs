@@ -104,6 +104,10 @@ impl Log {
         self.directory.record_applied(REPLICA, entry, &verdicts).unwrap();
     }
 
+    pub(super) fn key(&self) -> ExtentKey {
+        self.directory.extent(REPLICA, partition())
+    }
+
     pub(super) fn next_offset(&self) -> Offset {
         Offset(self.next_offset)
     }
@@ -111,10 +115,6 @@ impl Log {
 
 fn partition() -> PartitionId {
     PartitionId { topic: Uuid::from_u128(77), index: 3 }
-}
-
-pub(super) fn key() -> ExtentKey {
-    ExtentKey { partition: partition(), replica: REPLICA }
 }
 
 async fn log_in_memory() -> Log {
@@ -176,7 +176,7 @@ fn look_up(iterations: u64) {
         let end = log.next_offset().0.unsigned_abs();
         for _ in 0..iterations {
             let offset = Offset(numbers.below(end).cast_signed());
-            let line = log.directory.batch_at(key(), black_box(offset)).await.unwrap().unwrap();
+            let line = log.directory.batch_at(log.key(), black_box(offset)).await.unwrap().unwrap();
             assert!(line.base_offset <= offset && offset < line.end_offset());
         }
         leave();

@@ -10,7 +10,7 @@ use ottla_protocol::ids::Offset;
 use ottla_storage::read::{PIECE_BYTES, ReadRequest};
 
 use super::Case;
-use super::log::{Log, key};
+use super::log::Log;
 
 const FETCH_BYTES: usize = 1 << 20;
 /// Segments that are full and have an index file, and the one that is written.
@@ -58,7 +58,7 @@ fn fetch(iterations: u64, records: usize, batches: u64) {
         }
         log.directory.maintain_now().await.unwrap();
         let request = ReadRequest {
-            key: key(),
+            key: log.key(),
             // In the middle of the first segment, which is sealed.
             from: Offset(log.next_offset().0 / ENTRIES as i64 / 2),
             up_to: log.next_offset(),

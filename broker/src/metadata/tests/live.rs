@@ -64,6 +64,7 @@ impl Memory {
             creation: kept.creation.clone(),
             vote: kept.vote,
             purged: None,
+            unseeded: None,
             last_log_id: kept.entries.last_key_value().map(|(_, entry)| entry.log_id),
             applied: kept.applied,
             membership: kept.membership.clone(),

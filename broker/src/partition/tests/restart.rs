@@ -333,7 +333,7 @@ fn a_read_over_which_the_log_start_moves_skips_nothing_in_silence() {
         for value in 0..3 {
             partition.append(batch(None, &[value]), &options_of(1)).await.unwrap();
         }
-        node.directory.set_log_start(partition.shard.extent(partition.id()), Offset(2));
+        node.directory.set_log_start(partition.shard.replica, partition.id(), Offset(2));
         let read = |offset: i64| partition.read(reads_at(&partition, Offset(offset)));
         assert_eq!(read(1).await.unwrap_err(), PartitionError::OffsetOutOfRange);
         assert!(matches!(read(2).await.unwrap().records, FetchedRecords::Copied(_)));

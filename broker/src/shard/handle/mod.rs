@@ -210,10 +210,10 @@ impl Shard {
         self.directory.as_ref()
     }
 
-    /// The key of a partition's batches in the index.
+    /// The key of a partition's batches in the index of this replica's directory.
     #[must_use]
-    pub fn extent(&self, partition: PartitionId) -> ExtentKey {
-        ExtentKey { partition, replica: self.replica }
+    pub fn extent(&self, directory: &DataDir, partition: PartitionId) -> ExtentKey {
+        directory.extent(self.replica, partition)
     }
 
     pub(crate) fn group(&self) -> &Arc<dyn Group> {

@@ -14,7 +14,6 @@ use ottla_raft::{Applied, Extent, Reply, StateMachine};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Entry;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
-use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 
 use super::cut_points::{CutPoint, CutPoints};
@@ -45,19 +44,13 @@ pub struct DirectoryStorage {
     pub replica: ReplicaId,
 }
 
-impl DirectoryStorage {
-    fn key(&self, partition: PartitionId) -> ExtentKey {
-        ExtentKey { partition, replica: self.replica }
-    }
-}
-
 impl LocalStorage for DirectoryStorage {
     fn set_log_start(&self, id: PartitionId, log_start: Offset) {
-        self.directory.set_log_start(self.key(id), log_start);
+        self.directory.set_log_start(self.replica, id, log_start);
     }
 
     fn drop_partition(&self, id: PartitionId) {
-        self.directory.drop_partition(self.key(id));
+        self.directory.drop_partition(self.replica, id);
     }
 }
 

@@ -31,7 +31,13 @@ pub(super) struct Acknowledged(pub(super) BTreeMap<u64, (Vec<Entry>, Option<Vote
 pub(super) type Moments = Arc<Mutex<(Acknowledged, Vec<(Acknowledged, DiskImage)>)>>;
 
 /// Reads the batches of a partition from its log start and compares them with what was accepted.
-async fn check_partition(toy: &Toy, index: i32, accepted: &[(i64, i64, i32, Bytes)], next: i64, log_start: i64) {
+pub(super) async fn check_partition(
+    toy: &Toy,
+    index: i32,
+    accepted: &[(i64, i64, i32, Bytes)],
+    next: i64,
+    log_start: i64,
+) {
     let live: Vec<_> = accepted.iter().filter(|(_, end, _, _)| *end > log_start).collect();
     let mut expected = BytesMut::new();
     for (base, _, epoch, data) in &live {

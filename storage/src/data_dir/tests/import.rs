@@ -54,7 +54,7 @@ async fn taken(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsh
         let partition = partition(index);
         import.skip_to(partition, Offset(log_start));
         while import.position(partition) < Offset(next) {
-            let key = crate::index::ExtentKey { partition, replica: ReplicaId(SOURCE) };
+            let key = crate::index::ExtentKey::of(ReplicaId(SOURCE), partition);
             let from = import.position(partition);
             let request = ReadRequest { key, from, up_to: Offset(next), bytes_max: 4_000, at_least_one: true };
             let exported = source.export(request).await.unwrap();
@@ -75,7 +75,7 @@ async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsho
 /// Takes batches of partition 0 until the import has them all, or an error.
 async fn take_long(source: &DataDir, import: &mut Import, next: Offset) -> std::io::Result<()> {
     while import.position(partition(0)) < next {
-        let key = crate::index::ExtentKey { partition: partition(0), replica: ReplicaId(SOURCE) };
+        let key = crate::index::ExtentKey::of(ReplicaId(SOURCE), partition(0));
         let from = import.position(partition(0));
         let request = ReadRequest { key, from, up_to: next, bytes_max: 100_000, at_least_one: true };
         for batch in source.export(request).await.unwrap().batches {

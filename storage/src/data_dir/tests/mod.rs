@@ -14,4 +14,5 @@ mod repair;
 mod rewrite;
 mod rewrite_faults;
 mod rewrite_histories;
+mod split;
 mod toy;

@@ -248,7 +248,7 @@ fn a_shard_without_a_quorum_holds_back_no_segment_and_loses_nothing() {
                 life.apply(0, u64::MAX);
             }
             for partition in 0..3 {
-                life.directory.drop_partition(life.toys[0].key(partition));
+                life.toys[0].drop_partition(partition);
             }
             for _ in 0..2 {
                 life.directory.maintain_now().await.unwrap();

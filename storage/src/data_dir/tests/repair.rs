@@ -36,7 +36,7 @@ impl Peers for Twin {
     fn fetch(&self, partition: PartitionId, offsets: Range<Offset>) -> BoxFuture<'_, io::Result<Exported>> {
         Box::pin(async move {
             self.asked.lock().push(offsets.clone());
-            let key = ExtentKey { partition, replica: self.replica };
+            let key = ExtentKey::of(self.replica, partition);
             let Range { start: from, end: up_to } = offsets;
             let request = ReadRequest { key, from, up_to, bytes_max: 4_000, at_least_one: true };
             self.directory.export(request).await.map_err(io::Error::other)

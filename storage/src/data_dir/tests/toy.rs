@@ -79,6 +79,11 @@ pub(super) fn entry(term: u64, index: u64, batches: Vec<(i32, Bytes)>, payload: 
     }
 }
 
+/// The partition that a replica's child takes, if the entry is a split.
+pub(super) fn split_of(entry: &Entry) -> Option<i32> {
+    std::str::from_utf8(&entry.payload).unwrap().strip_prefix("split ").map(|index| index.parse().unwrap())
+}
+
 /// The replicated state: a pure function of the entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Model {
@@ -96,6 +101,10 @@ impl Model {
                 self.dirty.insert(trimmed);
             }
         }
+        if let Some(index) = split_of(entry) {
+            self.partitions.remove(&index);
+            self.dirty.insert(index);
+        }
         let mut verdicts = Vec::new();
         for (number, batch) in entry.batches.iter().enumerate() {
             if (entry.log_id.index.0 + number as u64).is_multiple_of(7) {
@@ -109,6 +118,11 @@ impl Model {
             self.dirty.insert(batch.partition.index);
         }
         verdicts
+    }
+
+    /// The state of a child that takes one partition.
+    pub(super) fn of_child(index: i32, ends: (i64, i64)) -> Self {
+        Self { partitions: BTreeMap::from([(index, ends)]), dirty: BTreeSet::from([index]) }
     }
 
     pub(super) fn restored(state: &[(Bytes, Bytes)]) -> Self {
@@ -155,9 +169,9 @@ impl CheckpointSource for Toy {
         state.cut_at = state.applied;
         let dirty = std::mem::take(&mut state.model.dirty);
         let changes = dirty.into_iter().map(|partition| {
-            let (next, log_start) = state.model.partitions[&partition];
-            let value = [next.to_be_bytes(), log_start.to_be_bytes()].concat();
-            (Bytes::copy_from_slice(&partition.to_be_bytes()), Some(Bytes::from(value)))
+            let value = |(next, log_start): &(i64, i64)| [next.to_be_bytes(), log_start.to_be_bytes()].concat();
+            let value = state.model.partitions.get(&partition).map(|ends| Bytes::from(value(ends)));
+            (Bytes::copy_from_slice(&partition.to_be_bytes()), value)
         });
         let changes = changes.collect();
         Some(StateDelta {
@@ -187,8 +201,15 @@ impl Toy {
         let model = Model::restored(&recovered.state);
         let toy = Self::start(directory, log, model.clone(), recovered.applied);
         for (index, (_, log_start)) in &model.partitions {
-            directory.set_log_start(toy.key(*index), Offset(*log_start));
+            directory.set_log_start(toy.log.id(), partition(*index), Offset(*log_start));
         }
+        toy
+    }
+
+    /// Begins as the child of a split that it has applied: all of its state is new.
+    pub(super) fn of_child(directory: &Arc<DataDir>, log: ReplicaLog, model: Model, split: LogId) -> Arc<Self> {
+        let toy = Self::start(directory, log, model, Some(split));
+        toy.state.lock().cut_at = None;
         toy
     }
 
@@ -201,7 +222,11 @@ impl Toy {
     }
 
     pub(super) fn key(&self, index: i32) -> ExtentKey {
-        ExtentKey { partition: partition(index), replica: self.log.id() }
+        self.directory.extent(self.log.id(), partition(index))
+    }
+
+    pub(super) fn drop_partition(&self, index: i32) {
+        self.directory.drop_partition(self.log.id(), partition(index));
     }
 
     pub(super) fn model(&self) -> Model {
@@ -224,11 +249,12 @@ impl Toy {
         let mut state = self.state.lock();
         let before = state.model.clone();
         let verdicts = state.model.apply(entry);
+        assert_eq!(split_of(entry).map(|_| verdicts.len()), split_of(entry).map(|_| 0), "a split carries no batch");
         self.directory.record_applied(self.log.id(), entry, &verdicts).unwrap();
         state.applied = Some(entry.log_id);
         for (index, (_, log_start)) in &state.model.partitions {
             if before.partitions.get(index).is_some_and(|(_, was)| was != log_start) {
-                self.directory.set_log_start(self.key(*index), Offset(*log_start));
+                self.directory.set_log_start(self.log.id(), partition(*index), Offset(*log_start));
             }
         }
     }

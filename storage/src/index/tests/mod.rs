@@ -19,7 +19,7 @@ use super::batch_index::Partition;
 use super::rebuild::Rebuild;
 use super::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch, file};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict};
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use crate::ids::{Lineage, LogId, LogPosition, RaftIndex, ReplicaId, Term};
 use crate::log::{BatchPlace, EntryLayout, EntryPlace, FrameBody, FrameSink, ScannedFrame};
 use ottla_env::disk::{File, Mapping};
 
@@ -66,7 +66,7 @@ impl File for MemoryFile {
 }
 
 fn key(partition: i32) -> ExtentKey {
-    ExtentKey { partition: PartitionId { topic: Uuid::from_u128(9), index: partition }, replica: REPLICA }
+    ExtentKey::of(REPLICA, PartitionId { topic: Uuid::from_u128(9), index: partition })
 }
 
 /// A raw batch with the header fields that the index reads.
@@ -218,7 +218,7 @@ impl History {
     }
 
     fn rebuilt(&self, segments: BTreeSet<u64>) -> BTreeMap<u64, super::rebuild::SegmentContents> {
-        let mut rebuild = Rebuild::new(segments, None);
+        let mut rebuild = Rebuild::new(segments, super::rebuild::Take::All);
         for (frame, places) in &self.frames {
             rebuild.frame(frame, places);
         }
@@ -495,7 +495,12 @@ fn verdicts_on_a_replaced_entry_never_index_the_void_one() {
         history.frame(FrameBody::Lost, 1000);
     }
     history.frame(
-        FrameBody::Verdicts(vec![EntryVerdicts { log_id: replacing.log_id, verdicts, relocated_to: None }]),
+        FrameBody::Verdicts(vec![EntryVerdicts {
+            log_id: replacing.log_id,
+            verdicts,
+            lineages: Vec::new(),
+            relocated_to: None,
+        }]),
         100,
     );
     // The segment between them is unlinked: its records were deleted.
@@ -523,7 +528,8 @@ fn the_first_frame_of_a_relocated_entry_is_void_also_when_its_copy_is_gone() {
             history.frame(FrameBody::Lost, 1000);
         }
         let verdicts = vec![Verdict::Accepted { base_offset: Offset(0), epoch: LeaderEpoch(2) }];
-        let decided = EntryVerdicts { log_id: moved.log_id, verdicts, relocated_to: Some(segment) };
+        let decided =
+            EntryVerdicts { log_id: moved.log_id, verdicts, lineages: Vec::new(), relocated_to: Some(segment) };
         history.frame(FrameBody::Verdicts(vec![decided]), 100);
         let rebuilt = history.rebuilt(BTreeSet::from([1, segment]));
         assert!(rebuilt[&1].slices.is_empty(), "{:?}", rebuilt[&1]);
@@ -555,9 +561,9 @@ fn a_partition_that_comes_back_to_its_replica_is_not_dead_after_a_restart() {
     let mut history = History::new();
     history.apply(&[one(3)], true);
     history.index.raise_log_start(key(0), super::partition::GONE);
-    assert_eq!(history.index.take_log_starts(REPLICA)[&key(0)], super::partition::GONE);
+    assert_eq!(history.index.take_log_starts()[&key(0)], super::partition::GONE);
     history.apply(&[one(2)], true);
-    assert_eq!(history.index.take_log_starts(REPLICA)[&key(0)], Offset(3), "the checkpoint would bring back the end");
+    assert_eq!(history.index.take_log_starts()[&key(0)], Offset(3), "the checkpoint would bring back the end");
     assert_eq!(history.index.bytes_of(key(0)), 100);
     assert!(history.index.at(key(0), Offset(3), Access::MayBlock).unwrap().is_some());
     assert!(history.index.at(key(0), Offset(1), Access::MayBlock).unwrap().is_none());
@@ -570,4 +576,29 @@ fn an_index_entry_behind_a_gap_is_never_listed_in_its_slice() {
     let (base_offset, epoch) = (Offset(5), LeaderEpoch(1));
     let batch = IndexedBatch { base_offset, record_count: 1, max_timestamp_ms: 0, epoch, position, bytes: 61 };
     super::segment_slice::SegmentSlice::new(1, Offset(4)).push(super::index_entry::IndexEntry::new(&batch, 0));
+}
+
+#[test]
+fn batches_of_two_writers_are_listed_in_the_order_of_their_offsets() {
+    let child = ReplicaId(REPLICA.0 + 1);
+    let mut history = History::new();
+    for records in [3, 2] {
+        history.apply(&[one(records)], true);
+        history.decide();
+    }
+    // The second entry is the child's, whose verdict frame comes first.
+    for (frame, _) in &mut history.frames[2..] {
+        frame.replica = child;
+        if let FrameBody::Verdicts(decided) = &mut frame.body {
+            decided[0].lineages = vec![Some(Lineage::of(REPLICA))];
+        }
+    }
+    let decided = history.frames.remove(1);
+    history.frames.push(decided);
+    let rebuilt = history.rebuilt(BTreeSet::from([1]));
+    let listed = rebuilt[&1].entries();
+    let offsets: Vec<_> = listed[&key(0)].iter().map(|run| run.iter().map(|one| one.base_offset.0).collect()).collect();
+    assert_eq!((listed.len(), offsets), (1, vec![vec![0, 3]]));
+    let writers: Vec<_> = rebuilt[&1].ranges.entries.keys().copied().collect();
+    assert_eq!(writers, [REPLICA, child]);
 }

@@ -83,6 +83,8 @@ pub(crate) struct Found {
 pub(crate) struct Replayed {
     pub(crate) id: ReplicaId,
     pub(crate) creation: Bytes,
+    /// See [`super::types::RecoveredReplica`].
+    pub(crate) begins_after: Option<LogId>,
     pub(crate) state: ReplicaState,
     pub(crate) lost: Option<String>,
     /// Entries whose batches are damaged.
@@ -231,6 +233,7 @@ impl Found {
 struct Fold {
     state: ReplicaState,
     creation: Option<Bytes>,
+    begins_after: Option<LogId>,
     /// Numbers up to which the vote is known to be the greatest.
     vote_known: u64,
     /// Entries up to here are committed for certain.
@@ -324,8 +327,19 @@ impl Replay {
         let missing = fold.blanks.take().map(|entries| self.missing(why, entries, first, last));
         let committed = fold.committed.max(fold.state.purged.map_or(RaftIndex(0), |id| id.index));
         let damaged_unproven = fold.damaged.iter().find(|id| id.index > committed).copied();
-        let (state, damaged) = (fold.state, fold.damaged);
-        Some(Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost, missing })
+        let (state, damaged, begins_after) = (fold.state, fold.damaged, fold.begins_after);
+        Some(Replayed {
+            id,
+            creation,
+            begins_after,
+            state,
+            lost,
+            damaged,
+            damaged_unproven,
+            committed,
+            newly_lost,
+            missing,
+        })
     }
 
     /// Keeps, of the frames before `first`, the relocated entries that the recovery point names. Without a recovery point,
@@ -373,6 +387,7 @@ impl Replay {
         let mut fold = Fold {
             state: ReplicaState::default(),
             creation: None,
+            begins_after: None,
             vote_known: 0,
             committed: RaftIndex(0),
             lost_mark: false,
@@ -531,6 +546,7 @@ impl Fold {
             }
             Light::Create(creation) => {
                 self.creation = Some(creation.payload.clone());
+                self.begins_after = creation.purged;
                 state.vote = creation.vote.map_or(state.vote, |vote| greater_vote(state.vote, vote));
                 state.purged = state.purged.max(creation.purged);
             }

@@ -256,7 +256,12 @@ fn damaged_records_are_told_apart_by_the_known_commit() {
         found.frame(ONE, 1, place(0), &create(), false);
         found.frame(ONE, 2, place(100), &entry(1, 1), true);
         if verdicts {
-            let told = vec![EntryVerdicts { log_id: id(1, 1), verdicts: Vec::new(), relocated_to: None }];
+            let told = vec![EntryVerdicts {
+                log_id: id(1, 1),
+                verdicts: Vec::new(),
+                lineages: Vec::new(),
+                relocated_to: None,
+            }];
             found.frame(ONE, 3, place(200), &FrameBody::Verdicts(told), false);
         }
         let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);

@@ -1,0 +1,191 @@
+//! Which replica serves which bytes: rows for the partitions whose bytes came for another replica than the one that owns
+//! them now (design section 8, "What is written").
+//!
+//! A row moves with the partition when a shard is split or merged; no byte does. That of a replica that has left stays until
+//! no file holds the bytes: without it they would seem to be whose they were at first. May not know: why a partition moves.
+
+use std::collections::BTreeMap;
+
+use ottla_protocol::ids::PartitionId;
+
+use super::ExtentKey;
+use super::batch_index::BatchIndex;
+use super::partition::GONE;
+use crate::ids::{Lineage, ReplicaId};
+
+/// The owners of a directory's lineages, as far as they are not the replicas for which the bytes came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Owners {
+    rows: BTreeMap<(ReplicaId, PartitionId), Lineage>,
+    owners: BTreeMap<ExtentKey, ReplicaId>,
+}
+
+impl Owners {
+    /// The bytes that a replica serves of a partition.
+    pub(crate) fn key(&self, replica: ReplicaId, partition: PartitionId) -> ExtentKey {
+        let lineage = self.rows.get(&(replica, partition)).copied().unwrap_or(Lineage::of(replica));
+        ExtentKey { partition, lineage }
+    }
+
+    /// The replica that serves these bytes, here or not; `None` if they are dead because it has others in their place.
+    pub(crate) fn owner(&self, key: ExtentKey) -> Option<ReplicaId> {
+        let first = ReplicaId(key.lineage.0);
+        self.row_of(key).or((!self.has_row(first, key.partition)).then_some(first))
+    }
+
+    /// True if the bytes that the replica serves came for another one.
+    pub(crate) fn has_row(&self, replica: ReplicaId, partition: PartitionId) -> bool {
+        self.rows.contains_key(&(replica, partition))
+    }
+
+    /// Makes a replica the owner of these bytes. False if a row says that another one is, which stays so.
+    #[must_use]
+    pub(crate) fn set(&mut self, replica: ReplicaId, key: ExtentKey) -> bool {
+        if self.owners.get(&key).is_some_and(|owner| *owner != replica) {
+            return false;
+        }
+        self.remove(replica, key.partition);
+        if key.lineage != Lineage::of(replica) {
+            self.owners.insert(key, replica);
+            self.rows.insert((replica, key.partition), key.lineage);
+        }
+        true
+    }
+
+    /// Removes the row of a replica and partition, if there is one.
+    pub(crate) fn remove(&mut self, replica: ReplicaId, partition: PartitionId) {
+        if let Some(lineage) = self.rows.remove(&(replica, partition)) {
+            self.owners.remove(&ExtentKey { partition, lineage });
+        }
+    }
+
+    /// The replica that a row says to be the owner.
+    pub(crate) fn row_of(&self, key: ExtentKey) -> Option<ReplicaId> {
+        self.owners.get(&key).copied()
+    }
+
+    /// The rows: replica, and the bytes that it owns.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (ReplicaId, ExtentKey)> {
+        self.rows
+            .iter()
+            .map(|((replica, partition), lineage)| (*replica, ExtentKey { partition: *partition, lineage: *lineage }))
+    }
+}
+
+impl BatchIndex {
+    /// The bytes that a replica serves of a partition.
+    pub(crate) fn extent(&self, replica: ReplicaId, partition: PartitionId) -> ExtentKey {
+        self.owners.read().key(replica, partition)
+    }
+
+    /// The replica that serves these bytes, here or not; `None` if they are dead.
+    pub(crate) fn owner(&self, key: ExtentKey) -> Option<ReplicaId> {
+        self.owners.read().owner(key)
+    }
+
+    /// Sets the owners that the checkpoint holds.
+    pub(crate) fn set_owners(&self, owners: Owners) {
+        *self.owners.write() = owners;
+    }
+
+    /// The bytes that a replica serves of a partition; `None` if a row says that they are another's.
+    pub(crate) fn owned(&self, replica: ReplicaId, partition: PartitionId) -> Option<ExtentKey> {
+        let owners = self.owners.read();
+        Some(owners.key(replica, partition)).filter(|key| owners.owner(*key) == Some(replica))
+    }
+
+    /// Makes a replica the owner of bytes that another one served; returns which.
+    ///
+    /// # Panics
+    /// When a row says that a third one owns them, or the replica has bytes of the partition already.
+    pub(crate) fn move_to(&self, replica: ReplicaId, from: ReplicaId, partition: PartitionId) -> ExtentKey {
+        let mut owners = self.owners.write();
+        let key = owners.key(from, partition);
+        let ExtentKey { lineage, .. } = key;
+        let before = owners.key(replica, partition);
+        let is_new = before == key || self.partition(before).is_none();
+        assert!(is_new, "replica {replica}, {partition}: it has lineage {} already", before.lineage);
+        owners.remove(from, partition);
+        assert!(owners.set(replica, key), "replica {replica}, {partition}: another one owns lineage {lineage}");
+        key
+    }
+
+    /// Forgets the rows of bytes that no file holds any more, and whose owner has left.
+    pub(crate) fn forget_owners(&self, pruned: &[ExtentKey], there: &[ReplicaId]) {
+        let mut owners = self.owners.write();
+        for key in pruned {
+            if let Some(owner) = owners.row_of(*key).filter(|owner| !there.contains(owner)) {
+                owners.remove(owner, key.partition);
+            }
+        }
+    }
+
+    /// Counts all batches that a replica owns as dead, for it was removed from the directory. Those that it wrote and
+    /// another one owns live on.
+    pub(crate) fn remove_replica(&self, replica: ReplicaId) {
+        self.replicas.lock().remove(&replica);
+        self.kill(|owner| owner == Some(replica));
+    }
+
+    /// Counts all batches as dead that none of these replicas owns: the others were removed, which no checkpoint contains
+    /// yet.
+    pub(crate) fn keep_replicas(&self, there: &[ReplicaId]) {
+        self.kill(|owner| owner.is_none_or(|owner| !there.contains(&owner)));
+    }
+
+    fn kill(&self, is_dead: impl Fn(Option<ReplicaId>) -> bool) {
+        for (key, partition) in self.all() {
+            if is_dead(self.owner(key)) {
+                partition.write().unplaced.clear();
+                self.raise_log_start(key, GONE);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PARENT: ReplicaId = ReplicaId(3);
+    const CHILD: ReplicaId = ReplicaId(8);
+
+    fn partition(index: i32) -> PartitionId {
+        PartitionId { topic: Uuid::from_u128(5), index }
+    }
+
+    #[test]
+    fn bytes_belong_to_whom_they_came_for_until_a_row_says_otherwise() {
+        let mut owners = Owners::default();
+        let key = owners.key(PARENT, partition(0));
+        assert_eq!((key.lineage, owners.owner(key)), (Lineage(3), Some(PARENT)));
+        assert!(owners.set(CHILD, key));
+        assert_eq!((owners.key(CHILD, partition(0)), owners.owner(key)), (key, Some(CHILD)));
+        assert_eq!(owners.owner(owners.key(PARENT, partition(1))), Some(PARENT), "another partition is not concerned");
+        assert_eq!(owners.owner(owners.key(CHILD, partition(1))), Some(CHILD));
+        owners.remove(CHILD, partition(0));
+        assert!(owners.set(PARENT, key));
+        assert_eq!((owners.owner(key), owners.rows().count()), (Some(PARENT), 0), "a merge brings them home");
+    }
+
+    #[test]
+    fn what_a_replica_had_before_its_row_is_nobodys() {
+        let mut owners = Owners::default();
+        let (own, other) = (owners.key(CHILD, partition(0)), owners.key(PARENT, partition(0)));
+        assert!(owners.set(CHILD, other));
+        assert_eq!(owners.owner(own), None);
+        assert_eq!(owners.rows().collect::<Vec<_>>(), [(CHILD, other)]);
+    }
+
+    #[test]
+    fn bytes_have_one_owner() {
+        let mut owners = Owners::default();
+        let key = owners.key(PARENT, partition(0));
+        assert!(owners.set(CHILD, key));
+        let before = owners.clone();
+        assert!(!owners.set(ReplicaId(9), key) && !owners.set(PARENT, key));
+        assert_eq!(owners, before);
+    }
+}
