@@ -139,9 +139,16 @@ pub(super) async fn keep_learning_members(
 }
 
 /// True if another node responds, after a read index, that this replica of the metadata is none of the group's any
-/// more.
-pub(super) async fn is_removed(host: &RaftHost, own: &ReplicaRecord, seed_nodes: &dyn SeedNodes) -> bool {
-    let (nodes, _) = seed_nodes.resolve().await;
+/// more. `known`: the nodes of the last image, which are asked, too: a node that began the cluster may name nobody but itself
+/// as a seed.
+pub(super) async fn is_removed(
+    host: &RaftHost,
+    own: &ReplicaRecord,
+    seed_nodes: &dyn SeedNodes,
+    known: BTreeSet<NodeId>,
+) -> bool {
+    let (mut nodes, _) = seed_nodes.resolve().await;
+    nodes.extend(known);
     let locate = || BootstrapRequest::Locate { node: own.node, directory: own.directory, lost: Vec::new() };
     let others = nodes.into_iter().filter(|node| *node != own.node);
     let responses = join_all(others.map(|node| send(host, own.node, node, locate()))).await;

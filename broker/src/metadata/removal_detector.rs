@@ -33,7 +33,8 @@ pub(super) async fn run(metadata: Weak<Inner>, host: WeakHost, own: ReplicaRecor
         if mutants::is_on(Bug::RemovalNotDetected) {
             continue;
         }
-        if is_removed(&host, &own, &*seed_nodes).await {
+        let known = metadata.image().nodes.keys().copied().collect();
+        if is_removed(&host, &own, &*seed_nodes, known).await {
             tracing::error!(
                 replica = own.id.0,
                 "the cluster has forgotten this node, or has replaced what it held of the metadata"
