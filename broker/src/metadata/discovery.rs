@@ -139,16 +139,17 @@ pub(super) async fn keep_learning_members(
 }
 
 /// True if another node responds, after a read index, that this replica of the metadata is none of the group's any
-/// more. `known`: the nodes of the last image, which are asked, too: a node that began the cluster may name nobody but itself
-/// as a seed.
+/// more. `known`: the nodes of the last image, which are asked, too: a node that began its cluster alone has no seeds.
 pub(super) async fn is_removed(
     host: &RaftHost,
     own: &ReplicaRecord,
-    seed_nodes: &dyn SeedNodes,
+    seed_nodes: Option<&dyn SeedNodes>,
     known: BTreeSet<NodeId>,
 ) -> bool {
-    let (mut nodes, _) = seed_nodes.resolve().await;
-    nodes.extend(known);
+    let mut nodes = known;
+    if let Some(seed_nodes) = seed_nodes {
+        nodes.extend(seed_nodes.resolve().await.0);
+    }
     let locate = || BootstrapRequest::Locate { node: own.node, directory: own.directory, lost: Vec::new() };
     let others = nodes.into_iter().filter(|node| *node != own.node);
     let responses = join_all(others.map(|node| send(host, own.node, node, locate()))).await;

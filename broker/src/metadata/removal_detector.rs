@@ -19,7 +19,12 @@ use super::image::ReplicaRecord;
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Checks as long as the group runs on this node. `own` is the node's replica of the metadata.
-pub(super) async fn run(metadata: Weak<Inner>, host: WeakHost, own: ReplicaRecord, seed_nodes: Arc<dyn SeedNodes>) {
+pub(super) async fn run(
+    metadata: Weak<Inner>,
+    host: WeakHost,
+    own: ReplicaRecord,
+    seed_nodes: Option<Arc<dyn SeedNodes>>,
+) {
     loop {
         rt::sleep(CHECK_INTERVAL).await;
         let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
@@ -34,7 +39,7 @@ pub(super) async fn run(metadata: Weak<Inner>, host: WeakHost, own: ReplicaRecor
             continue;
         }
         let known = metadata.image().nodes.keys().copied().collect();
-        if is_removed(&host, &own, &*seed_nodes, known).await {
+        if is_removed(&host, &own, seed_nodes.as_deref(), known).await {
             tracing::error!(
                 replica = own.id.0,
                 "the cluster has forgotten this node, or has replaced what it held of the metadata"

@@ -257,11 +257,9 @@ impl MetadataHandle {
         } else {
             metadata.spawn_registration(host, registration, &seeds);
         }
-        if let Some(seed_nodes) = seeds.seed_nodes {
-            let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
-            let detector = removal_detector::run(metadata.downgrade(), host.downgrade(), own, seed_nodes);
-            rt::spawn_critical("removal-detector", owner, detector);
-        }
+        let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
+        let detector = removal_detector::run(metadata.downgrade(), host.downgrade(), own, seeds.seed_nodes);
+        rt::spawn_critical("removal-detector", owner, detector);
         Ok(metadata)
     }
 

@@ -19,8 +19,8 @@ use super::owners::Owners;
 use super::partition::{PartitionIndex, Step, Unplaced};
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, ExtentKey, IndexError, IndexedBatch};
-use crate::entry::{Entry, EntryBatch, EntryVerdicts, Verdict};
-use crate::ids::{Lineage, LogPosition, RaftIndex, ReplicaId};
+use crate::entry::{Entry, EntryVerdicts, Verdict};
+use crate::ids::{LogPosition, RaftIndex, ReplicaId};
 use crate::log::{EntryLayout, EntryPlace};
 use crate::space::table::{SegmentRanges, SegmentTable};
 
@@ -99,16 +99,6 @@ fn malformed(replica: ReplicaId, index: RaftIndex) -> io::Error {
     )
 }
 
-/// The lineages of accepted batches, where one of them is not that of the replica's own id.
-fn foreign_lineages(replica: ReplicaId, keys: &[ExtentKey], verdicts: &[Verdict]) -> Vec<Option<Lineage>> {
-    let own = Lineage::of(replica);
-    let foreign = |(key, verdict): (&ExtentKey, &Verdict)| *verdict != Verdict::Rejected && key.lineage != own;
-    if !keys.iter().zip(verdicts).any(foreign) {
-        return Vec::new();
-    }
-    keys.iter().zip(verdicts).map(|pair| foreign(pair).then_some(pair.0.lineage)).collect()
-}
-
 /// The frame at a place has to be as long as that of the entry, else the positions of its batches would be made up.
 fn check_place(replica: ReplicaId, index: RaftIndex, layout: &EntryLayout, place: EntryPlace) -> io::Result<()> {
     if layout.frame_bytes == place.frame_bytes {
@@ -161,23 +151,15 @@ impl BatchIndex {
         if verdicts.is_empty() {
             return Ok(());
         }
-        let keys: Vec<ExtentKey> = {
-            let owners = self.owners.read();
-            let key_of = |(batch, verdict): (&EntryBatch, &Verdict)| {
-                let key = owners.key(replica, batch.partition);
-                let is_its = *verdict == Verdict::Rejected || owners.owner(key) == Some(replica);
-                assert!(is_its, "replica {replica}, entry {}: {} is another's", index.0, key.partition);
-                key
-            };
-            entry.batches.iter().zip(verdicts).map(key_of).collect()
-        };
-        let lineages = foreign_lineages(replica, &keys, verdicts);
+        let owners = self.owners.read();
+        let lineages = owners.lineages(replica, entry, verdicts);
         let (log_id, verdicts_of) = (entry.log_id, verdicts.to_vec());
         state.verdicts.push_back(EntryVerdicts { log_id, verdicts: verdicts_of, lineages, relocated_to: None });
         if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
             return Ok(());
         }
-        for (key, verdict) in keys.iter().copied().zip(verdicts) {
+        for (batch, verdict) in entry.batches.iter().zip(verdicts) {
+            let key = owners.key(replica, batch.partition);
             if let Verdict::Accepted { base_offset, .. } = verdict
                 && self.partition_or_new(key).write().revive(*base_offset)
             {
@@ -187,7 +169,7 @@ impl BatchIndex {
         let layout = EntryLayout::of(entry);
         let place = if state.unplaced.is_empty() { place_of(index) } else { None };
         if let Some(place) = place {
-            return self.record_placed(replica, entry, &keys, verdicts, &layout, place);
+            return self.record_placed(replica, &owners, entry, verdicts, &layout, place);
         }
         let mut accepted = Vec::new();
         for (number, (batch, verdict)) in entry.batches.iter().zip(verdicts).enumerate() {
@@ -197,7 +179,7 @@ impl BatchIndex {
             let nowhere = LogPosition { segment: u64::MAX, byte: 0 };
             let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, nowhere)
                 .ok_or_else(|| malformed(replica, index))?;
-            let key = keys[number];
+            let key = owners.key(replica, batch.partition);
             self.partition_or_new(key).write().unplaced.push_back(Unplaced {
                 writer: replica,
                 index,
@@ -213,8 +195,8 @@ impl BatchIndex {
     fn record_placed(
         &self,
         replica: ReplicaId,
+        owners: &Owners,
         entry: &Entry,
-        keys: &[ExtentKey],
         verdicts: &[Verdict],
         layout: &EntryLayout,
         place: EntryPlace,
@@ -227,7 +209,7 @@ impl BatchIndex {
             }
             let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, layout.batch_at(number, place))
                 .ok_or_else(|| malformed(replica, index))?;
-            let key = keys[number];
+            let key = owners.key(replica, batch.partition);
             self.push(&mut self.partition_or_new(key).write(), key, (replica, index), &indexed)?;
         }
         Ok(())

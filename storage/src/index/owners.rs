@@ -11,6 +11,7 @@ use ottla_protocol::ids::PartitionId;
 use super::ExtentKey;
 use super::batch_index::BatchIndex;
 use super::partition::GONE;
+use crate::entry::{Entry, EntryBatch, Verdict};
 use crate::ids::{Lineage, ReplicaId};
 
 /// The owners of a directory's lineages, as far as they are not the replicas for which the bytes came.
@@ -57,6 +58,25 @@ impl Owners {
         if let Some(lineage) = self.rows.remove(&(replica, partition)) {
             self.owners.remove(&ExtentKey { partition, lineage });
         }
+    }
+
+    /// The lineages of the accepted batches of an entry; empty if all are those of the writer's own id.
+    ///
+    /// # Panics
+    /// When a batch was accepted for bytes of which the writer is not the owner.
+    pub(crate) fn lineages(&self, writer: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> Vec<Option<Lineage>> {
+        if self.rows.is_empty() {
+            return Vec::new();
+        }
+        let foreign = |(batch, verdict): (&EntryBatch, &Verdict)| {
+            let key = self.key(writer, batch.partition);
+            let (accepted, index) = (*verdict != Verdict::Rejected, entry.log_id.index.0);
+            let is_its = !accepted || self.owner(key) == Some(writer);
+            assert!(is_its, "replica {writer}, entry {index}: {} is another's", key.partition);
+            (accepted && key.lineage != Lineage::of(writer)).then_some(key.lineage)
+        };
+        let lineages: Vec<_> = entry.batches.iter().zip(verdicts).map(foreign).collect();
+        if lineages.iter().any(Option::is_some) { lineages } else { Vec::new() }
     }
 
     /// The replica that a row says to be the owner.

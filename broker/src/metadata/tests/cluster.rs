@@ -14,6 +14,7 @@ use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use crate::config::{Config, LivenessConfig};
+use crate::metadata::discovery::is_removed;
 use crate::metadata::tests::live::Memory;
 use crate::metadata::*;
 
@@ -315,6 +316,32 @@ fn a_node_that_was_replaced_while_it_was_away_learns_that_it_is_no_member_any_mo
             assert_eq!(*metadata.removed_from_cluster().borrow(), None);
         }
         shut_down(&all).await;
+    });
+}
+
+/// Found by the simulation (seed 111015): a node without seeds asked nobody, and waited for a leader for ever.
+#[test]
+fn a_node_without_seeds_asks_those_that_joined_it_whether_it_was_forgotten() {
+    sim::run_twice(23, || async {
+        let mut cluster = Cluster { founded_alone: true, ..Cluster::default() };
+        let (first, host) = cluster.start(NODES[0]).await;
+        let (second, other_host) = cluster.start(NODES[1]).await;
+        let voters = BTreeSet::from([first.group().replica(), second.group().replica()]);
+        let formed = async {
+            while first.group().membership().voters != [voters.clone()] {
+                rt::sleep(PATIENCE / 50).await;
+            }
+        };
+        rt::timeout(PATIENCE * 4, formed).await.unwrap();
+        host.transfer_leaderships(PATIENCE).await;
+        assert_eq!(second.controller_id(), Some(NODES[1]));
+        let known: BTreeSet<NodeId> = first.image().nodes.keys().copied().collect();
+        let is = ReplicaRecord { id: first.group().replica(), node: NODES[0], directory: Uuid::from_u128(1) };
+        let was = ReplicaRecord { id: ReplicaId(99), ..is.clone() };
+        assert!(is_removed(&host, &was, None, known.clone()).await, "the other one knows better");
+        assert!(!is_removed(&host, &is, None, known).await);
+        assert!(!is_removed(&host, &was, None, BTreeSet::new()).await, "no answer is no proof");
+        shut_down(&[(first, host), (second, other_host)]).await;
     });
 }
 
