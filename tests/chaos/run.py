@@ -155,9 +155,15 @@ class Run:
 
     def remove(self):
         clean_up = self.workload.clean_up if self.given.bootstrap else lambda: None
-        for end in (self.workload.kill, self.nodes.kill, clean_up, self.nemesis.remove, self.network.remove):
+        for end in (self.workload.kill, self.nodes.kill, self.keep_data, clean_up, self.nemesis.remove, self.network.remove):
             with contextlib.suppress(OSError):
                 end()
+
+    def keep_data(self):
+        """Of a run that is invalid, what lies on the disks: producers and epochs of batches are only there."""
+        for node in self.nemesis.all_nodes() if self.complaints and self.given.tested in OWN else ():
+            with contextlib.suppress(OSError):
+                shutil.copytree(node.data, node.directory / "kept-data", dirs_exist_ok=True)
 
     def go(self):
         """The whole run; returns its verdict."""
