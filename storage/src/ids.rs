@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReplicaId(pub u64);
 
-/// One stay of a partition's bytes in a data directory, whoever wrote them and whoever serves them now (design section 8).
+/// One stay of a partition's bytes in a data directory, whichever replicas wrote them and serve them now (design section 8).
 /// It never leaves the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lineage(pub u64);

@@ -66,7 +66,7 @@ impl Partition {
     /// Whole batches from the requested offset up to `up_to`.
     async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<FetchedRecords, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(FetchedRecords::None) };
-        let key = self.shard.extent(directory, self.id);
+        let key = directory.extent(self.shard.replica, self.id);
         let (from, bytes_max, at_least_one) = (spec.offset, spec.max_bytes, spec.at_least_one);
         let request = ReadRequest { key, from, up_to, bytes_max, at_least_one };
         let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
@@ -92,7 +92,8 @@ impl Partition {
         at_least_one: bool,
     ) -> Result<Bytes, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(Bytes::new()) };
-        let request = ReadRequest { key: self.shard.extent(directory, self.id), from, up_to, bytes_max, at_least_one };
+        let request =
+            ReadRequest { key: directory.extent(self.shard.replica, self.id), from, up_to, bytes_max, at_least_one };
         let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
         if plan.is_empty() {
             return Ok(Bytes::new());
@@ -114,8 +115,13 @@ impl Partition {
         if from >= up_to {
             return 0;
         }
-        let request =
-            ReadRequest { key: self.shard.extent(directory, self.id), from, up_to, bytes_max, at_least_one: true };
+        let request = ReadRequest {
+            key: directory.extent(self.shard.replica, self.id),
+            from,
+            up_to,
+            bytes_max,
+            at_least_one: true,
+        };
         directory.plan_read(request).await.map_or(bytes_max, |plan| plan.bytes())
     }
 

@@ -200,7 +200,7 @@ impl Partition {
     /// Bytes of its batches from log start in the directory of this node's replica.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.shard.directory().map_or(0, |directory| directory.bytes_of(self.shard.extent(directory, self.id)))
+        self.shard.directory().map_or(0, |directory| directory.bytes_of(directory.extent(self.shard.replica, self.id)))
     }
 
     /// The replicated group state; partitions of `__consumer_offsets` only.

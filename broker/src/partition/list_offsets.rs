@@ -67,7 +67,7 @@ impl Partition {
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(None) };
-        let line = directory.batch_of_max_timestamp(self.shard.extent(directory, self.id)).await;
+        let line = directory.batch_of_max_timestamp(directory.extent(self.shard.replica, self.id)).await;
         match line.map_err(|error| self.unreadable(&error))? {
             Some(line) => self.search(line, Wanted::Greatest, offsets, isolation).await,
             None => Ok(None),
@@ -81,7 +81,7 @@ impl Partition {
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(None) };
-        let key = self.shard.extent(directory, self.id);
+        let key = directory.extent(self.shard.replica, self.id);
         let line = directory.batch_by_time(key, at).await;
         let mut next = line.map_err(|error| self.unreadable(&error))?;
         // One batch as a rule; more only if the records that qualified lie below the log start.

@@ -95,7 +95,7 @@ async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition) -> Ends
     }
     let first_uncommitted_ms = match shard.directory() {
         Some(directory) if looks_up => {
-            let batch = directory.batch_at(shard.extent(directory, id), first).await;
+            let batch = directory.batch_at(directory.extent(shard.replica, id), first).await;
             batch.ok().flatten().map(|batch| batch.max_timestamp_ms)
         }
         _ => None,

@@ -276,8 +276,7 @@ impl DataDir {
         expired: BTreeMap<PartitionId, Offset>,
         snapshot: &ReplicaSnapshot,
     ) -> io::Result<()> {
-        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("replica {replica} is not here"));
-        let log = self.log.replica(replica).ok_or_else(gone)?;
+        let log = self.log_of(replica)?;
         let opened = self.open_indexes(&runs).await.map_err(io::Error::other)?;
         // What is applied here stays readable: its verdicts are in the log before its entries are voided.
         if let Some(last) = self.index.recorded(replica)

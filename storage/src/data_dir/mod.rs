@@ -216,6 +216,12 @@ impl DataDir {
         self.log.replica(replica)
     }
 
+    /// The log of one of its replicas; `NotFound` if that is not here.
+    fn log_of(&self, replica: ReplicaId) -> io::Result<ReplicaLog> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("replica {replica} is not here"));
+        self.log.replica(replica).ok_or_else(gone)
+    }
+
     /// Creates a replica; durable when this returns.
     pub async fn create_replica(&self, creation: GroupCreation) -> io::Result<ReplicaLog> {
         let _creating = self.creating.read().await;
@@ -227,7 +233,8 @@ impl DataDir {
         self.sources.lock().remove(&replica);
         // So that no checkpoint takes verdicts meanwhile.
         let mut checkpoint = self.checkpoint.lock().await;
-        // A generation from before a split could not do without whom it names: whoever came of it would have no state.
+        // A checkpoint generation from before a split has no state of the child, which only the parent could give it: no
+        // replica is removed while such a generation is kept.
         if checkpoint.older().is_some_and(|older| older.owners != checkpoint.newest().owners) {
             self.transact_cut(&mut checkpoint, Vec::new(), true).await.map_err(io::Error::other)?;
         }

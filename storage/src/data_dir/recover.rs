@@ -58,12 +58,7 @@ impl DataDir {
         index.keep_replicas(&log.replicas());
         let replicas = join(recovered, &found, moves);
         let opened_without_checkpoint = found.checkpoint.heads().is_empty();
-        // The child of a split has nothing to apply before its parent has applied that.
-        let sound = replicas.iter().filter(|replica| replica.lost.is_none() && replica.unseeded.is_none());
-        let replay = |replica: &RecoveredReplica| {
-            Some((replica.id, Replay { committed: replica.committed, last: replica.last_log_id?.index }))
-        };
-        let replaying = sound.filter_map(replay).collect();
+        let replaying = replays_of(&replicas);
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
         let rewriter = Rewriter::new(options.rewrite);
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
@@ -256,6 +251,15 @@ fn remove_orphans(disk: &Arc<dyn Disk>, path: &Path, log: &Log) -> io::Result<()
         }
     }
     Ok(())
+}
+
+/// What is to be applied again. The child of a split has nothing to apply before its parent has applied that.
+fn replays_of(replicas: &[RecoveredReplica]) -> BTreeMap<ReplicaId, Replay> {
+    let sound = replicas.iter().filter(|replica| replica.lost.is_none() && replica.unseeded.is_none());
+    let replay = |replica: &RecoveredReplica| {
+        Some((replica.id, Replay { committed: replica.committed, last: replica.last_log_id?.index }))
+    };
+    sound.filter_map(replay).collect()
 }
 
 /// Combines what the log and the checkpoint hold of each replica.

@@ -51,9 +51,9 @@ impl DataDir {
         self.rewriter.aside.lock().insert(replica);
     }
 
-    /// True if no reader needs these bytes: their owner is set aside, or they have none.
-    pub(super) fn is_aside(&self, key: ExtentKey) -> bool {
-        self.index.owner(key).is_none_or(|owner| self.rewriter.aside.lock().contains(&owner))
+    /// The replica whose readers need these bytes; `None` if no replica owns them, or their owner is set aside.
+    pub(super) fn reader_of(&self, key: ExtentKey) -> Option<ReplicaId> {
+        self.index.owner(key).filter(|owner| !self.rewriter.aside.lock().contains(owner))
     }
 
     /// Damaged or missing batches that were fetched from another replica since the directory was opened.
@@ -83,15 +83,15 @@ impl DataDir {
         error: PushError,
     ) -> Result<usize, PushError> {
         let Some((key, indexed)) = cursor.damaged() else { return Err(error) };
-        if self.is_aside(key) {
+        let Some(replica) = self.reader_of(key) else {
             cursor.skip_damaged();
             return Ok(0);
-        }
+        };
         let offset = indexed.base_offset;
         self.rewriter.damage.batch(indexed.position.segment, Spot { key, offset });
-        let Some(batch) = self.sound_copy(key, &indexed).await else { return Err(error) };
+        let Some(batch) = self.sound_copy(replica, key, &indexed).await else { return Err(error) };
         cursor.replace_damaged(&batch, writer)?;
-        tracing::warn!(lineage = key.lineage.0, partition = %key.partition, offset = offset.0,
+        tracing::warn!(replica = replica.0, partition = %key.partition, offset = offset.0,
             "a damaged batch was fetched from another replica");
         Ok(1)
     }
@@ -103,7 +103,7 @@ impl DataDir {
     }
 
     /// The copy of a damaged batch from another replica; `None` if none returns it now.
-    async fn sound_copy(&self, key: ExtentKey, indexed: &IndexedBatch) -> Option<Bytes> {
+    async fn sound_copy(&self, replica: ReplicaId, key: ExtentKey, indexed: &IndexedBatch) -> Option<Bytes> {
         let base = indexed.base_offset;
         let from = base.max(self.index.log_start(key));
         match self.fetch_from_peers(key, from..indexed.end_offset()).await {
@@ -112,7 +112,7 @@ impl DataDir {
                 BatchHeader::parse(&batch).filter(|header| header.base_offset == base).map(|_| batch)
             }
             Err(error) => {
-                tracing::warn!(lineage = key.lineage.0, partition = %key.partition, offset = base.0, %error,
+                tracing::warn!(replica = replica.0, partition = %key.partition, offset = base.0, %error,
                     "no other replica gives the damaged batch");
                 None
             }
@@ -196,7 +196,7 @@ impl DataDir {
                 self.commit_runs(&BTreeSet::new(), runs).await?;
                 self.count_repaired(batches);
                 self.rewriter.damage.forget_gap(key);
-                tracing::warn!(lineage = key.lineage.0, partition = %key.partition, from = gap.from.0, to = gap.to.0, batches,
+                tracing::warn!(replica = replica.0, partition = %key.partition, from = gap.from.0, to = gap.to.0, batches,
                     "batches whose frames are damaged were fetched from another replica");
                 Ok(Some(Outcome::Done))
             }
@@ -204,7 +204,7 @@ impl DataDir {
                 self.remove_files(made).await?;
                 match error.kind() {
                     io::ErrorKind::InvalidData => {
-                        tracing::warn!(lineage = key.lineage.0, partition = %key.partition, %error, "what was fetched is not what is lacking");
+                        tracing::warn!(replica = replica.0, partition = %key.partition, %error, "what was fetched is not what is lacking");
                         Ok(None)
                     }
                     io::ErrorKind::StorageFull => Ok(Some(Outcome::NoSpace)),

@@ -382,7 +382,7 @@ impl DataDir {
         let opened = self.open_indexes(&runs).await?;
         let mut checkpoint = self.checkpoint.lock().await;
         let _writing = self.index_files.lock().await;
-        let is_needed = |key: ExtentKey| !self.is_aside(key);
+        let is_needed = |key: ExtentKey| self.reader_of(key).is_some();
         if !self.index.covers_live(chosen, is_needed, &opened) {
             // Nothing is changed: the files stay, and the copies are removed.
             self.rewriter.left_alone.lock().extend(chosen);

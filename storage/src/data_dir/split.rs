@@ -64,9 +64,7 @@ impl DataDir {
     ) -> io::Result<ReplicaLog> {
         let begins_after = creation.purged.map(|id| id.index);
         assert_eq!(begins_after, Some(split), "replica {}: the entry behind which it begins", creation.replica);
-        let log = self.log.replica(parent).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("replica {parent}, which is split, is not here"))
-        })?;
+        let log = self.log_of(parent)?;
         log.placed(split).await?;
         log.at_rest(split).await?;
         self.index.place_durable(parent, |index| log.final_place(index))?;
@@ -83,7 +81,7 @@ impl DataDir {
         let (parent, child, split) = (cut.parent.replica, cut.child.replica, cut.child.applied.index);
         assert!(!cut.moved.is_empty(), "replica {child} takes nothing from {parent}");
         assert_eq!(cut.parent.applied, cut.child.applied, "replica {child} is cut from {parent} at another entry");
-        let here = |replica| self.log.replica(replica).ok_or_else(|| self.not_here(replica));
+        let here = |replica| self.log_of(replica).map_err(|error| DataDirError::io(&self.path, error));
         let (log, _) = (here(parent)?, here(child)?);
         while self.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
@@ -110,10 +108,5 @@ impl DataDir {
             }
         }
         Ok(())
-    }
-
-    fn not_here(&self, replica: ReplicaId) -> DataDirError {
-        let what = format!("replica {replica} is not here");
-        DataDirError::Damaged { path: self.path.display().to_string(), what }
     }
 }

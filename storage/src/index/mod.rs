@@ -10,6 +10,7 @@ pub(crate) mod index_entry;
 mod open_file;
 mod overlap;
 pub(crate) mod owners;
+mod ownership;
 pub(crate) mod partition;
 pub(crate) mod rebuild;
 mod replace;

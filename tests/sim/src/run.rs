@@ -453,7 +453,7 @@ async fn held(
     let mut from = from;
     while from < up_to {
         let directory = running.directory_of(shard.replica).ok_or_else(|| format!("{UNREADABLE} it is gone"))?;
-        let key = shard.extent(directory, id);
+        let key = directory.extent(shard.replica, id);
         let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
         let plan = directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {

@@ -66,6 +66,22 @@ impl Cluster {
         async move { begun.await.unwrap() }
     }
 
+    /// The first node, and a second one that joins it and leads.
+    async fn start_two(&mut self) -> [(MetadataHandle, RaftHost); 2] {
+        let (first, host) = self.start(NODES[0]).await;
+        let second = self.start(NODES[1]).await;
+        let both = BTreeSet::from([first.group().replica(), second.0.group().replica()]);
+        let formed = async {
+            while first.group().membership().voters != [both.clone()] {
+                rt::sleep(PATIENCE / 50).await;
+            }
+        };
+        rt::timeout(PATIENCE * 4, formed).await.unwrap();
+        host.transfer_leaderships(PATIENCE).await;
+        assert_eq!(second.0.controller_id(), Some(NODES[1]));
+        [(first, host), second]
+    }
+
     pub(crate) async fn start_all(&mut self) -> Vec<(MetadataHandle, RaftHost)> {
         // No start returns before all nodes are up.
         let all = NODES.map(|node| self.start(node));
@@ -265,18 +281,7 @@ fn a_node_starts_without_a_quorum_and_registers_when_there_is_one() {
 fn a_node_that_founded_alone_starts_again_while_one_that_joined_it_leads() {
     sim::run_twice(17, || async {
         let mut cluster = Cluster { founded_alone: true, ..Cluster::default() };
-        let (first, host) = cluster.start(NODES[0]).await;
-        let (second, other_host) = cluster.start(NODES[1]).await;
-        let joined = second.group().replica();
-        let both = BTreeSet::from([first.group().replica(), joined]);
-        let formed = async {
-            while first.group().membership().voters != [both.clone()] {
-                rt::sleep(PATIENCE / 50).await;
-            }
-        };
-        rt::timeout(PATIENCE * 4, formed).await.unwrap();
-        host.transfer_leaderships(PATIENCE).await;
-        assert_eq!(second.controller_id(), Some(NODES[1]));
+        let [(first, host), (second, other_host)] = cluster.start_two().await;
         let epoch = first.image().nodes[&NODES[0]].epoch;
         host.shutdown().await;
         cluster.network.detach(machine_of(NODES[0]));
@@ -319,25 +324,15 @@ fn a_node_that_was_replaced_while_it_was_away_learns_that_it_is_no_member_any_mo
     });
 }
 
-/// Found by the simulation (seed 111015): a node without seeds asked nobody, and waited for a leader for ever.
+/// Found by the simulation (seed 111015): a node without seeds asked no other node, and waited for a leader for ever.
 #[test]
 fn a_node_without_seeds_asks_those_that_joined_it_whether_it_was_forgotten() {
     sim::run_twice(23, || async {
         let mut cluster = Cluster { founded_alone: true, ..Cluster::default() };
-        let (first, host) = cluster.start(NODES[0]).await;
-        let (second, other_host) = cluster.start(NODES[1]).await;
-        let voters = BTreeSet::from([first.group().replica(), second.group().replica()]);
-        let formed = async {
-            while first.group().membership().voters != [voters.clone()] {
-                rt::sleep(PATIENCE / 50).await;
-            }
-        };
-        rt::timeout(PATIENCE * 4, formed).await.unwrap();
-        host.transfer_leaderships(PATIENCE).await;
-        assert_eq!(second.controller_id(), Some(NODES[1]));
+        let [(first, host), (second, other_host)] = cluster.start_two().await;
         let known: BTreeSet<NodeId> = first.image().nodes.keys().copied().collect();
         let is = ReplicaRecord { id: first.group().replica(), node: NODES[0], directory: Uuid::from_u128(1) };
-        let was = ReplicaRecord { id: ReplicaId(99), ..is.clone() };
+        let was = ReplicaRecord { id: ReplicaId(99), ..is };
         assert!(is_removed(&host, &was, None, known.clone()).await, "the other one knows better");
         assert!(!is_removed(&host, &is, None, known).await);
         assert!(!is_removed(&host, &was, None, BTreeSet::new()).await, "no answer is no proof");

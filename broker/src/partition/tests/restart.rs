@@ -145,7 +145,6 @@ struct Progress {
     unanswered: Vec<u64>,
 }
 
-/// Everything in a partition from log start to its end, by offset.
 /// What a reader at the leader asks for.
 fn reads_at(partition: &Partition, offset: Offset) -> FetchSpec {
     FetchSpec {
@@ -160,6 +159,7 @@ fn reads_at(partition: &Partition, offset: Offset) -> FetchSpec {
     }
 }
 
+/// Everything in a partition from log start to its end, by offset.
 async fn read_all(partition: &Partition) -> BTreeMap<i64, u64> {
     let mut found = BTreeMap::new();
     let mut from = partition.watermarks().log_start;
@@ -322,8 +322,8 @@ fn a_long_poll_counts_what_is_there_and_what_comes() {
     });
 }
 
-/// Found by the simulation (seed 110930): apply moves the log start in the directory before readers are shown it. Who reads in between
-/// is told that its records are gone, and not given the next ones in silence.
+/// Found by the simulation (seed 110930): apply moves the log start in the directory before readers are shown it. A reader in
+/// between is told that its records are gone, and not given the next ones in silence.
 #[test]
 fn a_read_over_which_the_log_start_moves_skips_nothing_in_silence() {
     sim::run(8, || async {
@@ -436,17 +436,7 @@ fn damaged_records_that_no_checkpoint_covers_cost_their_offsets_only() {
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         assert_eq!(partition.append(batch(None, &[1]), &options_of(1)).await.unwrap().base_offset, Offset(12));
         for offset in [0, 4, 6, 7, 8, 12] {
-            let spec = FetchSpec {
-                offset: Offset(offset),
-                max_bytes: 1,
-                at_least_one: true,
-                copy_bytes_max: usize::MAX,
-                isolation: Isolation::ReadUncommitted,
-                access: Access::Leader,
-                current_leader_epoch: partition.leader_epoch(),
-                last_fetched_epoch: None,
-            };
-            let read = partition.read(spec).await;
+            let read = partition.read(FetchSpec { max_bytes: 1, ..reads_at(&partition, Offset(offset)) }).await;
             if offset == 6 || offset == 7 {
                 assert_eq!(read.err().map(|error| error.code()), Some(ErrorCode::KafkaStorageError), "{offset}");
             } else {

@@ -13,7 +13,6 @@ use ottla_protocol::ids::PartitionId;
 use ottla_raft::{Membership, Role};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::ids::{LogId, ReplicaId, Term};
-use ottla_storage::index::ExtentKey;
 use ottla_storage::log::BATCH_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -208,12 +207,6 @@ impl Shard {
     #[must_use]
     pub fn directory(&self) -> Option<&Arc<DataDir>> {
         self.directory.as_ref()
-    }
-
-    /// The key of a partition's batches in the index of this replica's directory.
-    #[must_use]
-    pub fn extent(&self, directory: &DataDir, partition: PartitionId) -> ExtentKey {
-        directory.extent(self.replica, partition)
     }
 
     pub(crate) fn group(&self) -> &Arc<dyn Group> {

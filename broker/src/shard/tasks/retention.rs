@@ -35,7 +35,7 @@ pub(super) async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> R
             continue;
         }
         let up_to = offsets.high_watermark;
-        match directory.retention_point(shard.extent(directory, view.id), up_to, cutoff_ms, bytes_max).await {
+        match directory.retention_point(directory.extent(shard.replica, view.id), up_to, cutoff_ms, bytes_max).await {
             Ok(Some(offset)) => {
                 changes.push(LogStartChange { id: view.id, offset, reason: LogStartReason::Retention });
             }

@@ -28,7 +28,18 @@ use ottla_env::{rt, sim};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Acknowledged(pub(super) BTreeMap<u64, (Vec<Entry>, Option<Vote>)>);
 
-pub(super) type Moments = Arc<Mutex<(Acknowledged, Vec<(Acknowledged, DiskImage)>)>>;
+/// What is acknowledged, and the disk at each write and sync with what was acknowledged by then.
+pub(super) type Moments<T = Acknowledged> = Arc<Mutex<(T, Vec<(T, DiskImage)>)>>;
+
+/// Keeps every moment of the disk from now on.
+pub(super) fn observe<T: Clone + Send + 'static>(sim: &SimDisk, moments: &Moments<T>) {
+    let seen = Arc::clone(moments);
+    sim.observe(move |_, image| {
+        let mut seen = seen.lock();
+        let acknowledged = seen.0.clone();
+        seen.1.push((acknowledged, image));
+    });
+}
 
 /// Reads the batches of a partition from its log start and compares them with what was accepted.
 pub(super) async fn check_partition(
@@ -287,12 +298,7 @@ fn crash_everywhere(seed: u64, steps: u64) -> (usize, u64) {
     let report = sim::run(seed, move || async move {
         let sim = SimDisk::new(seed, SimDiskOptions { tear, ..SimDiskOptions::default() });
         let moments: Moments = Arc::default();
-        let seen = Arc::clone(&moments);
-        sim.observe(move |_, image| {
-            let mut seen = seen.lock();
-            let acknowledged = seen.0.clone();
-            seen.1.push((acknowledged, image));
-        });
+        observe(&sim, &moments);
         drop(history(&sim, steps, &moments).await);
         sim.stop_observing();
         let (writes, syncs) = sim.operations();

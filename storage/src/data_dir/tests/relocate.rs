@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use ottla_model::lives;
 
-use super::crash::{Acknowledged, Moments, check, check_index_files, check_partitions};
+use super::crash::{Acknowledged, Moments, check, check_index_files, check_partitions, observe};
 use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::DataDir;
 use crate::data_dir::identity::Identity;
@@ -179,12 +179,7 @@ fn crash_everywhere(seed: u64, steps: u64) -> (u64, u64, usize) {
         let moments: Moments = Arc::default();
         let (mut relocated, mut unlinked, mut term, mut points) = (0, 0, 1, 0);
         for number in 0..3 {
-            let seen = Arc::clone(&moments);
-            sim.observe(move |_, image| {
-                let mut seen = seen.lock();
-                let acknowledged = seen.0.clone();
-                seen.1.push((acknowledged, image));
-            });
+            observe(&sim, &moments);
             let mut life = Life::begin(&sim, term, &moments).await;
             for _ in 0..steps {
                 life.step().await;

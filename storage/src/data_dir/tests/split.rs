@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::ids::Offset;
-use parking_lot::Mutex;
 
-use super::crash::{check_index_files, check_partition, check_runs};
+use super::crash::{Moments, check_index_files, check_partition, check_runs, observe};
 use super::toy::{self, DIR, Model, Toy, batch, entry, open, partition, split_of};
 use crate::checkpoint::CheckpointSource;
 use crate::data_dir::identity::LINEAGE_FORMAT_VERSION;
@@ -20,7 +19,7 @@ use crate::log::{EntryRange, GroupCreation, LogOptions};
 use crate::read::{ReadError, ReadRequest};
 use ottla_env::disk::Disk;
 use ottla_env::sim;
-use ottla_env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
+use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
 
 const PARENT: u64 = 2;
 const CHILD: u64 = 4;
@@ -41,8 +40,6 @@ struct Committed {
     durable: usize,
     child: Vec<Entry>,
 }
-
-type Moments = Arc<Mutex<(Committed, Vec<(Committed, DiskImage)>)>>;
 
 /// A batch as it was accepted: base offset, end offset, epoch, bytes.
 type Accepted = Vec<(i64, i64, i32, Bytes)>;
@@ -180,6 +177,16 @@ async fn write(toy: &Toy, acknowledge: impl FnOnce(Vec<Entry>), entries: Vec<Ent
     entries.iter().for_each(|entry| toy.apply(entry));
 }
 
+/// Writes a long batch, of which and of whose forerunners most expires, and frees what that allows.
+async fn write_long(toy: &Toy, index: u64) {
+    let long = entry(1, index, vec![(0, batch(index, 1, 9_000))], "trim 0");
+    toy.write(vec![long]).await;
+    toy.directory.maintain_now().await.unwrap();
+    if let Some(kept) = toy.directory.oldest_kept(toy.log.id()) {
+        toy.log.purge(kept).await.unwrap();
+    }
+}
+
 fn random(term: u64, first: u64, partitions: &[i32]) -> Vec<Entry> {
     let below = sim::random_below;
     let one = |index: u64| {
@@ -194,7 +201,7 @@ fn random(term: u64, first: u64, partitions: &[i32]) -> Vec<Entry> {
 }
 
 /// A parent that is split in the middle of its life; every moment is kept.
-async fn history(sim: &SimDisk, steps: u64, padding_bytes: usize, moments: &Moments) -> Family {
+async fn history(sim: &SimDisk, steps: u64, padding_bytes: usize, moments: &Moments<Committed>) -> Family {
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
     let (directory, _) = open(&disk, options()).await;
     // A later split of a directory does not wait for this.
@@ -372,18 +379,12 @@ fn crash_everywhere(seed: u64, steps: u64) -> (usize, usize) {
     let tear = [Tear::Pages, Tear::Sectors, Tear::Garbage][usize::try_from(seed % 3).unwrap()];
     let report = sim::run(seed, move || async move {
         let sim = SimDisk::new(seed, SimDiskOptions { tear, ..SimDiskOptions::default() });
-        let moments: Moments = Arc::default();
-        let seen = Arc::clone(&moments);
-        sim.observe(move |_, image| {
-            let mut seen = seen.lock();
-            let committed = seen.0.clone();
-            if !committed.parent.is_empty() {
-                seen.1.push((committed, image));
-            }
-        });
+        let moments: Moments<Committed> = Arc::default();
+        observe(&sim, &moments);
         drop(history(&sim, steps, 0, &moments).await);
         sim.stop_observing();
-        let all = std::mem::take(&mut moments.lock().1);
+        let mut all = std::mem::take(&mut moments.lock().1);
+        all.retain(|(committed, _)| !committed.parent.is_empty());
         let (points, mut split) = (all.len(), 0);
         for (number, (committed, image)) in all.into_iter().enumerate() {
             let crash = if number % 4 == 0 { Crash::Process } else { Crash::Power };
@@ -411,10 +412,11 @@ fn a_crash_at_every_write_and_sync_of_a_split_loses_nothing_acknowledged() {
 fn a_parent_can_go_as_soon_as_the_split_is_real() {
     sim::run(8, || async {
         let sim = SimDisk::new(8, SimDiskOptions::default());
-        let moments: Moments = Arc::default();
+        let moments: Moments<Committed> = Arc::default();
         let family = history(&sim, 3, 6 << 20, &moments).await;
         family.directory.remove_replica(ReplicaId(PARENT)).await.unwrap();
-        without_newest(&sim, &Expected::after(&moments.lock().0.clone())).await;
+        let committed = moments.lock().0.clone();
+        without_newest(&sim, &Expected::after(&committed)).await;
     });
 }
 
@@ -443,12 +445,12 @@ fn a_child_without_a_state_holds_back_no_checkpoint() {
     });
 }
 
-/// The bytes that a child leaves are dead and nobody's, until no file holds them and its row goes.
+/// The bytes of a removed child are dead, and no replica owns them, until no file holds them and the child's row goes.
 #[test]
 fn what_an_owner_leaves_is_never_the_truth_of_whom_it_came_for() {
     sim::run(7, || async {
         let sim = SimDisk::new(7, SimDiskOptions::default());
-        let moments: Moments = Arc::default();
+        let moments: Moments<Committed> = Arc::default();
         let mut family = history(&sim, 60, 0, &moments).await;
         let committed = moments.lock().0.clone();
         let key = family.child.take().unwrap().key(MOVED);
@@ -462,13 +464,8 @@ fn what_an_owner_leaves_is_never_the_truth_of_whom_it_came_for() {
         check_partition(&family.parent, 0, &Expected::after(&committed).kept, next, log_start).await;
         let first = committed.parent.len() as u64 + 1;
         for index in first..first + 40 {
-            let long = entry(1, index, vec![(0, batch(index, 1, 9_000))], "trim 0");
-            write(&family.parent, |_| {}, vec![long]).await;
-            directory.maintain_now().await.unwrap();
+            write_long(&family.parent, index).await;
             directory.rewrite_now().await.unwrap();
-            if let Some(kept) = directory.oldest_kept(family.parent.log.id()) {
-                family.parent.log.purge(kept).await.unwrap();
-            }
         }
         directory.maintain_now().await.unwrap();
         assert_eq!(
@@ -490,12 +487,7 @@ fn a_replica_that_lost_its_state_is_never_taken_for_a_child() {
         directory.require_format(LINEAGE_FORMAT_VERSION).await.unwrap();
         let toy = Toy::create(&directory, PARENT).await;
         for index in 1..60 {
-            let long = entry(1, index, vec![(0, batch(index, 1, 9_000))], "trim 0");
-            write(&toy, |_| {}, vec![long]).await;
-            directory.maintain_now().await.unwrap();
-            if let Some(kept) = directory.oldest_kept(toy.log.id()) {
-                toy.log.purge(kept).await.unwrap();
-            }
+            write_long(&toy, index).await;
         }
         assert!(directory.stats().unlinked_segments > 0);
         directory.close().await.unwrap();

@@ -4,6 +4,7 @@
 
 mod locks;
 mod steps;
+mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,7 +20,7 @@ use super::batch_index::Partition;
 use super::rebuild::Rebuild;
 use super::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch, file};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict};
-use crate::ids::{Lineage, LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
 use crate::log::{BatchPlace, EntryLayout, EntryPlace, FrameBody, FrameSink, ScannedFrame};
 use ottla_env::disk::{File, Mapping};
 
@@ -576,29 +577,4 @@ fn an_index_entry_behind_a_gap_is_never_listed_in_its_slice() {
     let (base_offset, epoch) = (Offset(5), LeaderEpoch(1));
     let batch = IndexedBatch { base_offset, record_count: 1, max_timestamp_ms: 0, epoch, position, bytes: 61 };
     super::segment_slice::SegmentSlice::new(1, Offset(4)).push(super::index_entry::IndexEntry::new(&batch, 0));
-}
-
-#[test]
-fn batches_of_two_writers_are_listed_in_the_order_of_their_offsets() {
-    let child = ReplicaId(REPLICA.0 + 1);
-    let mut history = History::new();
-    for records in [3, 2] {
-        history.apply(&[one(records)], true);
-        history.decide();
-    }
-    // The second entry is the child's, whose verdict frame comes first.
-    for (frame, _) in &mut history.frames[2..] {
-        frame.replica = child;
-        if let FrameBody::Verdicts(decided) = &mut frame.body {
-            decided[0].lineages = vec![Some(Lineage::of(REPLICA))];
-        }
-    }
-    let decided = history.frames.remove(1);
-    history.frames.push(decided);
-    let rebuilt = history.rebuilt(BTreeSet::from([1]));
-    let listed = rebuilt[&1].entries();
-    let offsets: Vec<_> = listed[&key(0)].iter().map(|run| run.iter().map(|one| one.base_offset.0).collect()).collect();
-    assert_eq!((listed.len(), offsets), (1, vec![vec![0, 3]]));
-    let writers: Vec<_> = rebuilt[&1].ranges.entries.keys().copied().collect();
-    assert_eq!(writers, [REPLICA, child]);
 }
