@@ -49,6 +49,12 @@ impl EpochHistory {
         self.0.get(after.checked_sub(1)?).map(|known| known.epoch)
     }
 
+    /// The oldest epoch that has a record.
+    #[must_use]
+    pub fn oldest(&self) -> Option<LeaderEpoch> {
+        self.0.first().map(|known| known.epoch)
+    }
+
     /// The newest epoch that has a record.
     #[must_use]
     pub fn newest(&self) -> Option<LeaderEpoch> {

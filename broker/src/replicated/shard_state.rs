@@ -458,6 +458,20 @@ impl ShardState {
         self.partitions.get(&id).is_some_and(|partition| partition.producers.get(producer).is_some())
     }
 
+    /// True if a producer's last batch of a partition was appended in the present leader epoch.
+    pub(crate) fn has_appended_in_epoch(&self, id: PartitionId, producer: ProducerId) -> bool {
+        let Some(partition) = self.partitions.get(&id) else { return false };
+        let last = partition.producers.get(producer).and_then(|history| history.batches.last());
+        let epoch = last.and_then(|batch| partition.epochs.epoch_of(batch.base_offset));
+        epoch == Some(epoch_of(partition.epoch_base, self.term))
+    }
+
+    /// True if a partition has records of leader epochs before the present one.
+    pub(crate) fn has_earlier_epochs(&self, id: PartitionId) -> bool {
+        let Some(partition) = self.partitions.get(&id) else { return false };
+        partition.epochs.oldest().is_some_and(|oldest| oldest < epoch_of(partition.epoch_base, self.term))
+    }
+
     /// True if an intent with this metadata index may still change the partition.
     pub(crate) fn is_newer(&self, id: PartitionId, intent: RaftIndex) -> bool {
         let carried = self.partitions.get(&id).map(|partition| partition.intent);

@@ -70,6 +70,16 @@ pub(crate) struct AppendQueue {
     stopped: bool,
 }
 
+/// Whether a batch goes into the next entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// It stays in the queue, and so does what is behind it of its partition.
+    Held,
+    /// It is refused unless a batch of its producer goes into the entry before it: what it follows was sent elsewhere.
+    Preceded,
+}
+
 /// The batches of one entry, grouped by partition.
 #[derive(Debug, Default)]
 pub(crate) struct PackedEntry {
@@ -85,6 +95,13 @@ impl PackedEntry {
         let to_entry =
             |batch: &mut QueuedBatch| EntryBatch { partition: batch.partition, data: std::mem::take(&mut batch.data) };
         (Command::Data(decisions), self.batches.iter_mut().map(to_entry).collect())
+    }
+
+    /// True if a batch of the same producer for the same partition, by whatever connection, is in the entry.
+    fn has_predecessor_of(&self, batch: &QueuedBatch) -> bool {
+        let Some(ProducerBatch { key, .. }) = batch.producer_batch else { return false };
+        let earlier = self.batches.iter().filter_map(|earlier| earlier.producer_batch);
+        earlier.map(|earlier| earlier.key).any(|of| (of.producer, of.partition) == (key.producer, key.partition))
     }
 
     /// Groups by partition; the order within a partition is kept. Each batch is moved once, in whatever order they
@@ -166,19 +183,24 @@ impl AppendQueue {
         self.bytes >= ENTRY_BYTES_MAX || self.batches.len() >= BATCHES_PER_ENTRY_MAX
     }
 
+    /// Remembers that a batch was refused after it was proposed.
+    pub(crate) fn note_refusal_of(&mut self, producer_batch: &ProducerBatch, error: &AppendError) {
+        self.fence.refuse(producer_batch, error);
+    }
+
     /// The error of a refused batch that this one is behind, of the same producer and connection.
     pub(crate) fn refusal_before(&mut self, batch: &ProducerBatch) -> Option<AppendError> {
         self.fence.admit(batch, |_| false).err()
     }
 
-    /// Takes the next entry's batches: up to `bytes_max`, or one batch. Batches that are not ready stay, until their deadline, and so
+    /// Takes the next entry's batches: up to `bytes_max`, or one batch. Batches that are held stay, until their deadline, and so
     /// does what is behind them of their partition; a batch is not held back by a refusal if apply has `seen_all_before` it
     /// of its producer.
     pub(crate) fn pack(
         &mut self,
         now: Instant,
         bytes_max: usize,
-        is_ready: impl Fn(&QueuedBatch) -> bool,
+        readiness: impl Fn(&QueuedBatch) -> Readiness,
         seen_all_before: impl Fn(&ProducerBatch) -> bool,
     ) -> PackedEntry {
         let mut packed = PackedEntry::default();
@@ -198,7 +220,15 @@ impl AppendQueue {
                 batch.finish(Err(error));
                 continue;
             }
-            if held_partitions.contains(&batch.partition) || !is_ready(&batch) {
+            let readiness = match held_partitions.contains(&batch.partition) {
+                true => Readiness::Held,
+                false => readiness(&batch),
+            };
+            if readiness == Readiness::Preceded && !packed.has_predecessor_of(&batch) {
+                self.refuse(batch, PartitionError::NotLeaderOrFollower.into());
+                continue;
+            }
+            if readiness == Readiness::Held {
                 if batch.deadline <= now {
                     self.refuse(batch, PartitionError::LeaderNotAvailable.into());
                     continue;
@@ -271,6 +301,14 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
+    fn ready(_: &QueuedBatch) -> Readiness {
+        Readiness::Ready
+    }
+
+    fn ready_if(condition: bool) -> Readiness {
+        if condition { Readiness::Ready } else { Readiness::Held }
+    }
+
     fn id(index: i32) -> PartitionId {
         PartitionId { topic: Uuid::from_u128(1), index }
     }
@@ -304,8 +342,8 @@ mod tests {
         for _ in 0..3 {
             queue.push(batch(0, 400_000, None).0);
         }
-        assert_eq!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.len(), 2);
-        assert_eq!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.len(), 1);
+        assert_eq!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.len(), 2);
+        assert_eq!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.len(), 1);
         assert_eq!(queue.bytes(), 0);
     }
 
@@ -313,8 +351,7 @@ mod tests {
     fn an_entry_is_no_larger_than_what_a_segment_holds() {
         let mut queue = AppendQueue::default();
         (0..5).for_each(|_| queue.push(batch(0, 300_000, None).0));
-        let mut counts =
-            std::iter::from_fn(|| Some(queue.pack(Instant(0), 900_000, |_| true, |_| false).batches.len()));
+        let mut counts = std::iter::from_fn(|| Some(queue.pack(Instant(0), 900_000, ready, |_| false).batches.len()));
         assert_eq!(counts.by_ref().take(3).collect::<Vec<_>>(), [3, 2, 0]);
     }
 
@@ -325,7 +362,7 @@ mod tests {
         queue.push(batch(0, 3 * ENTRY_BYTES_MAX, None).0);
         queue.push(batch(0, 10, None).0);
         let sizes: Vec<_> =
-            (0..3).map(|_| queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches[0].data.len()).collect();
+            (0..3).map(|_| queue.pack(Instant(0), usize::MAX, ready, |_| false).batches[0].data.len()).collect();
         assert_eq!(sizes, [10, 3 * ENTRY_BYTES_MAX, 10]);
     }
 
@@ -336,28 +373,28 @@ mod tests {
         let (refused, mut answer) = batch(1, 1, Some(5));
         queue.push(refused);
         assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
-        let _ = queue.pack(Instant(0), usize::MAX, |_| true, |_| false);
+        let _ = queue.pack(Instant(0), usize::MAX, ready, |_| false);
         let (next, mut answer) = batch(1, 1, Some(6));
         queue.push(next);
-        assert!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.is_empty());
+        assert!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.is_empty());
         assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
         queue.push(batch(1, 1, Some(5)).0);
         queue.push(batch(1, 1, Some(6)).0);
-        assert_eq!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.len(), 2);
+        assert_eq!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.len(), 2);
     }
 
     #[test]
     fn what_waits_behind_a_refusal_does_not_outlive_its_connection() {
         let mut queue = AppendQueue::default();
         queue.push(batch(1, 1, Some(5)).0);
-        let mut packed = queue.pack(Instant(0), usize::MAX, |_| true, |_| false);
+        let mut packed = queue.pack(Instant(0), usize::MAX, ready, |_| false);
         let (behind, mut answer) = batch(1, 1, Some(6));
         queue.push(behind);
         queue.push(batch(2, 1, Some(6)).0);
         queue.refuse(packed.batches.remove(0), PartitionError::TimedOut.into());
         queue.close(ConnectionId(1));
         assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::TimedOut.into()));
-        let left = queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches;
+        let left = queue.pack(Instant(0), usize::MAX, ready, |_| false).batches;
         assert_eq!(left.iter().map(|batch| batch.partition).collect::<Vec<_>>(), [id(2)]);
         assert_eq!(queue.bytes(), 0);
     }
@@ -369,11 +406,11 @@ mod tests {
         queue.push(late);
         queue.push(batch(0, 2, None).0);
         queue.push(batch(1, 3, None).0);
-        let packed = queue.pack(Instant(0), usize::MAX, |batch| batch.partition == id(0), |_| false);
+        let packed = queue.pack(Instant(0), usize::MAX, |batch| ready_if(batch.partition == id(0)), |_| false);
         assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [2]);
         assert_eq!(packed.next_deadline, Some(Instant(100)));
         assert_eq!(queue.bytes(), 4);
-        let packed = queue.pack(Instant(0), usize::MAX, |_| true, |_| false);
+        let packed = queue.pack(Instant(0), usize::MAX, ready, |_| false);
         assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [1, 3]);
         assert!(answer.try_recv().is_err());
     }
@@ -383,7 +420,7 @@ mod tests {
         let mut queue = AppendQueue::default();
         let (late, mut answer) = batch(1, 1, None);
         queue.push(late);
-        assert!(queue.pack(Instant(100), usize::MAX, |_| false, |_| false).batches.is_empty());
+        assert!(queue.pack(Instant(100), usize::MAX, |_| Readiness::Held, |_| false).batches.is_empty());
         assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::LeaderNotAvailable.into()));
     }
 
@@ -400,7 +437,7 @@ mod tests {
             let mut got: Vec<Vec<usize>> = vec![Vec::new(); 4];
             let mut round = 0;
             while queue.bytes() > 0 {
-                let packed = queue.pack(Instant(0), usize::MAX, |batch| batch.partition != id(3) || round >= adopted_from, |_| false);
+                let packed = queue.pack(Instant(0), usize::MAX, |batch| ready_if(batch.partition != id(3) || round >= adopted_from), |_| false);
                 round += 1;
                 let total: usize = packed.batches.iter().map(|b| b.data.len()).sum();
                 prop_assert!(total <= ENTRY_BYTES_MAX || packed.batches.len() == 1);

@@ -17,7 +17,7 @@ use ottla_storage::entry::Batches;
 use ottla_storage::ids::{LogId, Term};
 use tokio::sync::oneshot;
 
-use super::append_queue::{PackedEntry, QueuedBatch, QueuedCommand};
+use super::append_queue::{PackedEntry, QueuedBatch, QueuedCommand, Readiness};
 use super::clock::Agreement;
 use super::handle::Shard;
 use super::idempotence_fence::{ProducerBatch, ProducerKey};
@@ -69,7 +69,7 @@ impl Shard {
                 // Long polls are answered, never dropped, when leadership comes or goes.
                 self.machine.read_view.wake_all();
             }
-            if led_in != Some(window.term()) {
+            if led_in != Some(window.term()) && !self.transfers_in(window.term()) {
                 self.refuse_all(&mut window);
             }
             if self.role().stopped {
@@ -126,15 +126,22 @@ impl Shard {
                 }
             }
             let has_entries_before = !window.is_empty();
-            let is_ready = |batch: &QueuedBatch| {
-                let is_adopted = batch.adopted || self.machine.read_view.get(batch.partition).is_some();
-                is_adopted && !(has_entries_before && self.needs_history(batch))
+            let follows_leader = self.follows_former_leader();
+            let readiness = |batch: &QueuedBatch| {
+                if !batch.adopted && self.machine.read_view.get(batch.partition).is_none() {
+                    return Readiness::Held;
+                }
+                match (has_entries_before || follows_leader) && self.needs_history(batch) {
+                    true if has_entries_before => Readiness::Held,
+                    true if self.had_former_leader(batch.partition) => Readiness::Preceded,
+                    _ => Readiness::Ready,
+                }
             };
             let seen = |batch: &ProducerBatch| {
                 let ProducerKey { producer, partition, .. } = batch.key;
                 self.state().lock().has_seen_all_before(partition, producer, batch.epoch, batch.sequence)
             };
-            let mut packed = self.queue.lock().pack(now, self.batch_bytes_max(), is_ready, seen);
+            let mut packed = self.queue.lock().pack(now, self.batch_bytes_max(), readiness, seen);
             if packed.batches.is_empty() {
                 return packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now));
             }
@@ -229,14 +236,14 @@ impl Shard {
         let (synced_min, mut waiting) = (self.synced_at_least(&packed), Vec::new());
         // All answers are set before any waker runs: a connection that wakes finds the answers of its whole burst.
         for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
-            if batch.required_in_sync > synced_min && !mutants::is_on(Bug::MinIsrNotAwaited) {
+            let is_stored = matches!(outcome, BatchOutcome::Stored { .. });
+            if is_stored && batch.required_in_sync > synced_min && !mutants::is_on(Bug::MinIsrNotAwaited) {
                 min_isr::acknowledge_when_replicated(&*self.group, log_id.index, batch, outcome);
                 continue;
             }
             let refused = match (&outcome, &batch.producer_batch) {
-                // What was refused in front of it is sent again, and this batch behind it.
                 (BatchOutcome::Rejected(Rejection::OutOfOrder), Some(producer_batch)) => {
-                    self.queue.lock().refusal_before(producer_batch)
+                    self.out_of_order(producer_batch)
                 }
                 _ => None,
             };

@@ -117,6 +117,11 @@ impl FakeGroup {
         self.role.send_replace(role(term, leads));
     }
 
+    /// This replica leads, and is about to transfer leadership.
+    pub(crate) fn hide_leader(&self) {
+        self.role.send_modify(|role| role.leader = None);
+    }
+
     /// This replica is elected in `term`, and its first entry is not applied yet.
     pub(crate) fn elect(&self, term: u64) {
         self.role.send_replace(Role { ready: false, ..role(term, true) });

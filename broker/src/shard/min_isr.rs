@@ -12,7 +12,7 @@ use super::group::Group;
 use crate::replicated::error::AppendError;
 use crate::replicated::shard_state::BatchOutcome;
 
-/// Acknowledges a batch of the entry at `index` when enough voters have synced it; answers
+/// Acknowledges a stored batch of the entry at `index` when enough voters have synced it; answers
 /// NOT_ENOUGH_REPLICAS_AFTER_APPEND if they have not by its deadline.
 pub(super) fn acknowledge_when_replicated(
     group: &dyn Group,
@@ -20,9 +20,6 @@ pub(super) fn acknowledge_when_replicated(
     batch: QueuedBatch,
     outcome: BatchOutcome,
 ) {
-    if !matches!(outcome, BatchOutcome::Stored { .. }) {
-        return batch.finish(Ok(outcome));
-    }
     let early = u64::from(mutants::is_on(Bug::MinIsrOneEntryEarly));
     let synced = group.synced_by(RaftIndex(index.0 - early), batch.required_in_sync);
     rt::spawn(async move {

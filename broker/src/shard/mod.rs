@@ -12,6 +12,7 @@ mod cut_points;
 pub(crate) mod data_waiters;
 #[cfg(test)]
 pub(crate) mod fake;
+mod former_leader;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod group;

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::ready;
+use futures_util::future::{join_all, ready};
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
+use ottla_storage::entry::Batches;
 use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
+use crate::handle::Pending;
 use crate::membership_change::MembershipStep;
 use crate::net::Message;
+use crate::proposal::Proposal;
 
 /// Far less than a lease.
 const SOON: Duration = Duration::from_millis(400);
@@ -230,6 +233,30 @@ fn a_node_that_stops_transfers_leadership_first() {
                 rt::sleep(Duration::from_millis(5)).await;
             }
             assert!(rt::now().since(began) < SOON, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn what_is_in_flight_is_answered_before_leadership_is_transferred() {
+    for seed in 1..20 {
+        sim::run(seed, move || async move {
+            let (cluster, old) = led(3).await;
+            let (host, handle) = (cluster.host(old), cluster.handle(old).unwrap());
+            let asked = sim::spawn_on(old, async move {
+                let mut pending = Vec::new();
+                for _ in 0..20 {
+                    let proposal =
+                        Proposal { payload: Bytes::from_static(b"2"), batches: Batches::default(), clock_ms: 0 };
+                    pending.push(handle.submit(proposal).await.unwrap());
+                }
+                host.transfer_leaderships(Duration::from_secs(3)).await;
+                join_all(pending.into_iter().map(Pending::applied)).await
+            });
+            for applied in asked.await.unwrap() {
+                assert!(applied.is_ok(), "seed {seed}: {applied:?}");
+            }
+            assert_ne!(cluster.leader(), Some(old));
         });
     }
 }

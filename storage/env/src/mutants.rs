@@ -179,6 +179,8 @@ bugs! {
         "A batch is refused as out of order before it is proposed, by what is applied at that moment (partition).",
     RefusalsForgotten "refusals-forgotten":
         "Batches behind a refused one of their producer are let through (queue).",
+    FormerLeaderForgotten "former-leader-forgotten":
+        "A new leader answers a gap as out of order though what is missing was sent to the former one (shard).",
     BatchesSwapped "batches-swapped":
         "Two batches of a partition in one entry change places (queue).",
     AnsweredOutOfOrder "answered-out-of-order":

@@ -9,7 +9,7 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    MIXED_RELEASES_FROM, Profile, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -70,6 +70,10 @@ impl Ground {
             Bug::GapFilledEarly => {
                 let storm = Duration::from_secs(30);
                 Self { storm, profiles: &[Profile::Generations], ..Self::WITH_RACKS }
+            }
+            // Producers have several batches in flight when the leader changes.
+            Bug::FormerLeaderForgotten => {
+                Self { first_seed: SENDS_ON_FROM, clients: Some(ExtraClients::Producers), ..Self::ANY }
             }
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed

@@ -67,6 +67,9 @@ pub(crate) const WIDENED_AGAIN_FROM: u64 = 100_000;
 /// Smaller seeds had all been run before the nodes of a cluster could run two releases, and before a cluster could have two nodes.
 pub(crate) const MIXED_RELEASES_FROM: u64 = 110_000;
 
+/// From this seed on pipelined producers send on to a new leader while the former one still owes them answers.
+pub(crate) const SENDS_ON_FROM: u64 = 112_000;
+
 /// True if nodes run two releases. None joins, leaves, comes late or loses its disk then: what a node of the older release
 /// becomes in a cluster that has gone on without it is the operator's mistake. And no disks of followers stall, while which
 /// nothing else happens.
@@ -181,6 +184,8 @@ pub(crate) struct Tuning {
     pub(crate) has_static_members: bool,
     /// The feature levels that a node understands.
     pub(crate) levels: Levels,
+    /// Pipelined producers send on to a new leader while the former one still owes them answers.
+    pub(crate) sends_on: bool,
     /// Replicas of the topic that all clients share; `None`: as many as the cluster's default.
     pub(crate) factor: Option<i16>,
 }
@@ -233,6 +238,7 @@ impl Tuning {
             },
             has_static_members: seed >= WIDENED_AGAIN_FROM,
             levels: Levels::OWN,
+            sends_on: seed >= SENDS_ON_FROM,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }
     }

@@ -227,6 +227,85 @@ async fn a_failed_entry_refuses_what_waits_behind_it_until_its_retry_comes() {
     assert_eq!((base(retry_answer.await), base(next_answer.await)), (0, 1));
 }
 
+/// Until another replica has taken over, what a leader has proposed is decided, and its callers are told so.
+#[tokio::test]
+async fn a_leader_that_transfers_leadership_answers_what_is_in_flight() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
+    let (first, first_answer) = full_batch(0, Some(0));
+    shard.enqueue(first, None);
+    settle().await;
+    group.hide_leader();
+    let (late, late_answer) = full_batch(0, Some(1));
+    shard.enqueue(late, None);
+    assert_eq!(late_answer.await.unwrap(), Err(NOT_LEADER), "nothing new is taken");
+    group.flushes.add_permits(1);
+    assert_eq!(base(first_answer.await), 0);
+}
+
+/// A shard that leads in term 2; another replica led in term 1, and took the first batch of a producer.
+async fn after_a_former_leader() -> (FakeGroup, Arc<Shard>) {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    let (first, first_answer) = batch(0, Some(0));
+    shard.enqueue(first, None);
+    assert_eq!(base(first_answer.await), 0);
+    group.set_role(2, false);
+    settle().await;
+    group.set_role(2, true);
+    let (own, own_answer) = batch(0, None);
+    shard.enqueue(own, None);
+    assert_eq!(base(own_answer.await), 1);
+    (group, shard)
+}
+
+/// The client has learned of this leader before it knows what became of the batches that it has sent to the former one.
+#[tokio::test]
+async fn a_gap_that_the_former_leader_may_have_left_is_no_error_yet() {
+    let (_group, shard) = after_a_former_leader().await;
+    let (ahead, ahead_answer) = batch(0, Some(3));
+    let (behind, behind_answer) = batch(0, Some(4));
+    shard.enqueue(ahead, None);
+    shard.enqueue(behind, None);
+    assert_eq!(ahead_answer.await.unwrap(), Err(NOT_LEADER));
+    assert_eq!(behind_answer.await.unwrap(), Err(NOT_LEADER));
+    let answers: Vec<_> = (1..5)
+        .map(|sequence| {
+            let (queued, answer) = batch(0, Some(sequence));
+            shard.enqueue(queued, None);
+            answer
+        })
+        .collect();
+    for (offset, answer) in (2..).zip(answers) {
+        assert_eq!(base(answer.await), offset);
+    }
+    // The producer has appended here: nothing of it is on its way to the former leader any more.
+    let (gap, gap_answer) = batch(0, Some(9));
+    shard.enqueue(gap, None);
+    assert_eq!(gap_answer.await.unwrap(), Ok(BatchOutcome::Rejected(Rejection::OutOfOrder)));
+}
+
+/// Apply would take it for the first batch, and the first one would be out of order for ever.
+#[tokio::test]
+async fn a_batch_of_a_producer_whose_first_one_went_to_the_former_leader_waits_for_it() {
+    let (group, shard) = after_a_former_leader().await;
+    let of_another = |sequence| {
+        let (mut queued, answer) = batch(0, Some(sequence));
+        let mut builder = BatchBuilder::new(Codec::None).with_producer(8, 0, sequence);
+        builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
+        queued.data = builder.build().unwrap();
+        queued.producer_batch.as_mut().unwrap().key.producer = ProducerId(8);
+        shard.enqueue(queued, None);
+        answer
+    };
+    let proposed = group.entries().len();
+    assert_eq!(of_another(1).await.unwrap(), Err(NOT_LEADER));
+    assert_eq!(group.entries().len(), proposed, "it is not proposed");
+    let (first, second) = (of_another(0), of_another(1));
+    assert_eq!((base(first.await), base(second.await)), (2, 3));
+}
+
 /// A shard that leads and accepts batches again, after it has refused the first batch of a producer.
 async fn after_a_refusal() -> (FakeGroup, Arc<Shard>) {
     let (group, shard) = FakeGroup::leading(POOL);
@@ -381,6 +460,28 @@ async fn a_stopped_replica_answers_everything() {
     group.fail_with(Some(ProposeError::Stopped("disk".into())));
     let refused = rt::timeout(Duration::from_secs(5), shard.command(Command::ExpireProducers { cutoff_ms: 1 })).await;
     assert_eq!(refused.unwrap(), Err(PartitionError::NotLeaderOrFollower));
+}
+
+#[tokio::test]
+async fn who_wants_more_copies_than_raft_is_told_of_a_refusal_in_front_of_it_too() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    let (known, known_answer) = batch(0, Some(0));
+    shard.enqueue(known, None);
+    assert_eq!(base(known_answer.await), 0);
+    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
+    group.fail_with(Some(ProposeError::Unknown));
+    let (first, first_answer) = full_batch(0, Some(1));
+    let (mut second, second_answer) = full_batch(0, Some(2));
+    second.required_in_sync = 3;
+    shard.enqueue(first, None);
+    shard.enqueue(second, None);
+    settle().await;
+    group.flushes.add_permits(1);
+    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
+    group.fail_with(None);
+    group.flushes.add_permits(1);
+    assert_eq!(second_answer.await.unwrap(), Err(NOT_LEADER));
 }
 
 #[tokio::test]

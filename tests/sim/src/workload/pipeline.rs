@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName};
@@ -142,9 +143,20 @@ impl Producer {
             sequence += count;
         }
         let mut last = None;
+        let (sends_on, mut former) = (self.world.sends_on(), None);
         while !window.is_empty() && self.world.broken().is_none() {
-            match self.send(producer, index, &window).await {
-                Some((node, answers)) => last = self.take(node, index, &mut window, &answers).await.or(last),
+            let node = if sends_on { self.world.leader(index) } else { Some(target(&self.world, index)) };
+            let Some(node) = node else {
+                pause(40).await;
+                continue;
+            };
+            if let Some(former) = former.replace(node)
+                && sends_on
+            {
+                self.send_on(producer, index, &window, former, node).await;
+            }
+            match self.send(node, producer, index, &window).await {
+                Some(answers) => last = self.take(node, index, &mut window, &answers).await.or(last),
                 None => pause(80).await,
             }
         }
@@ -156,26 +168,63 @@ impl Producer {
         }
     }
 
+    /// As librdkafka does when it learns of a new leader: what is in flight to the former one stays there, what follows
+    /// goes to the next one at once. Nothing was sent out of order, so no answer may say so: the client would send what
+    /// may be stored again under a new epoch. The answers are taken for lost, and everything is sent once more, in order.
+    async fn send_on(&mut self, producer: i64, index: i32, window: &VecDeque<Waiting>, former: SimNode, next: SimNode) {
+        // Whether a producer's first batch is missing is not known where a partition has no records.
+        let is_empty = self.world.oracle().partitions.get(&index).is_none_or(|known| known.end() == 0);
+        if former == next || is_empty {
+            return;
+        }
+        let in_flight = 1 + usize::try_from(sim::random_below(4)).unwrap_or(0);
+        let version = any_version();
+        let mut requests = self.requests(version, producer, index, window);
+        if requests.len() <= in_flight {
+            return;
+        }
+        let following = requests.split_off(in_flight);
+        let mut former_client = Client::new(self.world.clone(), "pipeline-former");
+        let gap_max = Duration::from_millis(2);
+        let (_, answers) = join(
+            former_client.pipeline(former, version, &requests, gap_max),
+            self.client.pipeline(next, version, &following, gap_max),
+        )
+        .await;
+        for answer in answers.iter().flatten().filter_map(told).filter(|answer| answer.error_code != 0) {
+            self.check_refusal(next, index, window[in_flight].sequence, answer.error_code);
+        }
+    }
+
+    /// The requests for up to five batches.
+    fn requests(&self, version: i16, producer: i64, index: i32, window: &VecDeque<Waiting>) -> Vec<ProduceRequest> {
+        let encoded = |waiting: &Waiting| {
+            let records = batch(self.world.codec(), Some((producer, waiting.sequence)), &waiting.values);
+            self.request(version, index, -1, records)
+        };
+        window.iter().take(5).map(encoded).collect()
+    }
+
+    /// A producer that keeps its batches in order is only told to try again.
+    fn check_refusal(&self, node: SimNode, index: i32, sequence: i32, code: i16) {
+        if !is_retriable(code) {
+            let error = format!("{code} of node {} (bytes, several in flight)", node.0);
+            self.world.judge::<()>(Err(i5_once::refused(index, sequence, &error)));
+        }
+    }
+
     /// Sends up to five batches without waiting for answers.
     async fn send(
         &mut self,
+        node: SimNode,
         producer: i64,
         index: i32,
         window: &VecDeque<Waiting>,
-    ) -> Option<(SimNode, Vec<ProduceResponse>)> {
-        let node = target(&self.world, index);
+    ) -> Option<Vec<ProduceResponse>> {
         let version = any_version();
-        let encoded = |waiting: &Waiting| {
-            self.request(
-                version,
-                index,
-                -1,
-                batch(self.world.codec(), Some((producer, waiting.sequence)), &waiting.values),
-            )
-        };
-        let requests: Vec<_> = window.iter().take(5).map(encoded).collect();
+        let requests = self.requests(version, producer, index, window);
         let gap_max = Duration::from_millis([0, 2, 12][usize::try_from(sim::random_below(3)).unwrap_or(0)]);
-        Some((node, self.client.pipeline(node, version, &requests, gap_max).await?))
+        self.client.pipeline(node, version, &requests, gap_max).await
     }
 
     /// Handles the answers in order up to the first error; returns the last acknowledged batch.
@@ -194,10 +243,7 @@ impl Producer {
                 last = window.pop_front();
                 continue;
             }
-            if !is_retriable(answer.error_code) {
-                let error = format!("{} of node {} (bytes, several in flight)", answer.error_code, node.0);
-                self.world.judge::<()>(Err(i5_once::refused(index, front.sequence, &error)));
-            }
+            self.check_refusal(node, index, front.sequence, answer.error_code);
             if answer.error_code == TIMED_OUT {
                 // The outcome is unknown: retries are sent on a new connection.
                 self.client.close(node);

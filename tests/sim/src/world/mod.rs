@@ -170,6 +170,11 @@ impl World {
         self.0.tuning.has_static_members
     }
 
+    /// True if producers send on to a new leader while the former one still owes them answers.
+    pub(crate) fn sends_on(&self) -> bool {
+        self.0.tuning.sends_on
+    }
+
     /// Replicas of the topic that all clients share, if not the default.
     pub(crate) fn factor(&self) -> Option<i16> {
         self.0.tuning.factor
