@@ -9,16 +9,18 @@
 //!  4 SetLogStart     count u32, per partition: id 20, offset i64, reason u8
 //!  5 ExpireProducers cutoff i64
 //!  6 ForgetDropped   floor u64
+//!  7 Split           intent u64, child's shard u64, replicas u32 (parent's u64, child's u64), count u32, per partition: id 20
 //! 24 SetClock        milliseconds i64; from feature level 2 on
 //! ```
-//! Kinds are never reused. 7..=15 are kept for Split, Seal, Unseal, Absorb, Abort, 16..=23 for transactions.
+//! Kinds are never reused. 8..=15 are kept for Seal, Unseal, Absorb, Abort, 16..=23 for transactions. Nothing proposes a
+//! Split yet.
 //! Whatever depends on configuration, a local clock or record contents is decided before proposing and carried here
 //! (design section 3): apply reads nothing else. The batches themselves travel beside the payload, in the entry.
 //! Numbers are little-endian, except inside partition ids, which sort.
 
 use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 use crate::codec::{CodecError, Counted, Encoding, Reader, Writer, decode_version, encode_version, record};
 
@@ -27,6 +29,12 @@ const VERSION: u8 = 1;
 
 /// At most this many partitions in one Adopt, Drop or SetLogStart entry (design section 6).
 pub const PARTITIONS_PER_ENTRY_MAX: usize = 1_000;
+
+/// At most this many partitions in one Split: for more there are several, each with a child of its own.
+pub const SPLIT_PARTITIONS_MAX: usize = 20_000;
+
+/// More replicas than a shard ever has.
+const SPLIT_REPLICAS_MAX: usize = 64;
 
 /// At most this many batches in one Data entry.
 pub const BATCHES_PER_ENTRY_MAX: usize = 16_384;
@@ -62,6 +70,28 @@ pub struct DroppedPartition {
     pub id: PartitionId,
     /// Metadata index of the intent.
     pub intent: RaftIndex,
+}
+
+/// The replica of a child on the node that has this replica of its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SplitReplica {
+    /// The parent's replica.
+    pub parent: ReplicaId,
+    /// The child's, in the same data directory.
+    pub child: ReplicaId,
+}
+
+/// A shard's state is cut in two: another shard, the child, takes some of its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// Metadata index of the intent.
+    pub intent: RaftIndex,
+    /// Id of the child's shard.
+    pub child: u64,
+    /// For each replica of the parent that of the child.
+    pub replicas: Vec<SplitReplica>,
+    /// The partitions that the child takes, as far as the parent still carries them.
+    pub partitions: Vec<PartitionId>,
 }
 
 /// Why a log start moves; kept in the log for diagnosis.
@@ -107,6 +137,8 @@ pub enum Command {
         /// Metadata index; intents at or below are refused.
         floor: RaftIndex,
     },
+    /// Another shard takes some of the partitions.
+    Split(Split),
     /// Sets the shard clock for an operator, even if it falls.
     SetClock {
         /// Milliseconds since 1970.
@@ -131,6 +163,10 @@ record! {
     AdoptedPartition { id, intent, epoch_base }
     DroppedPartition { id, intent }
     LogStartChange { id, offset, reason }
+    SplitReplica { parent, child }
+    Split {
+        intent, child, replicas: Counted<u32, SPLIT_REPLICAS_MAX>, partitions: Counted<u32, SPLIT_PARTITIONS_MAX>
+    }
     enum LogStartReason { 1 Retention, 2 DeleteRecords, 3 Checkpointed }
 
     enum Command {
@@ -140,6 +176,7 @@ record! {
         4 SetLogStart(log_starts: Counted<u32, PARTITIONS_PER_ENTRY_MAX>),
         5 ExpireProducers { cutoff_ms },
         6 ForgetDropped { floor },
+        7 Split(split),
         24 SetClock { to_ms },
     }
 }

@@ -4,11 +4,13 @@
 
 use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
-use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason};
+use super::command::{
+    AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason, Split, SplitReplica,
+};
 use super::epochs::EpochHistory;
 use super::producer_state::{Claim, ProducerTable};
 
@@ -27,6 +29,8 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
     let adopted = |index| AdoptedPartition { id: id(index), intent: RaftIndex(7), epoch_base: 3 };
     let reasons = [LogStartReason::DeleteRecords, LogStartReason::Retention, LogStartReason::Checkpointed];
     let starts = reasons.map(|reason| LogStartChange { id: id(1), offset: Offset(1 << 33), reason });
+    let replicas = vec![SplitReplica { parent: ReplicaId(3), child: ReplicaId(12) }];
+    let split = Split { intent: RaftIndex(10), child: 4, replicas, partitions: vec![id(0), id(5)] };
     let commands = [
         Command::Data(Vec::new()),
         Command::Data(vec![BatchDecision::default(), guarded]),
@@ -35,6 +39,7 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
         Command::SetLogStart(starts.to_vec()),
         Command::ExpireProducers { cutoff_ms: 1_000 },
         Command::ForgetDropped { floor: RaftIndex(9) },
+        Command::Split(split),
         Command::SetClock { to_ms: 2_000 },
     ];
     commands.iter().map(|command| command.encode().to_vec()).collect()

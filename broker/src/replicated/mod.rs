@@ -16,5 +16,6 @@ pub(crate) mod fuzzing;
 pub mod group;
 pub mod producer_state;
 pub mod shard_state;
+pub mod split;
 #[cfg(test)]
 mod tests;

@@ -19,8 +19,9 @@ use parking_lot::Mutex;
 
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
-use super::group::{GroupChange, GroupStore, records};
+use super::group::{GroupChange, GroupStore};
 use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance, precedes};
+use super::split::SplitOff;
 
 /// A constant of the format, not a setting: every replica must evict alike.
 pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
@@ -104,6 +105,8 @@ pub(crate) struct Touched {
     pub(crate) log_start_moved: bool,
     /// It was dropped; if it is carried now, it was adopted again afterwards and is another partition to readers.
     pub(crate) went: bool,
+    /// Another shard of this node has taken it: its bytes live.
+    pub(crate) moved: bool,
 }
 
 /// What changed since the last cut for the checkpoint.
@@ -139,6 +142,8 @@ pub struct ShardState {
     pub(crate) producers_evicted: u64,
     pub(crate) dirty: Dirty,
     pub(crate) touched: BTreeMap<PartitionId, Touched>,
+    /// Splits that were applied, oldest first, until they are taken.
+    pub(crate) split_off: Vec<SplitOff>,
 }
 
 impl ShardState {
@@ -167,7 +172,7 @@ impl ShardState {
             Command::Data(decisions) => self.apply_data(entry, &decisions),
             other => {
                 assert!(entry.batches.is_empty(), "entry {} has batches but is no data entry", entry.log_id);
-                (Vec::new(), self.apply_change(other))
+                (Vec::new(), self.apply_change(entry.log_id, other))
             }
         };
         assert_eq!(verdicts.len(), entry.batches.len());
@@ -229,8 +234,14 @@ impl ShardState {
         self.producers_by_order.clear();
     }
 
-    fn apply_change(&mut self, command: Command) -> ApplyReply {
+    fn apply_change(&mut self, at: LogId, command: Command) -> ApplyReply {
         match command {
+            Command::Split(split) => {
+                let split_off = self.split(split, at);
+                let moved = split_off.as_ref().map_or(0, |split_off| split_off.moved().count());
+                self.split_off.extend(split_off);
+                ApplyReply::Changed(moved)
+            }
             Command::Adopt(partitions) => ApplyReply::Changed(self.adopt(&partitions)),
             Command::Drop(partitions) => ApplyReply::Changed(self.drop_partitions(&partitions)),
             Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),
@@ -420,6 +431,17 @@ impl ShardState {
         changed
     }
 
+    /// Another shard carries the partition by `intent` from now on; what was known of it here is returned.
+    pub(super) fn give_up(&mut self, id: PartitionId, intent: RaftIndex) -> Option<PartitionState> {
+        let partition = self.partitions.remove(&id)?;
+        self.forget_partition(id, &partition);
+        self.touched.entry(id).or_default().moved = true;
+        self.mix(u64::from(id.index.cast_unsigned()) ^ intent.0.rotate_left(24));
+        self.dropped.insert(id, intent);
+        self.dirty.dropped.insert(id);
+        Some(partition)
+    }
+
     fn forget_partition(&mut self, id: PartitionId, partition: &PartitionState) {
         for (producer, history) in partition.producers.iter() {
             self.producers_by_order.remove(&history.order);
@@ -428,7 +450,7 @@ impl ShardState {
         if let Some(groups) = &partition.groups {
             let mut groups = groups.lock();
             let changed = groups.changes().into_iter().map(|(key, _)| key);
-            let gone = changed.chain(live_keys(&groups));
+            let gone = changed.chain(groups.live_keys());
             self.dirty.groups_gone.extend(gone.map(|key| (id, key)));
         }
         self.dirty.partitions.insert(id);
@@ -529,7 +551,7 @@ impl ShardState {
     }
 
     /// Folds a decision into the rolling checksum (splitmix64's finaliser).
-    fn mix(&mut self, value: u64) {
+    pub(super) fn mix(&mut self, value: u64) {
         let mut x = self.checksum ^ value.wrapping_add(0x9e37_79b9_7f4a_7c15);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -552,20 +574,6 @@ impl ShardState {
 #[must_use]
 pub fn epoch_of(epoch_base: i32, term: u64) -> LeaderEpoch {
     LeaderEpoch(epoch_base.saturating_add(i32::try_from(term).unwrap_or(i32::MAX)))
-}
-
-/// The keys of everything that a group store holds.
-fn live_keys(groups: &GroupStore) -> Vec<Bytes> {
-    let mut keys = Vec::new();
-    for (name, group) in groups.groups() {
-        if group.membership.is_some() {
-            keys.push(records::group_key(name));
-        }
-        for (topic, offsets) in &group.offsets {
-            keys.extend(offsets.keys().map(|partition| records::offset_key(name, topic, *partition)));
-        }
-    }
-    keys
 }
 
 fn claim_of(header: &BatchHeader) -> Option<Claim> {

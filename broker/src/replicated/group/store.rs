@@ -274,6 +274,26 @@ impl GroupStore {
             .collect()
     }
 
+    /// All that the store holds is to be in the next [`GroupStore::changes`]: another shard's checkpoint begins with it.
+    pub fn all_changed(&mut self) {
+        self.dirty = self.live_keys().into_iter().collect();
+    }
+
+    /// The keys of everything that the store holds.
+    #[must_use]
+    pub fn live_keys(&self) -> Vec<Bytes> {
+        let mut keys = Vec::new();
+        for (name, group) in &self.groups {
+            if group.membership.is_some() {
+                keys.push(records::group_key(name));
+            }
+            for (topic, offsets) in &group.offsets {
+                keys.extend(offsets.keys().map(|partition| records::offset_key(name, topic, *partition)));
+            }
+        }
+        keys
+    }
+
     fn value_of(&self, key: &Bytes) -> Option<Bytes> {
         match Record::decode(key.clone(), None).ok()? {
             Record::Offset { group, topic, partition, .. } => {

@@ -135,13 +135,16 @@ impl StateMachine for ShardStateMachine {
     }
 
     fn publish(&mut self) {
-        let (mut updates, mut gone, mut log_starts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut updates, mut gone, mut dropped, mut log_starts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         {
             let mut state = self.state.lock();
             let touched = std::mem::take(&mut state.touched);
             for (id, touched) in touched {
                 if touched.went {
                     gone.push(id);
+                }
+                if touched.went && !touched.moved {
+                    dropped.push(id);
                 }
                 if let Some(partition) = state.partitions.get(&id) {
                     if touched.log_start_moved {
@@ -151,7 +154,7 @@ impl StateMachine for ShardStateMachine {
                 }
             }
         }
-        gone.iter().for_each(|id| self.storage.drop_partition(*id));
+        dropped.iter().for_each(|id| self.storage.drop_partition(*id));
         log_starts.iter().for_each(|(id, log_start)| self.storage.set_log_start(*id, *log_start));
         self.read_view.publish(updates, &gone);
     }

@@ -428,6 +428,8 @@ proptest! {
     }
 }
 
+mod split;
+
 mod groups {
     //! Partitions that keep groups: guards are judged at apply, the state survives in the checkpoint alone.
 
@@ -483,6 +485,27 @@ mod groups {
         replica.adopt(1, 0, 0);
         let unknown = BatchDecision { coordinator: true, guard: Some(Bytes::from_static(b"\x09\x00\x01g")) };
         let _ = replica.run(&Command::Data(vec![unknown]), vec![(id(0), commit("g", 10))]);
+    }
+
+    #[test]
+    fn groups_go_with_a_split() {
+        let mut parent = Replica::new(ShardState::new(true));
+        (0..2).for_each(|index| drop(parent.adopt(1, index, 0)));
+        let mut checkpoint = BTreeMap::new();
+        let _ = parent.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("g", 10))]);
+        keep(&mut checkpoint, &mut parent);
+        let _ = parent.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("h", 11))]);
+        let before = parent.machine.state.lock().partitions[&id(0)].groups.clone().unwrap().lock().checksum();
+        let mut child = split::split(&mut parent, vec![id(0)]).unwrap();
+        let mut child_checkpoint = BTreeMap::new();
+        keep(&mut checkpoint, &mut parent);
+        keep(&mut child_checkpoint, &mut child);
+        assert!(checkpoint.keys().all(|key| key[0] != 6), "no group stays with the parent");
+        let restored = restore(true, &child_checkpoint.into_iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(offset_of(&restored), Some(10));
+        assert_eq!(restored.partitions[&id(0)].groups.clone().unwrap().lock().checksum(), before);
+        let _ = child.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("g", 12))]);
+        assert_eq!(offset_of(&child.machine.state.lock()), Some(12));
     }
 
     #[test]
