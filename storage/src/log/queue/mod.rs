@@ -108,6 +108,8 @@ pub(crate) enum Work {
 struct Lane {
     frames: VecDeque<Queued>,
     deficit: usize,
+    /// Its turn has begun, and was cut by the end of a commit: it has its quantum already.
+    in_turn: bool,
 }
 
 #[derive(Default)]
@@ -304,13 +306,13 @@ impl Lanes {
                 self.rounds[round].pop_front();
                 continue;
             };
-            lane.deficit += QUANTUM_BYTES;
+            if !std::mem::replace(&mut lane.in_turn, true) {
+                lane.deficit += QUANTUM_BYTES;
+            }
             while let Some(front) = lane.frames.front() {
                 let bytes = front.bytes;
                 let alone = taken.is_empty() && bytes <= alone_bytes;
                 if bytes > *room && !alone {
-                    // Its turn continues in the next commit, without a further quantum.
-                    lane.deficit -= QUANTUM_BYTES.min(lane.deficit);
                     return;
                 }
                 if bytes > lane.deficit {
@@ -320,6 +322,7 @@ impl Lanes {
                 *room = room.saturating_sub(bytes);
                 taken.extend(lane.frames.pop_front());
             }
+            lane.in_turn = false;
             self.rounds[round].pop_front();
             if lane.frames.is_empty() {
                 self.by_replica.remove(&id);

@@ -44,6 +44,23 @@ fn large_and_small_frames_get_equal_bytes() {
     assert!(a.abs_diff(b) <= 512 << 10, "{a} against {b}");
 }
 
+/// Else the lane whose turn the end of a commit cuts would be served again and again, and the others never.
+#[test]
+fn a_turn_that_is_cut_goes_on_without_a_further_quantum() {
+    let (one, other) = (replica(1, false), replica(2, false));
+    let mut lanes = Lanes::default();
+    for n in 0..40 {
+        push(&mut lanes, &one, n, 48 << 10);
+        push(&mut lanes, &other, n, 48 << 10);
+    }
+    // One frame fills each commit.
+    let room = Room { commit_bytes: 64 << 10, ..ROOM };
+    let served: Vec<u64> = (0..20).flat_map(|_| lanes.pick(room)).map(|frame| frame.replica.id.0).collect();
+    let of_one = served.iter().filter(|id| **id == 1).count();
+    assert_eq!(served.len(), 20);
+    assert!((8..=12).contains(&of_one), "{served:?}");
+}
+
 #[test]
 fn frames_of_a_replica_keep_their_order() {
     let one = replica(1, false);
