@@ -7,6 +7,7 @@
 //! disk or the network (design section 3). `error` names why a partition refuses. May not know: Raft groups, leaders,
 //! requests of clients.
 
+pub(crate) mod changes;
 pub mod checkpoint_keys;
 pub mod command;
 pub mod epochs;
@@ -16,6 +17,6 @@ pub(crate) mod fuzzing;
 pub mod group;
 pub mod producer_state;
 pub mod shard_state;
-pub mod split;
+mod split;
 #[cfg(test)]
 mod tests;

@@ -17,11 +17,11 @@ use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::{LogId, RaftIndex};
 use parking_lot::Mutex;
 
-use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
+use super::changes::{Dirty, Touched};
+use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, Split};
 use super::epochs::EpochHistory;
 use super::group::{GroupChange, GroupStore};
 use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance, precedes};
-use super::split::SplitOff;
 
 /// A constant of the format, not a setting: every replica must evict alike.
 pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
@@ -96,29 +96,22 @@ impl PartitionState {
     }
 }
 
-/// What changed in a partition since the last publication to readers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Touched {
-    /// Bytes of the batches appended.
-    pub(crate) appended_bytes: u64,
-    /// Its log start moved, or it is new.
-    pub(crate) log_start_moved: bool,
-    /// It was dropped; if it is carried now, it was adopted again afterwards and is another partition to readers.
-    pub(crate) went: bool,
-    /// Another shard of this node has taken it: its bytes live.
-    pub(crate) moved: bool,
+/// What a split has made on this replica.
+#[derive(Debug)]
+pub struct SplitOff {
+    /// The command, for the ids of the child's shard and replicas.
+    pub split: Split,
+    /// The entry that split the state; the child's log begins after it.
+    pub at: LogId,
+    /// The child's state; all of it has to be written by its first cut.
+    pub child: ShardState,
 }
 
-/// What changed since the last cut for the checkpoint.
-#[derive(Debug, Default)]
-pub(crate) struct Dirty {
-    pub(crate) shard: bool,
-    pub(crate) partitions: BTreeSet<PartitionId>,
-    pub(crate) epochs: BTreeSet<PartitionId>,
-    pub(crate) producers: BTreeSet<(PartitionId, ProducerId)>,
-    pub(crate) dropped: BTreeSet<PartitionId>,
-    /// Keys of groups of partitions that are gone.
-    pub(crate) groups_gone: BTreeSet<(PartitionId, Bytes)>,
+impl SplitOff {
+    /// The partitions that the child has taken.
+    pub fn moved(&self) -> impl Iterator<Item = PartitionId> {
+        self.child.partitions.keys().copied()
+    }
 }
 
 /// The replicated state of one shard.

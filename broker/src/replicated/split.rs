@@ -9,26 +9,9 @@ use std::collections::BTreeSet;
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::ids::LogId;
 
+use super::changes::{Dirty, Touched};
 use super::command::Split;
-use super::shard_state::{Dirty, PartitionState, ShardState, Touched};
-
-/// What a split has made on this replica. The parent's storage and readers learn of it with the next publication.
-#[derive(Debug)]
-pub struct SplitOff {
-    /// The command, for the ids of the child's shard and replicas.
-    pub split: Split,
-    /// The entry that split the state; the child's log begins after it.
-    pub at: LogId,
-    /// The child's state; all of it has to be written by its first cut.
-    pub child: ShardState,
-}
-
-impl SplitOff {
-    /// The partitions that the child has taken.
-    pub fn moved(&self) -> impl Iterator<Item = PartitionId> {
-        self.child.partitions.keys().copied()
-    }
-}
+use super::shard_state::{PartitionState, ShardState, SplitOff};
 
 impl ShardState {
     /// Moves the partitions that are carried and not changed by a newer intent into a state of their own. `None`, and

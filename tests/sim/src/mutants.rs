@@ -37,6 +37,8 @@ impl Ground {
     const WIDENED_AGAIN: Self = Self { first_seed: WIDENED_AGAIN_FROM, ..Self::ANY };
     /// A founder may be late, and nodes are unregistered as soon as they have joined.
     const LATE_FOUNDERS: Self = Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY };
+    /// Producers have several batches in flight when the leader changes.
+    const SENDING_ON: Self = Self { first_seed: SENDS_ON_FROM, clients: Some(ExtraClients::Producers), ..Self::ANY };
     /// Nodes run two releases.
     const MIXED_RELEASES: Self =
         Self { first_seed: MIXED_RELEASES_FROM, nodes: 3, profiles: &[Profile::Generations], ..Self::ANY };
@@ -71,10 +73,7 @@ impl Ground {
                 let storm = Duration::from_secs(30);
                 Self { storm, profiles: &[Profile::Generations], ..Self::WITH_RACKS }
             }
-            // Producers have several batches in flight when the leader changes.
-            Bug::FormerLeaderForgotten => {
-                Self { first_seed: SENDS_ON_FROM, clients: Some(ExtraClients::Producers), ..Self::ANY }
-            }
+            Bug::FormerLeaderForgotten => Self::SENDING_ON,
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed
             | Bug::MinIsrNotAwaited

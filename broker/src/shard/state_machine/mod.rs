@@ -21,11 +21,12 @@ use super::data_waiters::ANY_BYTES;
 use super::read_view::{LogOffsetSnapshot, ReadView};
 use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
+use crate::replicated::changes::Touched;
 use crate::replicated::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
 use crate::replicated::command::AdoptedPartition;
 use crate::replicated::group::GroupStore;
 use crate::replicated::producer_state::ProducerTable;
-use crate::replicated::shard_state::{PartitionState, ShardState, Touched};
+use crate::replicated::shard_state::{PartitionState, ShardState};
 
 /// The storage of this replica alone, which frees what apply has decided to be dead: log starts and dropped partitions.
 pub trait LocalStorage: Send + Sync + 'static {

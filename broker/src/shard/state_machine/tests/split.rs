@@ -6,7 +6,7 @@ use ottla_protocol::ids::ProducerId;
 
 use super::*;
 use crate::replicated::command::{Split, SplitReplica};
-use crate::replicated::split::SplitOff;
+use crate::replicated::shard_state::SplitOff;
 
 const PARTITIONS: i32 = 6;
 const INTENT: RaftIndex = RaftIndex(100);

@@ -1,0 +1,33 @@
+//! What apply has changed in a shard's state, until readers and the checkpoint have been told of it.
+//!
+//! May not know: how either is told.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use ottla_protocol::ids::{PartitionId, ProducerId};
+
+/// What changed in a partition since the last publication to readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Touched {
+    /// Bytes of the batches appended.
+    pub(crate) appended_bytes: u64,
+    /// Its log start moved, or it is new.
+    pub(crate) log_start_moved: bool,
+    /// It was dropped; if it is carried now, it was adopted again afterwards and is another partition to readers.
+    pub(crate) went: bool,
+    /// Another shard of this node has taken it: its bytes live.
+    pub(crate) moved: bool,
+}
+
+/// What changed since the last cut for the checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) shard: bool,
+    pub(crate) partitions: BTreeSet<PartitionId>,
+    pub(crate) epochs: BTreeSet<PartitionId>,
+    pub(crate) producers: BTreeSet<(PartitionId, ProducerId)>,
+    pub(crate) dropped: BTreeSet<PartitionId>,
+    /// Keys of groups of partitions that are gone.
+    pub(crate) groups_gone: BTreeSet<(PartitionId, Bytes)>,
+}
