@@ -20,6 +20,7 @@ DIALOGUE = {
     ("ApiVersions", "UNSUPPORTED_VERSION"): "a client newer than the broker asks first in its own version (KIP-511)",
     ("Fetch", "NOT_LEADER_OR_FOLLOWER"): "a fetch that still waited when its topic was deleted",
     ("Fetch", "UNKNOWN_TOPIC_OR_PARTITION"): "likewise, of a client that has left without taking its fetch back (Java 2.8)",
+    ("ListOffsets", "UNKNOWN_TOPIC_OR_PARTITION"): "likewise, of a client that has left: it waited behind such a fetch (aiokafka)",
     ("ElectLeaders", "ELECTION_NOT_NEEDED"): "the preferred leader leads already",
     ("DescribeAcls", "SECURITY_DISABLED"): "likewise",
     ("CreateAcls", "SECURITY_DISABLED"): "the answer of a broker without an authorizer, as Kafka's",
