@@ -133,10 +133,8 @@ async fn full_entries_are_proposed_while_others_are_in_flight() {
     assert_eq!(offsets, [0, 1, 2, 3]);
 }
 
-/// The entry behind a refused one commits, and apply finds a gap in it. Its producer is told what it is told of the refused one: it
-/// sends both again.
-#[tokio::test]
-async fn a_batch_in_flight_behind_a_refused_one_is_refused_like_it() {
+/// A batch of a known producer in flight, which requires so many copies, and in front of it one that has just been refused.
+async fn behind_a_refused_one(required_in_sync: usize) -> (FakeGroup, Arc<Shard>, AnswerReceiver) {
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 1).await;
     let (known, known_answer) = batch(0, Some(0));
@@ -147,11 +145,19 @@ async fn a_batch_in_flight_behind_a_refused_one_is_refused_like_it() {
     let (first, first_answer) = full_batch(0, Some(1));
     let (second, second_answer) = full_batch(0, Some(2));
     shard.enqueue(first, None);
-    shard.enqueue(second, None);
+    shard.enqueue(QueuedBatch { required_in_sync, ..second }, None);
     settle().await;
     assert_eq!(group.in_flight(), 2);
     group.flushes.add_permits(1);
     assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
+    (group, shard, second_answer)
+}
+
+/// The entry behind a refused one commits, and apply finds a gap in it. Its producer is told what it is told of the refused one: it
+/// sends both again.
+#[tokio::test]
+async fn a_batch_in_flight_behind_a_refused_one_is_refused_like_it() {
+    let (group, shard, second_answer) = behind_a_refused_one(0).await;
     group.fail_with(None);
     let (behind, behind_answer) = full_batch(0, Some(3));
     let (other, other_answer) = full_batch(0, None);
@@ -464,21 +470,7 @@ async fn a_stopped_replica_answers_everything() {
 
 #[tokio::test]
 async fn who_wants_more_copies_than_raft_is_told_of_a_refusal_in_front_of_it_too() {
-    let (group, shard) = FakeGroup::leading(POOL);
-    adopt(&shard, 1).await;
-    let (known, known_answer) = batch(0, Some(0));
-    shard.enqueue(known, None);
-    assert_eq!(base(known_answer.await), 0);
-    group.flushes.forget_permits(Semaphore::MAX_PERMITS);
-    group.fail_with(Some(ProposeError::Unknown));
-    let (first, first_answer) = full_batch(0, Some(1));
-    let (mut second, second_answer) = full_batch(0, Some(2));
-    second.required_in_sync = 3;
-    shard.enqueue(first, None);
-    shard.enqueue(second, None);
-    settle().await;
-    group.flushes.add_permits(1);
-    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
+    let (group, _shard, second_answer) = behind_a_refused_one(3).await;
     group.fail_with(None);
     group.flushes.add_permits(1);
     assert_eq!(second_answer.await.unwrap(), Err(NOT_LEADER));
