@@ -107,13 +107,6 @@ pub struct SplitOff {
     pub child: ShardState,
 }
 
-impl SplitOff {
-    /// The partitions that the child has taken.
-    pub fn moved(&self) -> impl Iterator<Item = PartitionId> {
-        self.child.partitions.keys().copied()
-    }
-}
-
 /// The replicated state of one shard.
 #[derive(Debug, Default)]
 pub struct ShardState {
@@ -231,7 +224,7 @@ impl ShardState {
         match command {
             Command::Split(split) => {
                 let split_off = self.split(split, at);
-                let moved = split_off.as_ref().map_or(0, |split_off| split_off.moved().count());
+                let moved = split_off.as_ref().map_or(0, |split_off| split_off.child.partitions.len());
                 self.split_off.extend(split_off);
                 ApplyReply::Changed(moved)
             }
@@ -414,24 +407,25 @@ impl ShardState {
                 continue;
             }
             self.mix(u64::from(id.index.cast_unsigned()) ^ intent.0.rotate_left(16));
-            self.dropped.insert(*id, intent);
-            self.dirty.dropped.insert(*id);
-            if let Some(partition) = self.partitions.remove(id) {
-                changed += 1;
-                self.forget_partition(*id, &partition);
-            }
+            changed += usize::from(self.leave(*id, intent).is_some());
         }
         changed
     }
 
     /// Another shard carries the partition by `intent` from now on; what was known of it here is returned.
     pub(super) fn give_up(&mut self, id: PartitionId, intent: RaftIndex) -> Option<PartitionState> {
-        let partition = self.partitions.remove(&id)?;
-        self.forget_partition(id, &partition);
+        let partition = self.leave(id, intent)?;
         self.touched.entry(id).or_default().moved = true;
         self.mix(u64::from(id.index.cast_unsigned()) ^ intent.0.rotate_left(24));
+        Some(partition)
+    }
+
+    /// Refuses intents for the partition up to `intent` from now on; what was known of it here is returned, if it was carried.
+    fn leave(&mut self, id: PartitionId, intent: RaftIndex) -> Option<PartitionState> {
         self.dropped.insert(id, intent);
         self.dirty.dropped.insert(id);
+        let partition = self.partitions.remove(&id)?;
+        self.forget_partition(id, &partition);
         Some(partition)
     }
 

@@ -4,8 +4,6 @@
 //! Pure, as apply is: every replica of the parent makes the same child of the same entry. May not know: groups of
 //! replicas, directories, how a child becomes a shard.
 
-use std::collections::BTreeSet;
-
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::ids::LogId;
 
@@ -18,11 +16,6 @@ impl ShardState {
     /// nothing is changed, if there is no such partition: the split was applied before, or all of them were dropped.
     pub(super) fn split(&mut self, split: Split, at: LogId) -> Option<SplitOff> {
         let intent = split.intent;
-        let moves = |id: &&PartitionId| self.partitions.contains_key(*id) && self.is_newer(**id, intent);
-        let moving: BTreeSet<_> = split.partitions.iter().filter(moves).copied().collect();
-        if moving.is_empty() {
-            return None;
-        }
         let mut child = ShardState {
             clock_ms: self.clock_ms,
             term: self.term,
@@ -35,11 +28,15 @@ impl ShardState {
             ..ShardState::new(self.keeps_groups)
         };
         child.mix(split.child);
-        for id in moving {
-            let Some(partition) = self.give_up(id, intent) else { continue };
-            child.take(id, PartitionState { intent, ..partition });
+        for id in &split.partitions {
+            if self.partitions.contains_key(id)
+                && self.is_newer(*id, intent)
+                && let Some(partition) = self.give_up(*id, intent)
+            {
+                child.take(*id, PartitionState { intent, ..partition });
+            }
         }
-        Some(SplitOff { split, at, child })
+        (!child.partitions.is_empty()).then_some(SplitOff { split, at, child })
     }
 
     /// A partition that another shard carries from now on.

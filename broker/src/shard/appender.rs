@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
-use ottla_raft::{Proposal, ProposeError, Proposed};
+use ottla_raft::{Proposal, ProposeError, Proposed, Role};
 use ottla_storage::entry::Batches;
 use ottla_storage::ids::{LogId, Term};
 use tokio::sync::oneshot;
@@ -44,6 +44,12 @@ const FIRST_STAMP_WAIT: Duration = Duration::from_secs(3);
 /// Between two checks whether they are known.
 const CLOCKS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// True if what was proposed in `term` is decided here: its leader leads, or is about to transfer leadership and proposes
+/// nothing any more.
+fn decides(role: &Role, term: Term) -> bool {
+    role.ready && role.term == term
+}
+
 impl Shard {
     /// How long to wait before the shard's very first stamp, since the clocks of most nodes are not known yet; none if
     /// the stamp need not wait.
@@ -69,7 +75,7 @@ impl Shard {
                 // Long polls are answered, never dropped, when leadership comes or goes.
                 self.machine.read_view.wake_all();
             }
-            if led_in != Some(window.term()) && !self.transfers_in(window.term()) {
+            if !decides(&self.role(), window.term()) {
                 self.refuse_all(&mut window);
             }
             if self.role().stopped {
@@ -131,10 +137,14 @@ impl Shard {
                 if !batch.adopted && self.machine.read_view.get(batch.partition).is_none() {
                     return Readiness::Held;
                 }
-                match (has_entries_before || follows_leader) && self.needs_history(batch) {
-                    true if has_entries_before => Readiness::Held,
-                    true if self.had_former_leader(batch.partition) => Readiness::Preceded,
-                    _ => Readiness::Ready,
+                if !(has_entries_before || follows_leader) || !self.needs_history(batch) {
+                    Readiness::Ready
+                } else if has_entries_before {
+                    Readiness::Held
+                } else if self.had_former_leader(batch.partition) {
+                    Readiness::Preceded
+                } else {
+                    Readiness::Ready
                 }
             };
             let seen = |batch: &ProducerBatch| {
@@ -192,7 +202,7 @@ impl Shard {
         tokio::select! {
             biased;
             done = future => Some(done),
-            _ = role.wait_for(|role| !role.ready || role.term != term) => None,
+            _ = role.wait_for(|role| !decides(role, term)) => None,
         }
     }
 

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::PartitionId;
-use ottla_storage::ids::Term;
 
 use super::Shard;
 use super::idempotence_fence::{ProducerBatch, ProducerKey};
@@ -50,12 +49,5 @@ impl Shard {
         // What is behind it waits as well.
         self.queue.lock().note_refusal_of(batch, &error);
         Some(error)
-    }
-
-    /// True if this replica led in `term`, and still does until another one has taken over: what is in flight is decided
-    /// and answered, and nothing is proposed any more.
-    pub(super) fn transfers_in(&self, term: Term) -> bool {
-        let role = self.role();
-        role.ready && !role.stopped && role.term == term
     }
 }

@@ -38,14 +38,22 @@ fn full_batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver
 }
 
 fn batch_of(index: i32, sequence: Option<i32>, value: &[u8]) -> (QueuedBatch, AnswerReceiver) {
+    sent_by(index, sequence.map(|sequence| (7, 0, sequence)), value)
+}
+
+/// A batch of a producer: its id, epoch and sequence.
+fn sent_by(index: i32, claim: Option<(i64, i16, i32)>, value: &[u8]) -> (QueuedBatch, AnswerReceiver) {
     let (answer, receiver) = answer::channel();
     let mut builder = BatchBuilder::new(Codec::None);
-    if let Some(sequence) = sequence {
-        builder = builder.with_producer(7, 0, sequence);
+    if let Some((producer, epoch, sequence)) = claim {
+        builder = builder.with_producer(producer, epoch, sequence);
     }
     builder.push(&NewRecord { timestamp: 1, key: None, value: Some(value), headers: &[] });
-    let key = ProducerKey { connection: ConnectionId(1), producer: ProducerId(7), partition: partition(index) };
-    let producer_batch = sequence.map(|sequence| ProducerBatch { key, epoch: 0, sequence, arrival: 0 });
+    let producer_batch = claim.map(|(producer, epoch, sequence)| {
+        let producer = ProducerId(producer);
+        let key = ProducerKey { connection: ConnectionId(1), producer, partition: partition(index) };
+        ProducerBatch { key, epoch, sequence, arrival: 0 }
+    });
     let queued = QueuedBatch {
         partition: partition(index),
         data: builder.build().unwrap(),
@@ -292,16 +300,12 @@ async fn a_gap_that_the_former_leader_may_have_left_is_no_error_yet() {
     assert_eq!(gap_answer.await.unwrap(), Ok(BatchOutcome::Rejected(Rejection::OutOfOrder)));
 }
 
-/// Apply would take it for the first batch, and the first one would be out of order for ever.
+/// Apply would take the batch for its producer's first one, which would be out of order for ever.
 #[tokio::test]
 async fn a_batch_of_a_producer_whose_first_one_went_to_the_former_leader_waits_for_it() {
     let (group, shard) = after_a_former_leader().await;
     let of_another = |sequence| {
-        let (mut queued, answer) = batch(0, Some(sequence));
-        let mut builder = BatchBuilder::new(Codec::None).with_producer(8, 0, sequence);
-        builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
-        queued.data = builder.build().unwrap();
-        queued.producer_batch.as_mut().unwrap().key.producer = ProducerId(8);
+        let (queued, answer) = sent_by(0, Some((8, 0, sequence)), b"v");
         shard.enqueue(queued, None);
         answer
     };
@@ -363,12 +367,8 @@ async fn a_batch_that_was_taken_on_another_way_and_comes_again_is_answered() {
 #[tokio::test]
 async fn a_producer_that_was_fenced_is_told_so_behind_a_refusal() {
     let (_group, shard) = after_a_refusal().await;
-    let (mut newer, newer_answer) = batch(0, Some(0));
-    let mut builder = BatchBuilder::new(Codec::None).with_producer(7, 1, 0);
-    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
-    newer.data = builder.build().unwrap();
-    let producer_batch = newer.producer_batch.as_mut().unwrap();
-    (producer_batch.epoch, producer_batch.key.connection) = (1, ConnectionId(2));
+    let (mut newer, newer_answer) = sent_by(0, Some((7, 1, 0)), b"v");
+    newer.producer_batch.as_mut().unwrap().key.connection = ConnectionId(2);
     shard.enqueue(newer, None);
     assert_eq!(base(newer_answer.await), 0);
     let (late, late_answer) = batch(0, Some(1));
