@@ -68,6 +68,8 @@ pub(crate) struct AppendQueue {
     arrivals: u64,
     fence: IdempotenceFence,
     stopped: bool,
+    /// The appender proposes nothing before an entry is full, or it wakes by itself.
+    awaits_full_entry: bool,
 }
 
 /// Whether a batch goes into the next entry.
@@ -183,6 +185,17 @@ impl AppendQueue {
         self.bytes >= ENTRY_BYTES_MAX || self.batches.len() >= BATCHES_PER_ENTRY_MAX
     }
 
+    /// The appender proposes nothing more until what waits fills an entry, or it wakes by itself: waking it for each batch would
+    /// cost more than the batch.
+    pub(crate) fn await_full_entry(&mut self) {
+        self.awaits_full_entry = true;
+    }
+
+    /// True if the appender is to be woken for a batch that was pushed.
+    pub(crate) fn wakes_appender(&self) -> bool {
+        !self.awaits_full_entry || self.fills_entry()
+    }
+
     /// Remembers that a batch was refused after it was proposed.
     pub(crate) fn note_refusal_of(&mut self, producer_batch: &ProducerBatch, error: &AppendError) {
         self.fence.refuse(producer_batch, error);
@@ -203,6 +216,7 @@ impl AppendQueue {
         readiness: impl Fn(&QueuedBatch) -> Readiness,
         seen_all_before: impl Fn(&ProducerBatch) -> bool,
     ) -> PackedEntry {
+        self.awaits_full_entry = false;
         let mut packed = PackedEntry::default();
         let (mut held, mut held_partitions) = (Vec::new(), BTreeSet::new());
         let mut entry_bytes = 0;
@@ -256,7 +270,7 @@ impl AppendQueue {
 
     /// Refuses everything that is queued: this node does not lead any more.
     pub(crate) fn refuse_all(&mut self, error: &PartitionError) {
-        self.bytes = 0;
+        (self.bytes, self.awaits_full_entry) = (0, false);
         for batch in std::mem::take(&mut self.batches) {
             self.refuse(batch, error.clone().into());
         }
@@ -353,6 +367,40 @@ mod tests {
         (0..5).for_each(|_| queue.push(batch(0, 300_000, None).0));
         let mut counts = std::iter::from_fn(|| Some(queue.pack(Instant(0), 900_000, ready, |_| false).batches.len()));
         assert_eq!(counts.by_ref().take(3).collect::<Vec<_>>(), [3, 2, 0]);
+    }
+
+    #[test]
+    fn an_appender_that_awaits_a_full_entry_is_not_woken_for_less() {
+        let mut queue = AppendQueue::default();
+        queue.push(batch(0, 10, None).0);
+        assert!(queue.wakes_appender());
+        queue.await_full_entry();
+        queue.push(batch(0, 10, None).0);
+        assert!(!queue.wakes_appender());
+        queue.push(batch(0, ENTRY_BYTES_MAX, None).0);
+        assert!(queue.wakes_appender());
+        let _ = queue.pack(Instant(0), usize::MAX, ready, |_| false);
+        assert!(queue.wakes_appender(), "it has packed, and awaits any batch");
+        queue.await_full_entry();
+        queue.refuse_all(&PartitionError::NotLeaderOrFollower);
+        assert!(queue.wakes_appender(), "nothing is in flight any more that would wake it");
+    }
+
+    #[test]
+    fn an_appender_that_awaits_a_full_entry_is_not_woken_for_less() {
+        let mut queue = AppendQueue::default();
+        queue.push(batch(0, 10, None).0);
+        assert!(queue.wakes_appender());
+        queue.await_full_entry();
+        queue.push(batch(0, 10, None).0);
+        assert!(!queue.wakes_appender());
+        queue.push(batch(0, ENTRY_BYTES_MAX, None).0);
+        assert!(queue.wakes_appender());
+        let _ = queue.pack(Instant(0), usize::MAX, ready, |_| false);
+        assert!(queue.wakes_appender(), "it has packed, and awaits any batch");
+        queue.await_full_entry();
+        queue.refuse_all(&PartitionError::NotLeaderOrFollower);
+        assert!(queue.wakes_appender(), "nothing is in flight any more that would wake it");
     }
 
     #[test]

@@ -126,9 +126,10 @@ impl Shard {
             }
             let now = rt::now();
             if let Some(pause) = window.pause(now) {
-                let queue = self.queue.lock();
+                let mut queue = self.queue.lock();
                 if !queue.fills_entry() {
-                    return if queue.bytes() == 0 { IDLE } else { pause };
+                    queue.await_full_entry();
+                    return pause;
                 }
             }
             let has_entries_before = !window.is_empty();

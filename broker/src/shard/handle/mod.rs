@@ -250,8 +250,12 @@ impl Shard {
         match refused {
             Some(error) => self.queue.lock().refuse_unqueued(batch, error),
             None => {
-                self.queue.lock().push(batch);
-                self.work.notify_one();
+                let mut queue = self.queue.lock();
+                queue.push(batch);
+                if queue.wakes_appender() {
+                    drop(queue);
+                    self.work.notify_one();
+                }
             }
         }
     }
