@@ -132,12 +132,13 @@ pub fn is_metadata(recovered: &RecoveredReplica) -> bool {
     shard.is_some_and(|shard| shard.kind == ShardKind::Metadata)
 }
 
-/// The recovered replica of the metadata group; else one whose creation record is gone, which may have been it: the
+/// The recovered replica of the metadata group: the last one, if it has come in the place of others that were lost; else one whose creation record is gone, which may have been it: the
 /// node held data, so it must not start as a new node.
 #[must_use]
 pub fn metadata_among(recovered: &[RecoveredReplica]) -> Option<&RecoveredReplica> {
     let nameless = |replica: &&RecoveredReplica| replica.lost.is_some() && replica.creation.is_empty();
-    recovered.iter().find(|replica| is_metadata(replica)).or_else(|| recovered.iter().find(nameless))
+    let known = recovered.iter().filter(|replica| is_metadata(replica)).max_by_key(|replica| replica.id);
+    known.or_else(|| recovered.iter().find(nameless))
 }
 
 /// A new cluster's id: 16 random bytes as 22 characters of base64url, as Kafka writes them.
@@ -364,7 +365,7 @@ async fn open(
     let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
     let machine = MetadataStateMachine::restore(Arc::clone(config), applied, &replica.state)?;
     let (machine, images) = MetadataReplica::new(machine);
-    let group = host.open(directory.clone(), replica, Box::new(machine)).await?;
+    let group = host.open(directory.clone(), replica, None, Box::new(machine)).await?;
     let creation = Creation::decode(replica.creation.clone()).map(|creation| ShardCreation::decode(&creation.shard));
     let founders = creation.and_then(Result::ok).map(|creation| creation.founders).unwrap_or_default();
     Ok((group, images, founders))

@@ -107,7 +107,7 @@ async fn start_metadata(
         let replica = metadata::start::metadata_among(&opened.replicas)?;
         Some((&opened.directory, replica))
     });
-    let recovered = held.max_by_key(|(_, replica)| metadata::start::is_metadata(replica));
+    let recovered = held.max_by_key(|(_, replica)| (metadata::start::is_metadata(replica), replica.id));
     let directory =
         recovered.map(|(directory, _)| directory).or_else(|| opened.first().map(|opened| &opened.directory));
     let directory = directory.ok_or(StartError::NoDirectory)?;
