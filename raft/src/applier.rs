@@ -8,6 +8,7 @@
 //! - A cut is never returned before all its entries are synced in this replica's own log.
 //! - After a panic or a failed record the state is never used again.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,16 +22,19 @@ use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use openraft::entry::RaftEntry;
 
 use crate::checksum_points::ChecksumPoints;
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
+use crate::membership::Membership;
 use crate::openraft_types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
-use crate::state_machine::{Extent, Reply, StateMachine};
+use crate::seeded_child::SeededChild;
+use crate::state_machine::{Applied, Extent, Reply, SplitOff, StateMachine};
 
 /// The replicated state of one replica.
 pub(crate) struct Applier {
@@ -42,6 +46,9 @@ pub(crate) struct Applier {
     checksum_entries: u64,
     state: Mutex<AppliedState>,
     applied: watch::Sender<Option<LogId>>,
+    split_off: Notify,
+    /// How many splits are applied and not durable.
+    splits_open: watch::Sender<usize>,
 }
 
 struct AppliedState {
@@ -49,6 +56,10 @@ struct AppliedState {
     applied: Option<LogId>,
     /// Memberships applied, oldest first, back to the one in force at the last snapshot point.
     memberships: Vec<StoredMembership>,
+    /// The last one of them.
+    members: Membership,
+    /// What was split off and is not taken yet, oldest first.
+    splits: VecDeque<SeededChild>,
     /// The last entry contained in a cut.
     cut_at: Option<LogId>,
     /// A cut whose entries are not all synced yet.
@@ -96,7 +107,9 @@ impl Applier {
         let state = AppliedState {
             state_machine,
             applied,
+            members: from_raft_membership(membership.membership()),
             memberships: vec![membership],
+            splits: VecDeque::new(),
             cut_at: applied,
             pending: None,
             snapshot,
@@ -108,7 +121,8 @@ impl Applier {
         };
         let replica = log.id();
         let (state, applied) = (Mutex::new(state), watch::Sender::new(applied));
-        Arc::new(Applier { replica, directory, log, damage, checksum_entries, state, applied })
+        let (split_off, splits_open) = (Notify::new(), watch::Sender::new(0));
+        Arc::new(Applier { replica, directory, log, damage, checksum_entries, state, applied, split_off, splits_open })
     }
 
     pub(crate) fn set_priority(&self, first: bool) {
@@ -179,6 +193,7 @@ impl Applier {
             state.checksums.note(entry.log_id.index, checksum);
         }
         if let Some(membership) = membership {
+            state.members = from_raft_membership(&membership);
             state.memberships.push(StoredMembership::new(Some(to_raft_log_id(entry.log_id)), membership));
         }
         drop(state);
@@ -193,28 +208,72 @@ impl Applier {
     }
 
     fn apply_whole(&self, state: &mut AppliedState, entry: &Entry) -> io::Result<Reply> {
-        let (verdicts, reply) = match entry.kind {
+        let nothing = || Applied { verdicts: Vec::new(), reply: Reply::none(), split_off: None };
+        let Applied { verdicts, reply, split_off } = match entry.kind {
             EntryKind::Blank => {
                 state.state_machine.term_started(entry.log_id);
-                (Vec::new(), Reply::none())
+                nothing()
             }
             EntryKind::Membership => {
                 state.state_machine.membership_changed(entry.log_id);
-                (Vec::new(), Reply::none())
+                nothing()
             }
             EntryKind::Normal => {
                 if let Err(what) = state.state_machine.check(entry) {
                     self.damage.set_fatal();
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
-                let applied = state.state_machine.apply(entry);
+                let applied = state.state_machine.apply(entry, &state.members);
                 assert_eq!(applied.verdicts.len(), entry.batches.len(), "a verdict per batch");
-                (applied.verdicts, applied.reply)
+                applied
             }
         };
         self.directory.record_applied(self.replica, entry, &verdicts)?;
+        if let Some(split_off) = split_off {
+            self.seed(state, entry.log_id, *split_off);
+        }
         state.state_machine.publish();
         Ok(reply)
+    }
+
+    /// Cuts the state at the split, with what no checkpoint has taken of earlier cuts, and the child's with it.
+    fn seed(&self, state: &mut AppliedState, at: LogId, split_off: SplitOff) {
+        let earlier = state.pending.take().map(|cut| cut.changes).unwrap_or_default();
+        let changes: BTreeMap<_, _> = earlier.into_iter().chain(state.state_machine.cut()).collect();
+        let parent = StateDelta {
+            replica: self.replica,
+            applied: at,
+            membership: state.memberships.last().map(encode_stored_membership).unwrap_or_default(),
+            changes: changes.into_iter().collect(),
+            checksum: state.state_machine.checksum(),
+        };
+        let child = SeededChild::seed(&*self.directory, parent, split_off);
+        state.cut_at = Some(at);
+        state.splits.push_back(child);
+        self.splits_open.send_modify(|open| *open += 1);
+        self.split_off.notify_one();
+    }
+
+    /// The oldest child that was split off and not taken.
+    pub(crate) fn take_split(&self) -> Option<SeededChild> {
+        self.state.lock().splits.pop_front()
+    }
+
+    /// Waits until another child was split off.
+    pub(crate) async fn split_off(&self) {
+        self.split_off.notified().await;
+    }
+
+    /// A split is durable.
+    pub(crate) fn end_split(&self) {
+        self.splits_open.send_modify(|open| *open -= 1);
+    }
+
+    /// Waits until all splits are durable. If the disk fails this never ends: nothing may be written any more.
+    pub(crate) async fn splits_ended(&self) {
+        let mut open = self.splits_open.subscribe();
+        // The sender is this applier's.
+        let _ended = open.wait_for(|open| *open == 0).await;
     }
 
     fn fail(&self, state: &mut AppliedState, entry: &Entry, reason: &str) -> io::Error {
@@ -276,6 +335,7 @@ impl Applier {
         state.applied = Some(snapshot.applied);
         state.cut_at = state.applied;
         state.checksums.clear();
+        state.members = from_raft_membership(meta.last_membership.membership());
         state.memberships = vec![meta.last_membership.clone()];
         state.snapshot = Some(meta.clone());
         state.installing = false;
@@ -321,6 +381,9 @@ impl CheckpointSource for Applier {
     fn take_delta(&self) -> Option<StateDelta> {
         let mut state = self.state.lock();
         if state.failed.is_some() || state.installing {
+            return None;
+        }
+        if *self.splits_open.borrow() > 0 && !mutants::is_on(Bug::SplitCutTwice) {
             return None;
         }
         if state.pending.is_none() && state.cut_at != state.applied {

@@ -9,9 +9,10 @@ use std::sync::{Arc, Weak};
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::checkpoint::CheckpointSource;
-use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, Peers, ReplicaSnapshot};
+use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, Peers, ReplicaSnapshot, SplitCut};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::index::ExtentKey;
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
 use ottla_storage::read::ReadRequest;
 
@@ -51,6 +52,26 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Begins to import a snapshot.
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport>;
+
+    /// From now on `to` serves what `from` served of these partitions: see [`DataDir::move_partitions`].
+    fn move_partitions(&self, _from: ReplicaId, _to: ReplicaId, _partitions: &[PartitionId]) -> Vec<ExtentKey> {
+        Vec::new()
+    }
+
+    /// Creates the child of a split: see [`DataDir::create_child`].
+    fn create_child(
+        &self,
+        _parent: ReplicaId,
+        _split: RaftIndex,
+        _creation: GroupCreation,
+    ) -> BoxFuture<'_, io::Result<Arc<dyn EntryLog>>> {
+        Box::pin(async { Err(io::Error::from(io::ErrorKind::Unsupported)) })
+    }
+
+    /// Makes a split real: see [`DataDir::commit_split`].
+    fn commit_split(&self, _cut: SplitCut) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Err(io::Error::from(io::ErrorKind::Unsupported)) })
+    }
 
     /// False when records of a leader on another node must wait for space.
     fn accepts_replicated(&self) -> bool {
@@ -152,6 +173,26 @@ impl Directory for DataDir {
 
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport> {
         Box::new(DataDir::begin_import(&self, replica))
+    }
+
+    fn move_partitions(&self, from: ReplicaId, to: ReplicaId, partitions: &[PartitionId]) -> Vec<ExtentKey> {
+        DataDir::move_partitions(self, from, to, partitions)
+    }
+
+    fn create_child(
+        &self,
+        parent: ReplicaId,
+        split: RaftIndex,
+        creation: GroupCreation,
+    ) -> BoxFuture<'_, io::Result<Arc<dyn EntryLog>>> {
+        Box::pin(async move {
+            let log = DataDir::create_child(self, parent, split, creation).await?;
+            Ok(Arc::new(log) as Arc<dyn EntryLog>)
+        })
+    }
+
+    fn commit_split(&self, cut: SplitCut) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { DataDir::commit_split(self, cut).await.map_err(io::Error::from) })
     }
 
     fn accepts_replicated(&self) -> bool {

@@ -253,6 +253,19 @@ impl Group {
         Ok(())
     }
 
+    /// Campaigns in the background until the group has a leader.
+    pub(crate) fn campaign_soon(self: Arc<Self>) {
+        rt::spawn_critical("raft-campaign", self.owner(), async move {
+            let campaigned = match self.campaign(true).await {
+                Ok(()) => self.campaign_until_led().await,
+                failed => failed,
+            };
+            if let Err(error) = campaigned {
+                tracing::warn!(replica = self.replica.0, "no election: {error}");
+            }
+        });
+    }
+
     async fn initialize_group(&self, first: &Membership) -> Result<(), RaftError> {
         use openraft::errors::{InitializeError, RaftError as Error};
         let voters: BTreeSet<u64> = first.voters.iter().flatten().map(|replica| replica.0).collect();

@@ -23,6 +23,7 @@ use crate::membership::Membership;
 use crate::openraft_types::{TypeConfig, from_raft_log_id};
 use crate::proposal::{Proposal, ProposalResponder};
 use crate::role::Role;
+use crate::seeded_child::SeededChild;
 use crate::state_machine::Reply;
 
 /// An applied proposal.
@@ -216,6 +217,23 @@ impl GroupHandle {
     /// Puts this replica's writes first in every commit, up to a quarter of it: for metadata and coordinators.
     pub fn set_priority(&self, first: bool) {
         self.0.applier.set_priority(first);
+    }
+
+    /// The next child that apply has split off here, in order; `None` once the replica has stopped and none is left.
+    pub async fn next_split(&self) -> Option<SeededChild> {
+        let (applier, mut role) = (&self.0.applier, self.0.role_tracker.role());
+        let mut stopped = false;
+        loop {
+            let seeded = applier.take_split();
+            if seeded.is_some() || stopped {
+                return seeded;
+            }
+            tokio::select! {
+                biased;
+                () = applier.split_off() => {}
+                _ = role.wait_for(|role| role.stopped) => stopped = true,
+            }
+        }
     }
 
     /// Why the replica stopped, if it did.

@@ -113,7 +113,7 @@ impl RaftHost {
         members: Membership,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
-        let creation = Creation { members, shard };
+        let creation = Creation { members, shard, seed: None };
         let payload = creation.encode();
         let group = GroupCreation { replica, payload, vote: None, purged: None };
         let log = directory.create_replica(group).await.map_err(|e| match e.kind() {
@@ -124,11 +124,13 @@ impl RaftHost {
     }
 
     /// Starts a recovered replica. `state_machine` already holds `recovered.state`; entries after `recovered.applied`
-    /// are applied again.
+    /// are applied again. `splits_at`: the last entry at which a child was split off that has no state yet, which proves that
+    /// the entry is committed.
     pub async fn open(
         &self,
         directory: Arc<dyn Directory>,
         recovered: &RecoveredReplica,
+        splits_at: Option<LogId>,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let replica = recovered.id;
@@ -161,15 +163,16 @@ impl RaftHost {
         // Applied at once, if they are known to be committed:
         // - a damaged entry: only then can a checkpoint contain it, so that it need not be sent to other members;
         // - what no checkpoint contains: until it is applied the whole directory writes none, and this shard may find no
-        //   majority that tells what is committed.
+        //   majority that tells what is committed;
+        // - an entry that has split off a child without a state: only its parent can give it one.
         let at_once = damaged.is_some() || recovered.applied.is_none();
         let committed = Some(recovered.committed).filter(|_| at_once).and_then(|index| log.log_id(index));
-        let committed = committed.max(recovered.applied);
+        let committed = committed.max(recovered.applied).max(splits_at);
         let initial = InitialState { applied: recovered.applied, committed, membership, damaged };
         self.start(directory, log, initial, creation.members, state_machine).await
     }
 
-    async fn start(
+    pub(crate) async fn start(
         &self,
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,

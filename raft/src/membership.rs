@@ -2,6 +2,8 @@
 //!
 //!  members   | version u8 = 1 | configs u8 | per config: count u32, replica ids u64... | count u32, learner ids u64... |
 //!  creation  | members | opaque bytes of the shard |
+//!            | version u8 = 2 | parent u64 | checksum u64 | members | opaque bytes of the shard |: of a child, from feature
+//!              level 3 on
 //!
 //! All numbers are little-endian. Two configs: a joint change is in progress.
 
@@ -20,6 +22,8 @@ pub struct Membership {
 }
 
 const VERSION: u8 = 1;
+/// The version of a creation with a seed.
+const SEEDED: u8 = 2;
 
 impl Membership {
     /// A group of one config, without learners.
@@ -104,6 +108,15 @@ fn decode_set(from: &mut Bytes) -> Option<BTreeSet<ReplicaId>> {
     Some((0..count).map(|_| ReplicaId(from.get_u64_le())).collect())
 }
 
+/// The state that a group begins with, if another group's state was split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed {
+    /// The replica of the same directory whose state was split.
+    pub parent: ReplicaId,
+    /// Checksum of the state that was split off.
+    pub checksum: u64,
+}
+
 /// The data that a replica's group is created with: stored in the log's group-creation frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Creation {
@@ -111,6 +124,8 @@ pub struct Creation {
     pub members: Membership,
     /// Data that the shard stores about itself.
     pub shard: Bytes,
+    /// Where its first state comes from; `None`: it begins empty, or with a snapshot.
+    pub seed: Option<Seed>,
 }
 
 impl Creation {
@@ -118,6 +133,11 @@ impl Creation {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
+        if let Some(Seed { parent, checksum }) = self.seed {
+            out.put_u8(SEEDED);
+            out.put_u64_le(parent.0);
+            out.put_u64_le(checksum);
+        }
         self.members.encode_into(&mut out);
         out.extend_from_slice(&self.shard);
         out.freeze()
@@ -126,8 +146,14 @@ impl Creation {
     /// Decodes a creation recovered from the log.
     #[must_use]
     pub fn decode(mut from: Bytes) -> Option<Self> {
+        let mut seed = None;
+        if from.first() == Some(&SEEDED) {
+            from.advance(1);
+            let parent = ReplicaId(from.try_get_u64_le().ok()?);
+            seed = Some(Seed { parent, checksum: from.try_get_u64_le().ok()? });
+        }
         let members = Membership::decode_from(&mut from)?;
-        Some(Creation { members, shard: from })
+        Some(Creation { members, shard: from, seed })
     }
 }
 
@@ -142,8 +168,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_creation_comes_back(voters in proptest::collection::vec(set(), 0..3), learners in set(), shard: Vec<u8>) {
-            let creation = Creation { members: Membership { voters, learners }, shard: shard.into() };
+        fn a_creation_comes_back(voters in proptest::collection::vec(set(), 0..3), learners in set(), shard: Vec<u8>, seed: Option<(u64, u64)>) {
+            let seed = seed.map(|(parent, checksum)| Seed { parent: ReplicaId(parent), checksum });
+            let creation = Creation { members: Membership { voters, learners }, shard: shard.into(), seed };
             prop_assert_eq!(Creation::decode(creation.encode()), Some(creation));
         }
 

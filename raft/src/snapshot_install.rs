@@ -208,7 +208,8 @@ impl Applier {
         else {
             return Err(refused("a snapshot is to be installed that was not downloaded"));
         };
-        // No cut of the old state may follow the transaction.
+        // No cut of the old state may follow the transaction: neither an ordinary one, nor that of a split.
+        self.splits_ended().await;
         self.begin_install()?;
         if let Err(error) = import.commit(&snapshot).await {
             return Err(self.install_failed(&error));

@@ -8,7 +8,9 @@ use std::io;
 use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::entry::{Entry, Verdict};
-use ottla_storage::ids::LogId;
+use ottla_storage::ids::{LogId, ReplicaId};
+
+use crate::membership::Membership;
 
 /// The reply of apply to the proposer of the entry; only the proposer knows its type.
 pub struct Reply(pub Box<dyn Any + Send + Sync>);
@@ -39,12 +41,27 @@ impl std::fmt::Debug for Reply {
 }
 
 /// What apply decided about one entry.
-#[derive(Debug)]
 pub struct Applied {
     /// One verdict per batch of the entry, in its order.
     pub verdicts: Vec<Verdict>,
     /// The reply to the proposer.
     pub reply: Reply,
+    /// What the entry has split off, if it is a split.
+    pub split_off: Option<Box<SplitOff>>,
+}
+
+/// What an entry has split off the state of a replica.
+pub struct SplitOff {
+    /// The child's replica here.
+    pub child: ReplicaId,
+    /// All replicas of the child: one for each member of the parent.
+    pub members: Membership,
+    /// Data that the child's shard stores about itself.
+    pub shard: Bytes,
+    /// The partitions that the child serves from now on.
+    pub partitions: Vec<PartitionId>,
+    /// The child's state, all of which its first cut returns. It is not published before the child owns its bytes.
+    pub state_machine: Box<dyn StateMachine>,
 }
 
 /// The batches of one partition that belong to a state.
@@ -61,8 +78,8 @@ pub struct Extent {
 /// The replicated state of one shard. A pure function of the entries applied: no configuration, local
 /// clock, randomness or hash order. A panic stops this replica and nothing else.
 pub trait StateMachine: Send + 'static {
-    /// Applies a normal entry.
-    fn apply(&mut self, entry: &Entry) -> Applied;
+    /// Applies a normal entry. `members`: those of the group at this entry.
+    fn apply(&mut self, entry: &Entry, members: &Membership) -> Applied;
 
     /// True if apply reads the records of batches, not their headers alone: without them the replica cannot continue.
     fn needs_records(&self) -> bool {

@@ -55,6 +55,10 @@ fn described(domain: &Domain, id: ShardId) -> Option<Value> {
     let here = here(domain, id);
     let mut page = summary(domain, &image, shard, here.as_ref());
     page["created"] = shard.created.0.into();
+    page["split"] = shard
+        .split
+        .as_ref()
+        .map_or(Value::Null, |split| json!({ "parent": split.parent.0, "done": split.done.is_some() }));
     page["topics"] = topics(&image, id);
     let closed = domain.partitions.closed().into_iter().find(|(_, aside)| aside.shard == Some(id));
     page["closed"] = closed.map_or(Value::Null, |(_, aside)| aside.why.into());

@@ -17,7 +17,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::fields::{Registered, RegisteredWithLevels};
-use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind};
+use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind, SplitRecord};
 use super::liveness::{self, Liveness};
 use crate::codec::{CodecError, Each, Padded, Reader, Value, Varint, Writer, record, write_list};
 use crate::levels::{FeatureLevel, Levels};
@@ -157,6 +157,22 @@ pub enum Command {
         /// The new level.
         level: FeatureLevel,
     },
+    /// Records a shard that a split of another one makes, on the same nodes. From feature level 3 on.
+    SplitShard {
+        /// The shard that is split.
+        parent: ShardId,
+        /// The new shard; its replicas stand in the order of the parent's.
+        child: NewShard,
+        /// The partitions that it takes, by topic.
+        partitions: Vec<(Uuid, Vec<i32>)>,
+    },
+    /// The parent's leader reports that a split is carried out: its partitions are the child's. From feature level 3 on.
+    EndSplit {
+        /// The new shard.
+        child: ShardId,
+        /// An index of the parent's log up to which the split is carried out.
+        at: RaftIndex,
+    },
     /// Fences or unfences a node. From feature level 2 on.
     SetNodeLiveness {
         /// The node.
@@ -171,6 +187,7 @@ impl Command {
     pub(super) fn level(&self) -> FeatureLevel {
         match self {
             Self::SetNodeLiveness { .. } => liveness::LEVEL,
+            Self::SplitShard { .. } | Self::EndSplit { .. } => SplitRecord::LEVEL,
             _ => FeatureLevel::FIRST,
         }
     }
@@ -225,6 +242,8 @@ record! {
         14 RemoveNode { node },
         16 SetFeatureLevel { level },
         17 SetNodeLiveness { node, liveness },
+        18 SplitShard { parent: Varint, child, partitions },
+        19 EndSplit { child: Varint, at: Varint },
     }
     NewShard { id: Varint, kind, replicas }
     enum IntentEnd { 0 Done, 1 Abort }

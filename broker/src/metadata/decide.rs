@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::NodeId;
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::command::{Command, IntentEnd};
@@ -26,6 +26,7 @@ use super::registration::{NodeRegistration, register};
 use super::requests::{
     ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
 };
+use super::splits;
 use crate::config::Config;
 use crate::config::topic::check_overrides;
 
@@ -63,6 +64,16 @@ pub(super) enum ControllerRequest {
         reached: Vec<ReplicaId>,
         left: Vec<ReplicaId>,
     },
+    /// Makes partitions of a shard a shard of their own.
+    SplitShard {
+        parent: ShardId,
+        partitions: Vec<(Uuid, i32)>,
+    },
+    /// The leader of the shard that was split reports that this is carried out, up to an index of its log.
+    EndSplit {
+        child: ShardId,
+        at: RaftIndex,
+    },
     /// Drains nodes, or ends that.
     Drain {
         nodes: Nodes,
@@ -87,6 +98,7 @@ impl ControllerRequest {
             | Self::EnsureInternal { .. }
             | Self::RegisterNode(_)
             | Self::ForgetReplicas { .. }
+            | Self::EndSplit { .. }
             | Self::Balance
             | Self::SetLiveness(_) => true,
             Self::CreateTopic { .. }
@@ -94,6 +106,7 @@ impl ControllerRequest {
             | Self::CreatePartitions(_)
             | Self::ChangeConfig(_)
             | Self::ChangeReplicas { .. }
+            | Self::SplitShard { .. }
             | Self::Drain { .. }
             | Self::Unregister(_)
             | Self::UpdateFeatures(_) => false,
@@ -114,6 +127,8 @@ pub(super) enum ControllerResponse {
         first: i64,
         count: u32,
     },
+    /// The shard that was recorded.
+    Shard(ShardId),
     /// The state of the leader, not a decision.
     Quorum(MetadataQuorum),
 }
@@ -162,6 +177,13 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
         ControllerRequest::UpdateFeatures(requested) => Ok(ControllerResult::done(features::update(image, requested)?)),
         ControllerRequest::SetLiveness(change) => {
             Ok(ControllerResult::done(fencing::decide(image, change).into_iter().collect()))
+        }
+        ControllerRequest::SplitShard { parent, partitions } => {
+            let child = ControllerResponse::Shard(ShardId(image.next_shard_id));
+            Ok(ControllerResult { commands: vec![splits::split(image, *parent, partitions)?], response: child })
+        }
+        ControllerRequest::EndSplit { child, at } => {
+            Ok(ControllerResult::done(splits::end(image, *child, *at).into_iter().collect()))
         }
         ControllerRequest::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
         ControllerRequest::ForgetReplicas { shard, reached, left } => {
@@ -466,6 +488,9 @@ fn pinned_nodes(image: &MetadataImage, topic: &Topic) -> Option<Vec<NodeId>> {
 fn change_replicas(image: &MetadataImage, shard: ShardId, nodes: &[NodeId]) -> Result<ControllerResult, MetadataError> {
     check_assignments(image, &[nodes.to_vec()], None)?;
     let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
+    if image.is_splitting(shard) {
+        return Err(MetadataError::InvalidRequest(format!("Shard {shard} is being split: try again.")));
+    }
     let replicas = placement::moved(image, record, nodes);
     let set = Command::SetReplicas { shard, before: ids_of(&record.replicas), replicas };
     let changes = matches!(&set, Command::SetReplicas { replicas, .. } if *replicas != record.replicas);

@@ -105,6 +105,8 @@ record! {
         14 Balance,
         15 UpdateFeatures(features),
         16 SetLiveness(change),
+        17 SplitShard { parent, partitions },
+        18 EndSplit { child, at },
     }
     NewTopic { name, partitions, factor, assignments, configs }
     enum InternalTopic { 0 ConsumerOffsets, 1 TransactionState }
@@ -124,6 +126,7 @@ record! {
         2 Deleted { name, id },
         3 ProducerIds { first, count: Varint },
         4 Quorum(quorum),
+        5 Shard(shard),
     }
     CreatedTopic { name, id, partitions, factor, overrides }
     enum MetadataError {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Membership};
+use ottla_raft::{Creation, Membership, Seed};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use super::error::MetadataError;
 use super::forward_codec::{ForwardedRequest, ForwardedResponse, RequestKind};
 use super::image::{
     DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId,
-    ShardKind, ShardRecord,
+    ShardKind, ShardRecord, SplitRecord, SplitReplica,
 };
 use super::liveness::{FenceReason, Liveness, LivenessChange};
 use super::records::{ClusterRecord, Record, ShardCreation};
@@ -117,6 +117,12 @@ fn further() -> Vec<Command> {
     ]
 }
 
+fn split_shard() -> Command {
+    let kind = ShardKind::Pool { factor: 1, pinned: true };
+    let child = NewShard { id: ShardId(301), kind, replicas: vec![replica(7)] };
+    Command::SplitShard { parent: ShardId(1), child, partitions: vec![(Uuid::from_u128(9), vec![0, 2])] }
+}
+
 /// Commands of later releases, and the other values of fields.
 fn later() -> Vec<Command> {
     let kinds = [ShardKind::Metadata, ShardKind::ConsumerOffsets, ShardKind::TransactionState];
@@ -129,6 +135,8 @@ fn later() -> Vec<Command> {
         Command::RegisterNode(later_node()),
         Command::EndIntent { key, end: IntentEnd::Abort },
         Command::SetFeatureLevel { level: FeatureLevel(2) },
+        Command::EndSplit { child: ShardId(301), at: RaftIndex(500) },
+        split_shard(),
     ];
     shards.map(Command::AddShard).chain(livenesses).chain(states).chain(others).collect()
 }
@@ -157,6 +165,8 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
         ControllerRequest::Drain { nodes: Nodes::Zone("a".into()), drain: false },
         ControllerRequest::Unregister(NodeId(1)),
         ControllerRequest::Balance,
+        ControllerRequest::SplitShard { parent: ShardId(1), partitions: vec![(Uuid::from_u128(9), 3)] },
+        ControllerRequest::EndSplit { child: ShardId(301), at: RaftIndex(500) },
         ControllerRequest::UpdateFeatures(vec![FeatureUpdate {
             feature: FEATURE.to_owned(),
             level: FeatureLevel(2),
@@ -280,6 +290,7 @@ pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
             factor: 3,
             overrides: BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]),
         })),
+        Ok(ControllerResponse::Shard(ShardId(301))),
         Ok(ControllerResponse::Quorum(quorum())),
     ];
     let outcomes = outcomes.into_iter().chain(errors().into_iter().map(Err));
@@ -373,15 +384,23 @@ fn later_records() -> Vec<Record> {
         leaving: vec![replica(2)],
         founders: vec![ReplicaId(1), ReplicaId(2)],
         created: RaftIndex(5),
+        split: None,
     };
+    let pair = SplitReplica { parent: ReplicaId(1), child: ReplicaId(3) };
+    let split = |done, partitions| {
+        let (parent, intent) = (ShardId(1), RaftIndex(300));
+        let split = SplitRecord { parent, intent, replicas: vec![pair], done, partitions };
+        Record::Shard(ShardRecord { split: Some(split), ..shard.clone() })
+    };
+    let splits = [split(None, vec![(Uuid::from_u128(9), vec![0, 200])]), split(Some(RaftIndex(500)), Vec::new())];
     let others = [
         Record::Cluster(cluster),
-        Record::Shard(shard),
+        Record::Shard(shard.clone()),
         Record::BrokerConfig(None, BTreeMap::new()),
         Record::BrokerConfig(Some(NodeId(2)), BTreeMap::from([("a".to_owned(), "b".to_owned())])),
     ];
     let intents = intents.into_iter().map(|intent| Record::Intent(key, intent));
-    nodes.map(Record::Node).into_iter().chain(intents).chain(others).collect()
+    nodes.map(Record::Node).into_iter().chain(intents).chain(others).chain(splits).collect()
 }
 
 /// What a replica's group is created with: its first members, and its shard.
@@ -398,7 +417,18 @@ pub(crate) fn creation_seeds() -> Vec<Vec<u8>> {
     let seed = |kind| {
         let founders = if kind == ShardKind::Metadata { vec![replica(1), replica(5)] } else { Vec::new() };
         let shard = ShardCreation { shard: ShardId(9), kind, created: RaftIndex(77), founders }.encode();
-        Creation { members: Membership::of([ReplicaId(1), ReplicaId(5)]), shard }.encode().to_vec()
+        Creation { members: Membership::of([ReplicaId(1), ReplicaId(5)]), shard, seed: None }.encode().to_vec()
     };
-    kinds.into_iter().map(seed).collect()
+    let shard = ShardCreation {
+        shard: ShardId(9),
+        kind: ShardKind::ConsumerOffsets,
+        created: RaftIndex(77),
+        founders: Vec::new(),
+    };
+    let child = Creation {
+        members: Membership::of([ReplicaId(7), ReplicaId(8)]),
+        shard: shard.encode(),
+        seed: Some(Seed { parent: ReplicaId(1), checksum: 0x1234_5678_9abc_def0 }),
+    };
+    kinds.into_iter().map(seed).chain([child.encode().to_vec()]).collect()
 }

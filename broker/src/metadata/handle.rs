@@ -12,7 +12,7 @@ use ottla_env::{rt, watch};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, ProducerId};
 use ottla_raft::{GroupHandle, RaftHost};
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -371,6 +371,26 @@ impl MetadataHandle {
     /// When the move is not allowed, or cannot be recorded now.
     pub async fn change_replicas(&self, shard: ShardId, nodes: Vec<NodeId>) -> Result<(), MetadataError> {
         self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// Makes partitions of a shard a shard of their own, on the same nodes. Returns the new shard when that is recorded; the
+    /// shard's leader carries it out.
+    ///
+    /// # Errors
+    /// When the shard does not carry them, is being moved or split, or this cannot be recorded now.
+    pub async fn split_shard(&self, parent: ShardId, partitions: Vec<(Uuid, i32)>) -> Result<ShardId, MetadataError> {
+        match self.request(ControllerRequest::SplitShard { parent, partitions }, false, TIMEOUT).await? {
+            ControllerResponse::Shard(child) => Ok(child),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Reports, on behalf of the leader of the shard that was split, that its log up to `at` has the split.
+    ///
+    /// # Errors
+    /// When that cannot be recorded now.
+    pub async fn end_split(&self, child: ShardId, at: RaftIndex) -> Result<(), MetadataError> {
+        self.request(ControllerRequest::EndSplit { child, at }, false, TIMEOUT).await.map(|_| ())
     }
 
     /// Reassigns partitions, whole shards only. Each outcome is returned when the move is recorded; it is carried out

@@ -86,6 +86,37 @@ pub struct ShardRecord {
     pub founders: Vec<ReplicaId>,
     /// Metadata index at which it was recorded.
     pub created: RaftIndex,
+    /// The split that makes it, or has made it.
+    pub split: Option<SplitRecord>,
+}
+
+/// The replica of a child on the node that has this replica of its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SplitReplica {
+    /// The parent's replica.
+    pub parent: ReplicaId,
+    /// The child's, in the same data directory.
+    pub child: ReplicaId,
+}
+
+/// How a shard comes from another one, whose log decides it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitRecord {
+    /// The shard that is split.
+    pub parent: ShardId,
+    /// Metadata index of the command: the intent that the parent's entry names.
+    pub intent: RaftIndex,
+    /// For each of the parent's replicas that of the child.
+    pub replicas: Vec<SplitReplica>,
+    /// An index of the parent's log up to which the split is carried out; `None`: it is not, as far as is known.
+    pub done: Option<RaftIndex>,
+    /// The partitions that it moves, by topic; none any more once it is done.
+    pub partitions: Vec<(Uuid, Vec<i32>)>,
+}
+
+impl SplitRecord {
+    /// The level from which on shards may be split.
+    pub const LEVEL: FeatureLevel = FeatureLevel(3);
 }
 
 impl ShardRecord {
@@ -417,6 +448,18 @@ impl MetadataImage {
     pub fn intents_of(&self, shard: ShardId) -> impl Iterator<Item = (&IntentKey, &Arc<Intent>)> {
         let index = self.intents.position(&IntentKey { shard, index: RaftIndex(0), topic: Uuid::nil() });
         self.intents.iter_at(index).take_while(move |(key, _)| key.shard == shard)
+    }
+
+    /// The splits that were not reported as done, oldest first, with the shards that they make.
+    pub fn open_splits(&self) -> impl Iterator<Item = (&Arc<ShardRecord>, &SplitRecord)> {
+        let open = |record: &&Arc<ShardRecord>| record.split.as_ref().is_some_and(|split| split.done.is_none());
+        self.shards.values().filter(open).filter_map(|record| Some((record, record.split.as_ref()?)))
+    }
+
+    /// True if a split of the shard, or the one that makes it, was not reported as done: its replicas stay as they are.
+    #[must_use]
+    pub fn is_splitting(&self, shard: ShardId) -> bool {
+        self.open_splits().any(|(child, split)| child.id == shard || split.parent == shard)
     }
 
     /// True if a node is registered and fenced.

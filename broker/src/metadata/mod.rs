@@ -46,6 +46,7 @@ pub mod requests;
 mod sessions;
 pub mod shared_map;
 mod single_flight;
+mod splits;
 pub mod start;
 pub mod state_machine;
 #[cfg(test)]
@@ -60,8 +61,8 @@ pub use error::MetadataError;
 pub use handle::MetadataHandle;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
-    MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
-    TRANSACTION_STATE, Topic,
+    MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, SplitRecord,
+    SplitReplica, TRANSACTION_STATE, Topic,
 };
 pub use liveness::{FenceReason, Liveness};
 pub use names::{is_internal, is_valid_topic_name};

@@ -21,7 +21,7 @@ pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
     let carrying = || image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
     let room = MOVES_MAX.saturating_sub(carrying().filter(|shard| shard.is_moving()).count());
     let mut commands = Vec::new();
-    for shard in carrying().filter(|shard| !shard.is_moving()) {
+    for shard in carrying().filter(|shard| !shard.is_moving() && !image.is_splitting(shard.id)) {
         if commands.len() == room {
             break;
         }

@@ -90,6 +90,7 @@ mod tests {
             leaving: vec![replica(3, 3)],
             founders: Vec::new(),
             created: RaftIndex(1),
+            split: None,
         };
         let now = rt::Instant(0) + Duration::from_secs(60);
         let ago = |seconds: u64| Some(now - Duration::from_secs(seconds));

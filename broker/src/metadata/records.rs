@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::fields::Registered;
 use super::image::{
     Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
-    ShardRecord,
+    ShardRecord, SplitRecord, SplitReplica,
 };
 use crate::codec::{CodecError, Encoding, Padded, Reader, Value, Varint, Writer, decode, encode, record};
 use crate::levels::FeatureLevel;
@@ -89,12 +89,15 @@ record! {
     // 0.2.0 wrote the first three fields, and all its replicas were founders; 0.3.0 did not record which are new.
     ShardRecord as RecordedShard {
         kind, replicas, created, founders = all_ids(&replicas), leaving = Vec::new(), adding = Vec::new();
+        later split;
         without id = ShardId::default()
     }
     TopicRecord as RecordedTopic {
         name, internal, overrides, partitions;
         without id = Uuid::nil()
     }
+    SplitReplica { parent: Varint, child: Varint }
+    SplitRecord { parent: Varint, intent: Varint, replicas, done, partitions }
     PartitionRoute { shard: Varint, epoch_base, intent: Varint }
     Intent { kind, partitions }
     enum IntentKind { 0 Adopt, 1 Drop }
@@ -229,6 +232,7 @@ mod tests {
             leaving: Vec::new(),
             founders: vec![replica.id],
             created: RaftIndex(5),
+            split: None,
         };
         let value = Record::Shard(record.clone()).value();
         let key = Record::Shard(record.clone()).key();
@@ -318,6 +322,7 @@ mod tests {
                 leaving: vec![ReplicaRecord { id: ReplicaId(2), node: NodeId(3), directory: key.topic }],
                 founders: vec![ReplicaId(2), ReplicaId(3)],
                 created: RaftIndex(5),
+                split: None,
             }),
             Record::BrokerConfig(None, values.clone()),
             Record::BrokerConfig(Some(NodeId(4)), values),

@@ -51,7 +51,9 @@ pub(super) fn register(image: &MetadataImage, registration: &NodeRegistration) -
     after.nodes = Arc::new(nodes);
     let mut expected = after.expected_nodes();
     if image.shards.contains_key(&ShardId::METADATA) {
-        for (record, replicas) in placement::rebuilt(&after, registration.node.id, &registration.lost) {
+        let rebuilt = placement::rebuilt(&after, registration.node.id, &registration.lost);
+        // Until a split is done the replicas stay as they are; the node reports what it has lost again.
+        for (record, replicas) in rebuilt.into_iter().filter(|(record, _)| !image.is_splitting(record.id)) {
             let last = replicas.iter().map(|replica| replica.id.0.saturating_add(1)).max();
             after.next_replica_id = after.next_replica_id.max(last.unwrap_or(0));
             let whole = ShardRecord { replicas: replicas.clone(), ..record.as_ref().clone() };

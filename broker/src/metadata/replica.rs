@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_env::watch;
-use ottla_raft::{Applied, Extent, Reply, StateMachine};
+use ottla_raft::{Applied, Extent, Membership, Reply, StateMachine};
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::Entry;
 use ottla_storage::ids::{LogId, RaftIndex};
@@ -54,13 +54,13 @@ fn image_of(machine: &MetadataStateMachine) -> Arc<MetadataImage> {
 }
 
 impl StateMachine for MetadataReplica {
-    fn apply(&mut self, entry: &Entry) -> Applied {
+    fn apply(&mut self, entry: &Entry, _members: &Membership) -> Applied {
         // An entry that cannot be decoded was written by a newer release: this replica must not continue without it.
         let outcomes = match self.machine.apply(entry.log_id.index, &entry.payload) {
             Ok(outcomes) => outcomes,
             Err(error) => panic!("metadata entry {}: {error}; upgrade this node", entry.log_id),
         };
-        Applied { verdicts: Vec::new(), reply: Reply::new(outcomes) }
+        Applied { verdicts: Vec::new(), reply: Reply::new(outcomes), split_off: None }
     }
 
     fn term_started(&mut self, log_id: LogId) {

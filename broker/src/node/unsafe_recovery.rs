@@ -170,10 +170,9 @@ async fn replica_nodes(
     opened: &[Opened],
 ) -> Result<(ReplicaNodes, Arc<MetadataImage>), RecoveryError> {
     let missing = |why: &str| RecoveryError::NoMetadata(why.to_owned());
-    let found = opened.iter().find_map(|opened| {
-        let replica = opened.replicas.iter().find(|replica| metadata::is_metadata(replica))?;
-        Some((&opened.directory.data, replica))
-    });
+    let held = opened.iter().flat_map(|opened| opened.replicas.iter().map(|replica| (&opened.directory.data, replica)));
+    // The last one: others were lost before it came in their place.
+    let found = held.filter(|(_, replica)| metadata::is_metadata(replica)).max_by_key(|(_, replica)| replica.id);
     let (directory, replica) = found.ok_or_else(|| missing("none"))?;
     if let Some(lost) = &replica.lost {
         return Err(missing(&format!(
@@ -209,6 +208,7 @@ fn on_disk(config: &Config, opened: &[Opened]) -> Vec<ShardRecord> {
             leaving: Vec::new(),
             founders: vec![replica.id],
             created: creation.created,
+            split: None,
         })
     };
     all.filter_map(record).collect()

@@ -177,7 +177,9 @@ impl Partition {
             ApplyReply::LogStarts(starts) => {
                 starts.first().and_then(|(_, start)| *start).ok_or(PartitionError::UnknownTopicOrPartition)
             }
-            ApplyReply::Data(_) | ApplyReply::Changed(_) => Err(PartitionError::NotLeaderOrFollower),
+            ApplyReply::Data(_) | ApplyReply::Changed(_) | ApplyReply::OtherMembers => {
+                Err(PartitionError::NotLeaderOrFollower)
+            }
         }
     }
 

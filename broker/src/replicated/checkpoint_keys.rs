@@ -2,7 +2,8 @@
 //! split is a cut of these keys and a merge is their union (design section 8).
 //!
 //! ```text
-//!  1                                  shard     ver, clock i64, term u64, order u64, checksum u64, floor u64
+//!  1                                  shard     ver, clock i64, term u64, order u64, checksum u64, floor u64,
+//!                                               split u64 (if one was applied)
 //!  2 | partition 20                   partition ver, intent u64, base i32, log start i64, next offset i64, last stable i64
 //!  3 | partition 20                   epochs    ver, count u32, (epoch i32, start i64)*
 //!  4 | partition 20 | producer id 8   producer  ver, epoch i16, timestamp i64, seen i64, order u64, coordinator epoch i32,
@@ -55,6 +56,7 @@ pub(crate) struct ShardValue {
     pub(crate) order: u64,
     pub(crate) checksum: u64,
     pub(crate) floor: RaftIndex,
+    pub(crate) split: RaftIndex,
 }
 
 impl ShardValue {
@@ -132,7 +134,7 @@ record! {
         6 Group(id, key: Rest),
     }
 
-    ShardValue { clock_ms, term, order, checksum, floor }
+    ShardValue { clock_ms, term, order, checksum, floor; later split }
     PartitionValue { intent, epoch_base, log_start, next_offset, last_stable }
     EpochStart { epoch, start }
     ProducerHistory {
@@ -208,7 +210,8 @@ mod tests {
 
     #[test]
     fn the_other_values_come_back() {
-        let shard = ShardValue { clock_ms: 1, term: 2, order: 3, checksum: 4, floor: RaftIndex(5) };
+        let shard =
+            ShardValue { clock_ms: 1, term: 2, order: 3, checksum: 4, floor: RaftIndex(5), split: RaftIndex(6) };
         assert_eq!(ShardValue::decode(&shard.encode()).unwrap(), shard);
         let partition = PartitionValue {
             intent: RaftIndex(1),

@@ -9,11 +9,11 @@
 //!  4 SetLogStart     count u32, per partition: id 20, offset i64, reason u8
 //!  5 ExpireProducers cutoff i64
 //!  6 ForgetDropped   floor u64
-//!  7 Split           intent u64, child's shard u64, replicas u32 (parent's u64, child's u64), count u32, per partition: id 20
+//!  7 Split           intent u64, child's shard u64, its creation (u32 length, bytes), replicas u32 (parent's u64, child's u64),
+//!                    count u32, per partition: id 20; from feature level 3 on
 //! 24 SetClock        milliseconds i64; from feature level 2 on
 //! ```
-//! Kinds are never reused. 8..=15 are kept for Seal, Unseal, Absorb, Abort, 16..=23 for transactions. Nothing proposes a
-//! Split yet.
+//! Kinds are never reused. 8..=15 are kept for Seal, Unseal, Absorb, Abort, 16..=23 for transactions.
 //! Whatever depends on configuration, a local clock or record contents is decided before proposing and carried here
 //! (design section 3): apply reads nothing else. The batches themselves travel beside the payload, in the entry.
 //! Numbers are little-endian, except inside partition ids, which sort.
@@ -88,6 +88,8 @@ pub struct Split {
     pub intent: RaftIndex,
     /// Id of the child's shard.
     pub child: u64,
+    /// What the child's shard stores about itself.
+    pub creation: Bytes,
     /// For each replica of the parent that of the child.
     pub replicas: Vec<SplitReplica>,
     /// The partitions that the child takes, as far as the parent still carries them.
@@ -165,7 +167,7 @@ record! {
     LogStartChange { id, offset, reason }
     SplitReplica { parent, child }
     Split {
-        intent, child, replicas: Counted<u32, SPLIT_REPLICAS_MAX>, partitions: Counted<u32, SPLIT_PARTITIONS_MAX>
+        intent, child, creation, replicas: Counted<u32, SPLIT_REPLICAS_MAX>, partitions: Counted<u32, SPLIT_PARTITIONS_MAX>
     }
     enum LogStartReason { 1 Retention, 2 DeleteRecords, 3 Checkpointed }
 

@@ -30,7 +30,8 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
     let reasons = [LogStartReason::DeleteRecords, LogStartReason::Retention, LogStartReason::Checkpointed];
     let starts = reasons.map(|reason| LogStartChange { id: id(1), offset: Offset(1 << 33), reason });
     let replicas = vec![SplitReplica { parent: ReplicaId(3), child: ReplicaId(12) }];
-    let split = Split { intent: RaftIndex(10), child: 4, replicas, partitions: vec![id(0), id(5)] };
+    let creation = Bytes::from_static(b"creation");
+    let split = Split { intent: RaftIndex(10), child: 4, creation, replicas, partitions: vec![id(0), id(5)] };
     let commands = [
         Command::Data(Vec::new()),
         Command::Data(vec![BatchDecision::default(), guarded]),
@@ -96,7 +97,7 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
             Claim { producer_id, epoch: 1, first_sequence, last_offset_delta: 1, timestamp_ms: 9, log_append_time };
         let _ = producers.record(&claim, Offset(10), 4, order);
     }
-    let shard = ShardValue { clock_ms: 1, term: 2, order: 3, checksum: 4, floor: RaftIndex(5) };
+    let shard = ShardValue { clock_ms: 1, term: 2, order: 3, checksum: 4, floor: RaftIndex(5), split: RaftIndex(6) };
     let partition = PartitionValue {
         intent: RaftIndex(1),
         epoch_base: 2,

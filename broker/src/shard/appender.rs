@@ -136,7 +136,9 @@ impl Shard {
             let follows_leader = self.follows_former_leader();
             let readiness = |batch: &QueuedBatch| {
                 if !batch.adopted && self.machine.read_view.get(batch.partition).is_none() {
-                    return Readiness::Held;
+                    let is_dropped = self.state().lock().dropped.contains_key(&batch.partition)
+                        && !mutants::is_on(Bug::MovedPartitionHeld);
+                    return if is_dropped { Readiness::Moved } else { Readiness::Held };
                 }
                 if !(has_entries_before || follows_leader) || !self.needs_history(batch) {
                     Readiness::Ready

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::clock::Agreement;
 use super::group::Group;
-use super::handle::{Shard, StateMachineView};
+use super::handle::Shard;
 use super::leader_clock::ClockWitness;
 use super::metadata_view::MetadataView;
 use super::proposal_window::Applied;
@@ -45,6 +45,9 @@ struct NoStorage;
 impl LocalStorage for NoStorage {
     fn set_log_start(&self, _: PartitionId, _: Offset) {}
     fn drop_partition(&self, _: PartitionId) {}
+    fn of_replica(&self, _: ReplicaId) -> Arc<dyn LocalStorage> {
+        Arc::new(Self)
+    }
 }
 
 /// All clocks agree.
@@ -93,8 +96,13 @@ impl FakeGroup {
 
     /// The same with this witness of the nodes' clocks.
     pub(crate) fn leading_among(kind: ShardKind, clocks: Arc<dyn ClockWitness>) -> (Self, Arc<Shard>) {
-        let machine = ShardStateMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoStorage));
-        let view = StateMachineView::of(&machine);
+        let machine = ShardStateMachine::new(
+            ShardState::new(kind == ShardKind::ConsumerOffsets),
+            REPLICA,
+            Arc::new(NoStorage),
+            Arc::default(),
+        );
+        let view = machine.view();
         let last = LogId { term: Term(1), index: RaftIndex(1) };
         let applying = Applying { machine, last, entries: Vec::new(), failure: None, deposed: false };
         let group = Self {
@@ -176,7 +184,7 @@ impl Group for FakeGroup {
             inner.last.index.0 += 1;
             let Proposal { payload, batches, clock_ms } = proposal;
             let entry = Entry { log_id: inner.last, kind: EntryKind::Normal, clock_ms, payload, batches };
-            let applied = inner.machine.apply(&entry);
+            let applied = inner.machine.apply(&entry, &Membership::of([REPLICA]));
             inner.machine.publish();
             let log_id = entry.log_id;
             inner.entries.push(entry);
@@ -240,6 +248,8 @@ impl Group for FakeGroup {
 pub(crate) struct FakeMetadata {
     images: watch::Sender<Arc<MetadataImage>>,
     pub(crate) ended: Arc<Mutex<Vec<IntentKey>>>,
+    /// Children whose split was reported as done, and the index.
+    pub(crate) ended_splits: Arc<Mutex<Vec<(ShardId, RaftIndex)>>>,
     /// Shown at the next read index.
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
     /// The image cannot be confirmed to be current.
@@ -254,6 +264,7 @@ impl FakeMetadata {
         Self {
             images,
             ended: Arc::default(),
+            ended_splits: Arc::default(),
             unseen: Arc::default(),
             unconfirmed: Arc::default(),
             removed_from_cluster,
@@ -284,6 +295,11 @@ impl MetadataView for FakeMetadata {
 
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {
         self.ended.lock().extend(done);
+        futures_util::future::ready(true).boxed()
+    }
+
+    fn end_split(&self, child: ShardId, at: RaftIndex) -> BoxFuture<'static, bool> {
+        self.ended_splits.lock().push((child, at));
         futures_util::future::ready(true).boxed()
     }
 
@@ -323,6 +339,7 @@ pub(crate) fn image_with_topic(partitions: i32, config: TopicConfig) -> Metadata
         leaving: Vec::new(),
         founders: vec![REPLICA],
         created: RaftIndex(1),
+        split: None,
     };
     let mut image = MetadataImage { index: RaftIndex(10), ..MetadataImage::default() };
     image.topics.insert(topic.name.clone(), topic.clone());

@@ -29,9 +29,9 @@ impl Shard {
             && !mutants::is_on(Bug::FormerLeaderForgotten)
     }
 
-    /// True if records of a partition were appended by a leader before this one.
+    /// True if records of a partition were appended by a leader before this one, of this shard or of the one that it comes from.
     pub(super) fn had_former_leader(&self, partition: PartitionId) -> bool {
-        self.state().lock().has_earlier_epochs(partition)
+        self.state().lock().had_other_leaders(partition)
     }
 
     /// The error for a batch that apply has found out of order, if it may be in order when it is sent again:

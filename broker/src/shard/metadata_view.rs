@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_env::watch;
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 use crate::metadata::{IntentEnd, IntentKey, InternalTopic, MetadataHandle, MetadataImage, ShardId};
 
@@ -21,6 +21,9 @@ pub trait MetadataView: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'static, bool>;
     /// Reports intents that a shard has carried out; false if they must be reported again.
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool>;
+    /// Reports that the split which makes `child` is carried out in the log of its parent up to `at`; false if it must be
+    /// reported again.
+    fn end_split(&self, child: ShardId, at: RaftIndex) -> BoxFuture<'static, bool>;
     /// Reports that a shard's membership is as recorded (`reached`), and which replicas have left; false if not
     /// recorded.
     fn forget_replicas(
@@ -56,6 +59,11 @@ impl MetadataView for MetadataHandle {
         let metadata = self.clone();
         let ends = done.into_iter().map(|key| (key, IntentEnd::Done)).collect();
         async move { MetadataHandle::end_intents(&metadata, ends).await.is_ok() }.boxed()
+    }
+
+    fn end_split(&self, child: ShardId, at: RaftIndex) -> BoxFuture<'static, bool> {
+        let metadata = self.clone();
+        async move { MetadataHandle::end_split(&metadata, child, at).await.is_ok() }.boxed()
     }
 
     fn forget_replicas(

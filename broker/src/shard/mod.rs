@@ -31,8 +31,10 @@ mod read_barrier;
 pub mod read_view;
 mod rpc;
 mod rpc_service;
+mod seeded_children;
 mod set_clock;
 pub mod state_machine;
+mod state_machine_view;
 pub(crate) mod tasks;
 mod unsafe_recovery;
 

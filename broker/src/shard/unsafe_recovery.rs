@@ -28,7 +28,8 @@ pub fn recovery_state_machine(
     let state = restore(keeps_groups(creation.kind), &recovered.state)
         .map_err(|source| OpenError::Checkpoint { replica, source })?;
     let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
-    Ok(Box::new(ShardStateMachine::new(state, storage).with_placed(placed(image, creation.shard))))
+    let machine = ShardStateMachine::new(state, replica, storage, Arc::default());
+    Ok(Box::new(machine.with_placed(placed(image, creation.shard))))
 }
 
 /// The partitions that the metadata places in a shard.

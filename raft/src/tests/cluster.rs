@@ -131,7 +131,7 @@ impl Cluster {
             let ledger = Box::new(Ledger::restore(&state, cluster.oracle.clone()));
             let visible = ledger.visible.clone();
             let handle = match found {
-                Some(recovered) => host.open(directory, recovered, ledger).await.unwrap(),
+                Some(recovered) => host.open(directory, recovered, None, ledger).await.unwrap(),
                 None => {
                     let founders = cluster.nodes.keys().take(cluster.founders);
                     let members = Membership::of(founders.map(|node| ReplicaId(u64::from(node.0))));

@@ -9,6 +9,7 @@ use ottla_storage::entry::Entry;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 
+use crate::membership::Membership;
 use crate::state_machine::{Applied, Extent, Reply, StateMachine};
 
 /// What all replicas together have applied and acknowledged.
@@ -107,7 +108,7 @@ impl Ledger {
 }
 
 impl StateMachine for Ledger {
-    fn apply(&mut self, entry: &Entry) -> Applied {
+    fn apply(&mut self, entry: &Entry, _members: &Membership) -> Applied {
         assert_ne!(entry.payload, POISON, "poisoned");
         self.oracle.lock().applied(entry.log_id, &entry.payload);
         if sim::is_active() {
@@ -119,7 +120,7 @@ impl StateMachine for Ledger {
             self.checksum ^= 1;
         }
         let verdicts = entry.batches.iter().map(|_| ottla_storage::entry::Verdict::Rejected).collect();
-        Applied { verdicts, reply: Reply::new(self.checksum) }
+        Applied { verdicts, reply: Reply::new(self.checksum), split_off: None }
     }
 
     fn needs_records(&self) -> bool {

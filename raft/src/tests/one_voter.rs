@@ -232,7 +232,7 @@ fn a_replica_that_lost_what_it_acknowledged_is_not_started() {
         recovered[0].lost = Some("a gap".to_owned());
         let host = cluster.new_host(NODE);
         let ledger = Box::new(Ledger::restore(&[], cluster.oracle.clone()));
-        let refused = host.open(Arc::new(Shared(directory)), &recovered[0], ledger).await.err().unwrap();
+        let refused = host.open(Arc::new(Shared(directory)), &recovered[0], None, ledger).await.err().unwrap();
         assert!(matches!(&refused, RaftError::Damaged { what, .. } if what.contains("a gap")), "{refused:?}");
     });
 }
@@ -276,7 +276,7 @@ fn damaged_records_keep_it_out(damage: fn(&mut RecoveredReplica), needs_records:
                 batches: ottla_storage::entry::Batches::default(),
             };
             log.append(vec![entry], Box::new(|synced| synced.unwrap()));
-            let opened = host.open(directory.clone(), &recovered[0], ledger()).await;
+            let opened = host.open(directory.clone(), &recovered[0], None, ledger()).await;
             assert_eq!(opened.is_ok(), starts, "{voters:?}: {:?}", opened.err());
         }
         host.shutdown().await;

@@ -8,7 +8,7 @@
 //! - transactions: markers on some partitions only, EndTxn applied to the next one, offsets of a transaction visible
 //!   before its commit, the last stable offset one too high, a delayed batch after a time-out's abort, a lost index of
 //!   aborted ones, an open one removed by compaction, a read at the high watermark instead of the last stable offset;
-//! - split, merge and moves: all of theirs, an epoch base that is not announced, a moved partition's falling epoch;
+//! - merge: all of its own, an epoch base that is not announced;
 //! - membership: a learner counted in the quorum: openraft counts, not we. A prior term's entry committed by counting:
 //!   openraft counts, not we;
 //! - segment files that are used again: frames of an older incarnation accepted, since none ever lie in a file;
@@ -181,6 +181,24 @@ bugs! {
         "Batches behind a refused one of their producer are let through (queue).",
     FormerLeaderForgotten "former-leader-forgotten":
         "A new leader answers a gap as out of order though what is missing was sent to the former one (shard).",
+    SplitLosesProducers "split-loses-producers":
+        "The child of a split does not take what is known of producers (shard state).",
+    SplitTwice "split-twice":
+        "A split that was carried out is carried out again when it is proposed again (shard state).",
+    SplitReportedEarly "split-reported-early":
+        "A split is reported as done before the shard's log has it (splits).",
+    SplitDropForgotten "split-drop-forgotten":
+        "The child of a split keeps partitions of a topic that was deleted during the split (metadata).",
+    ChildTermBegunAnew "child-term-begun-anew":
+        "The terms of a split's child begin at 0, so that leader epochs fall (split).",
+    ChildCreatedEarly "child-created-early":
+        "A replica of a split's child is created empty though its parent here has not come to the split (shards).",
+    ChildSeedNotAwaited "child-seed-not-awaited":
+        "After a crash nobody knows that a split's child was created and waits for its state (shards).",
+    SplitCutTwice "split-cut-twice":
+        "A checkpoint takes the parent past a split before the child is durable (applier).",
+    MovedPartitionHeld "moved-partition-held":
+        "What arrives for a partition that another shard carries waits for its adoption (appender).",
     BatchesSwapped "batches-swapped":
         "Two batches of a partition in one entry change places (queue).",
     AnsweredOutOfOrder "answered-out-of-order":

@@ -40,7 +40,8 @@ pub struct StateDelta {
 
 /// A replica's state machine, as the checkpointer sees it: the source of state deltas.
 pub trait CheckpointSource: Send + Sync {
-    /// The changes since the last call; `None` if nothing was applied since, or its entries are not synced yet. A delta is
+    /// The changes since the last call; `None` if nothing was applied since, its entries are not synced yet, or a split is
+    /// applied and not durable. A delta is
     /// returned once: if it cannot be made durable the whole directory fails.
     fn take_delta(&self) -> Option<StateDelta>;
 

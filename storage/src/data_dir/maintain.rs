@@ -229,9 +229,6 @@ impl DataDir {
         for replica in replicas {
             let source = self.sources.lock().get(replica).and_then(|source| source.source.upgrade());
             let Some(log) = self.log.replica(*replica) else { continue };
-            if self.splitting.lock().contains_key(replica) {
-                continue;
-            }
             let delta = source.and_then(|source| source.take_delta());
             let withheld = delta.is_none() && self.index.bytes_since_checkpoint(*replica) > 0;
             if let Some(source) = self.sources.lock().get_mut(replica) {

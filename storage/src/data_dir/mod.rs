@@ -119,8 +119,6 @@ pub struct DataDir {
     /// Dropped partitions that no segment holds any more: the next checkpoint forgets them.
     forgotten: Mutex<Vec<ExtentKey>>,
     sources: Mutex<BTreeMap<ReplicaId, Source>>,
-    /// Parents and children of splits that are not committed: no other cut of them is taken meanwhile.
-    splitting: Mutex<BTreeMap<ReplicaId, usize>>,
     open_segments: OpenSegments,
     runs: Runs,
     rewriter: Rewriter,

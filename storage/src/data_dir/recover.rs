@@ -84,7 +84,6 @@ impl DataDir {
             index_files: tokio::sync::Mutex::new(()),
             forgotten: Mutex::default(),
             sources: Mutex::default(),
-            splitting: Mutex::default(),
             open_segments: OpenSegments::default(),
             runs,
             rewriter,

@@ -37,14 +37,12 @@ pub struct SplitCut {
 
 impl DataDir {
     /// From now on `to` serves the bytes that `from` served of these partitions, durable or not; returns which these are.
-    /// Called by apply, again after each restart that finds the parent before the Split. Until the split is committed no
-    /// checkpoint takes a cut of either.
+    /// Called by apply, again after each restart that finds the parent before the Split. Until the split is committed the
+    /// replicas' sources return no cut of either.
     ///
     /// # Panics
     /// When a third replica of the directory owns these bytes, or `to` has some of the partitions already.
     pub fn move_partitions(&self, from: ReplicaId, to: ReplicaId, partitions: &[PartitionId]) -> Vec<ExtentKey> {
-        let mut splitting = self.splitting.lock();
-        [from, to].into_iter().for_each(|replica| *splitting.entry(replica).or_default() += 1);
         partitions.iter().map(|partition| self.index.move_to(to, from, *partition)).collect()
     }
 
@@ -79,7 +77,6 @@ impl DataDir {
     /// When the parent or the child is not here, or the disk fails: the directory has failed then.
     pub async fn commit_split(&self, cut: SplitCut) -> Result<(), DataDirError> {
         let (parent, child, split) = (cut.parent.replica, cut.child.replica, cut.child.applied.index);
-        assert!(!cut.moved.is_empty(), "replica {child} takes nothing from {parent}");
         assert_eq!(cut.parent.applied, cut.child.applied, "replica {child} is cut from {parent} at another entry");
         let here = |replica| self.log_of(replica).map_err(|error| DataDirError::io(&self.path, error));
         let (log, _) = (here(parent)?, here(child)?);
@@ -100,13 +97,6 @@ impl DataDir {
         self.transact_cut(&mut checkpoint, operations, true).await?;
         self.transact_cut(&mut checkpoint, Vec::new(), true).await?;
         self.index.begin(child, split);
-        let mut splitting = self.splitting.lock();
-        for replica in [parent, child] {
-            let left = splitting.remove(&replica).unwrap_or(0).saturating_sub(1);
-            if left > 0 {
-                splitting.insert(replica, left);
-            }
-        }
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -27,6 +27,19 @@ struct Ground {
     clients: Option<ExtraClients>,
 }
 
+/// The bugs of splits.
+const OF_SPLITS: &[Bug] = &[
+    Bug::SplitLosesProducers,
+    Bug::SplitTwice,
+    Bug::SplitReportedEarly,
+    Bug::SplitDropForgotten,
+    Bug::ChildTermBegunAnew,
+    Bug::ChildCreatedEarly,
+    Bug::ChildSeedNotAwaited,
+    Bug::SplitCutTwice,
+    Bug::MovedPartitionHeld,
+];
+
 impl Ground {
     const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], clients: None };
     /// Nodes have racks, and producers compress.
@@ -39,6 +52,8 @@ impl Ground {
     const LATE_FOUNDERS: Self = Self { first_seed: LATE_FOUNDERS_FROM, nodes: 3, ..Self::ANY };
     /// Producers have several batches in flight when the leader changes.
     const SENDING_ON: Self = Self { first_seed: SENDS_ON_FROM, clients: Some(ExtraClients::Producers), ..Self::ANY };
+    /// Shards are split.
+    const SPLITTING: Self = Self { first_seed: SPLITS_FROM, ..Self::ANY };
     /// Nodes run two releases.
     const MIXED_RELEASES: Self =
         Self { first_seed: MIXED_RELEASES_FROM, nodes: 3, profiles: &[Profile::Generations], ..Self::ANY };
@@ -74,6 +89,7 @@ impl Ground {
                 Self { storm, profiles: &[Profile::Generations], ..Self::WITH_RACKS }
             }
             Bug::FormerLeaderForgotten => Self::SENDING_ON,
+            bug if OF_SPLITS.contains(&bug) => Self::SPLITTING,
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed
             | Bug::MinIsrNotAwaited

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::metadata::{ShardId, Topic};
+use ottla_broker::metadata::{MetadataImage, ShardId, Topic};
 use ottla_broker::shard::Shard;
 use ottla_broker::shard::read_view::LogOffsetSnapshot;
 use ottla_env::rt;
@@ -27,8 +27,8 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    Profile, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters, mixes_releases,
-    stalls_followers, unregisters_early,
+    Profile, SPLITS_FROM, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters,
+    mixes_releases, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -36,7 +36,7 @@ use crate::scenarios;
 use crate::sim_node::RunningNode;
 use crate::workload::{
     BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, extra_clients, pipeline, prober, producer, reassigner,
-    topics, trimmer,
+    resizer, topics, trimmer,
 };
 use crate::world::World;
 
@@ -243,6 +243,9 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
     if profile == Profile::Members {
         world.run_client("reassigner", None, reassigner::reassigner(world.clone()));
     }
+    if plan.seed >= SPLITS_FROM {
+        world.run_client("resizer", None, resizer::resizer(world.clone()));
+    }
     world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
         world.run_client("owner", None, topics::owner(world.clone(), id));
@@ -265,7 +268,7 @@ async fn judge_settled(world: &World) {
             }
         }
         Err(_) => {
-            let ended = world.image().is_some_and(|image| image.intents.is_empty());
+            let ended = world.image().is_some_and(|image| has_ended(&image));
             let why = if ended { owned(world) } else { Ok(()) };
             world.judge::<()>(why.and_then(|()| Err(stuck(world))));
         }
@@ -318,12 +321,17 @@ fn caught_up(world: &World) -> bool {
     };
     let led = (0..PARTITIONS).all(|index| world.leader(index).is_some());
     let moves = image.shards.values().any(|shard| !shard.leaving.is_empty());
-    led && image.intents.is_empty()
+    led && has_ended(&image)
         && owned(world).is_ok()
         && (!moves || world.nodes().any(|node| world.is_corrupted(node)))
         && running_nodes.len() == world.nodes().filter(|node| !world.is_corrupted(*node)).count()
         && running_nodes.iter().all(|running| running.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
+}
+
+/// True if shards have carried out all that the metadata has decided.
+fn has_ended(image: &MetadataImage) -> bool {
+    image.intents.is_empty() && image.open_splits().next().is_none()
 }
 
 /// Every replica on a sound disk carries partitions that the metadata assigns to its shard, and no others.
@@ -359,9 +367,10 @@ fn describe(world: &World) -> String {
         let nodes = image.nodes.len();
         let members = (image.shard(ShardId::METADATA), running.metadata.group().membership());
         format!(
-            "node {}: metadata {index:?} {role:?} of {nodes} nodes, {members:?}, open intents {:?}, {}, roles {roles:?}, failures {failures:?}",
+            "node {}: metadata {index:?} {role:?} of {nodes} nodes, {members:?}, open intents {:?}, open splits {:?}, {}, roles {roles:?}, failures {failures:?}",
             running.node.0,
             image.intents,
+            image.open_splits().collect::<Vec<_>>(),
             shown.join(" ")
         )
     };

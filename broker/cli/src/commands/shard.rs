@@ -22,6 +22,8 @@ pub(super) enum Words {
     Describe(Describe),
     /// Sets the clock of a shard, by which records, producers and offsets expire, where a wrong clock has set it
     SetClock(SetClock),
+    /// Makes partitions of a shard a shard of their own, on the same nodes, while clients go on
+    Split(Split),
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +65,22 @@ pub(super) struct SetClock {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  ottla shard split 3\n  ottla shard split 3 --partition trips:0 --partition trips:4"
+)]
+pub(super) struct Split {
+    /// Number of the shard
+    shard: u64,
+    /// A partition that moves; may be given several times [default: every second one of the shard]
+    #[arg(long = "partition", value_name = "TOPIC:NUMBER")]
+    partitions: Vec<String>,
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// Runs the command.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
@@ -75,6 +93,7 @@ pub(super) async fn run(words: Words) -> Result<(), Failure> {
             show(&words.output, &shard, describe)
         }
         Words::SetClock(words) => set_clock(&words).await,
+        Words::Split(words) => split(&words).await,
     }
 }
 
@@ -105,6 +124,23 @@ async fn set_clock(words: &SetClock) -> Result<(), Failure> {
         table(&[Column::Numbers("ID"), Column::Words("CLOCK")], all(&set["shards"]).map(row))
     })?;
     failure.map_or(Ok(()), Err)
+}
+
+/// Returns when the split is recorded; the shard's leader carries it out.
+async fn split(words: &Split) -> Result<(), Failure> {
+    let admin = &words.admin.url;
+    let partitions = words.partitions.iter().map(|partition| http::escaped(partition)).collect::<Vec<_>>().join(",");
+    let named = if partitions.is_empty() { String::new() } else { format!("?partitions={partitions}") };
+    let path = format!("/api/shards/{}/split{named}", words.shard);
+    let answer = json_of(admin, &path, &http::post(admin, &path).await?)?;
+    show(&words.output, &answer, |answer| {
+        format!(
+            "shard {}: {} partitions move to shard {}\n",
+            cell(&answer["id"]),
+            cell(&answer["partitions"]),
+            cell(&answer["child"])
+        )
+    })
 }
 
 fn show(output: &Output, value: &Value, in_words: impl FnOnce(&Value) -> String) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 
 mod nodes;
 mod shards;
+mod splits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub enum Refusal {
     PartitionCount,
     /// No such intent is open.
     NoSuchIntent,
+    /// A split of the shard is open, or the one that is reported is not.
+    Split,
     /// No such node.
     NoSuchNode,
     /// A registered node does not understand the feature level.
@@ -278,6 +281,8 @@ impl MetadataStateMachine {
             Command::SetNodeState { node, state } => self.set_node_state(node, state),
             Command::RemoveNode { node } => self.remove_node(node),
             Command::SetFeatureLevel { level } => self.set_feature_level(level),
+            Command::SplitShard { parent, child, partitions } => self.split_shard(index, parent, child, partitions),
+            Command::EndSplit { child, at } => self.end_split(index, child, at),
             Command::SetNodeLiveness { node, liveness } => self.set_node_liveness(node, liveness),
         };
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
@@ -437,6 +442,17 @@ impl MetadataStateMachine {
             let number = i32::try_from(number).unwrap_or(i32::MAX);
             by_shard.entry(route.shard).or_default().push((number, route.epoch_base));
         }
+        self.put_intents(index, kind, topic, by_shard);
+    }
+
+    /// One intent for each of these shards.
+    fn put_intents(
+        &mut self,
+        index: RaftIndex,
+        kind: IntentKind,
+        topic: &Uuid,
+        by_shard: BTreeMap<ShardId, Vec<(i32, i32)>>,
+    ) {
         for (shard, mut partitions) in by_shard {
             let key = IntentKey { shard, index, topic: *topic };
             // Several commands of one entry may concern one topic: the partitions that they make a shard adopt are one

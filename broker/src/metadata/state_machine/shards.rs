@@ -9,7 +9,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 use super::{MetadataStateMachine, Refusal};
 use crate::metadata::command::NewShard;
-use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind, ShardRecord, SplitRecord};
 use crate::metadata::records::Record;
 
 /// Producer ids that lost entries may have allocated: a block has a thousand.
@@ -17,6 +17,18 @@ const PRODUCER_IDS_LOST: i64 = 1 << 30;
 
 impl MetadataStateMachine {
     pub(super) fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
+        let founders = shard.replicas.iter().map(|replica| replica.id).collect();
+        self.record_shard(index, shard, founders, None)
+    }
+
+    /// Records a shard with ids that were never used.
+    pub(super) fn record_shard(
+        &mut self,
+        index: RaftIndex,
+        shard: NewShard,
+        founders: Vec<ReplicaId>,
+        split: Option<SplitRecord>,
+    ) -> Result<(), Refusal> {
         if self.image.shards.contains_key(&shard.id)
             || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id)
         {
@@ -34,7 +46,6 @@ impl MetadataStateMachine {
         self.image.next_replica_id = ids.last().map_or(0, |id| id.saturating_add(1));
         self.image.next_shard_id = self.image.next_shard_id.max(shard.id.0.saturating_add(1));
         self.note_counter(self.image.next_replica_id);
-        let founders = shard.replicas.iter().map(|replica| replica.id).collect();
         self.put_shard(ShardRecord {
             id: shard.id,
             kind: shard.kind,
@@ -43,6 +54,7 @@ impl MetadataStateMachine {
             leaving: Vec::new(),
             founders,
             created: index,
+            split,
         });
         Ok(())
     }
@@ -68,7 +80,7 @@ impl MetadataStateMachine {
         self.advance(index);
     }
 
-    fn put_shard(&mut self, record: ShardRecord) {
+    pub(super) fn put_shard(&mut self, record: ShardRecord) {
         self.note(&Record::Shard(record.clone()));
         Arc::make_mut(&mut self.image.shards).insert(record.id, Arc::new(record));
     }
@@ -82,6 +94,9 @@ impl MetadataStateMachine {
         let record = Arc::clone(self.image.shards.get(&shard).ok_or(Refusal::Shard)?);
         if !record.replicas.iter().map(|replica| &replica.id).eq(before) {
             return Err(Refusal::Replicas);
+        }
+        if self.image.is_splitting(shard) {
+            return Err(Refusal::Split);
         }
         let wanted: BTreeSet<_> = replicas.iter().map(|replica| replica.id).collect();
         // A leaving replica that is still a member may stay after all.

@@ -13,4 +13,5 @@ pub(crate) mod placement;
 mod placement_model;
 mod reassign;
 mod replica_assignment;
+mod splits;
 mod state_machine;

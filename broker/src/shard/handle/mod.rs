@@ -26,7 +26,7 @@ use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
 use super::read_barrier::ReadBarrier;
 use super::read_view::ReadView;
 use super::rpc::LedShard;
-use super::state_machine::ShardStateMachine;
+use super::state_machine_view::StateMachineView;
 use crate::metadata::{ShardCreation, ShardId, ShardKind};
 use crate::replicated::command::Command;
 use crate::replicated::error::{AppendError, PartitionError};
@@ -34,19 +34,6 @@ use crate::replicated::shard_state::{ApplyReply, ShardState};
 
 /// A follower that has not heard from its leader for so long serves no reads.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-
-/// The parts of a state machine that its shard reads.
-pub(crate) struct StateMachineView {
-    state: Arc<Mutex<ShardState>>,
-    pub(super) read_view: Arc<ReadView>,
-    cut_points: Arc<Mutex<CutPoints>>,
-}
-
-impl StateMachineView {
-    pub(crate) fn of(machine: &ShardStateMachine) -> Self {
-        Self { state: machine.state(), read_view: machine.read_view(), cut_points: machine.cut_points() }
-    }
-}
 
 /// One shard on this node.
 pub struct Shard {

@@ -166,6 +166,7 @@ mod tests {
                 leaving: Vec::new(),
                 founders: Vec::new(),
                 created: RaftIndex(1),
+                split: None,
             };
             (record.id, Arc::new(record))
         };

@@ -3,24 +3,29 @@
 //! No replica is deleted because the metadata does not have it (design section 6). May not know: topics' contents,
 //! requests.
 
+mod children;
+mod unseeded;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ottla_env::critical::Owner;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, GroupHandle, Membership, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
-use ottla_storage::ids::ReplicaId;
-use parking_lot::RwLock;
+use ottla_storage::ids::{LogId, ReplicaId};
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use uuid::Uuid;
 
+use self::unseeded::Unseeded;
 use super::closed_replicas::{ClosedReplica, ClosedReplicas};
-use super::handle::{Shard, StateMachineView, keeps_groups};
+use super::handle::{Shard, keeps_groups};
 use super::idempotence_fence::ConnectionId;
 use super::lag_request::GroupsService;
 use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
@@ -28,7 +33,9 @@ use super::leadership::preferred_balance::PreferredLeaderBalancer;
 use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
 use super::rpc::LedShard;
+use super::seeded_children::SeededChildren;
 use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
+use super::state_machine_view::StateMachineView;
 use super::tasks::membership_reconciler;
 use super::tasks::{self, LeaderTaskSettings};
 use crate::codec::CodecError;
@@ -73,6 +80,10 @@ pub(super) struct Inner {
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     /// Replicas on the disks of this node that do not run.
     closed: ClosedReplicas,
+    /// What splits have made here and does not run yet.
+    seeded: Arc<SeededChildren>,
+    /// The creations of children that a crash has left here without a state.
+    unseeded: Mutex<BTreeMap<ReplicaId, Bytes>>,
     /// Held while a replica is removed: from before it stops until it is gone from the disk.
     removals: Arc<tokio::sync::Mutex<()>>,
     /// Grows when a shard is added or closed.
@@ -128,6 +139,8 @@ impl Shards {
                 task_settings,
                 shards: RwLock::default(),
                 closed: ClosedReplicas::default(),
+                seeded: Arc::default(),
+                unseeded: Mutex::default(),
                 removals: Arc::default(),
                 changes: watch::Sender::new(0),
                 leadership: watch::Sender::new(0),
@@ -159,16 +172,19 @@ impl Shards {
             let last = last.entry(shard_of(replica)).or_insert(replica.id);
             *last = replica.id.max(*last);
         }
-        for (directory, replica) in recovered {
+        let children = Unseeded::among(recovered.iter().map(|(_, replica)| *replica));
+        self.await_seeds(&children);
+        for (directory, replica) in recovered.iter().filter(|(_, replica)| replica.unseeded.is_none()) {
             let shard = shard_of(replica);
             let successor = shard.and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
             if let Some(successor) = successor {
                 let why = format!("replica {successor} has come in its place");
                 self.mark_closed(replica.id, ClosedReplica { shard, why, is_lost: true });
-            } else if let Err(error) = self.open_sound(directory, replica).await {
+            } else if let Err(error) = self.open_sound(directory, replica, children.splits_at(replica.id)).await {
                 self.leave_closed(replica.id, shard, &error);
             }
         }
+        self.give_up_seeds(children);
     }
 
     /// Marks a replica closed. One that may have lost what it acknowledged is rebuilt under another id if other nodes
@@ -190,7 +206,12 @@ impl Shards {
         self.mark_closed(replica, ClosedReplica { shard, why: format!("{error}{todo}"), is_lost });
     }
 
-    async fn open_sound(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
+    async fn open_sound(
+        &self,
+        directory: &Arc<DataDir>,
+        recovered: &RecoveredReplica,
+        splits_at: Option<LogId>,
+    ) -> Result<(), OpenError> {
         let creation = match (creation_of(recovered), &recovered.lost) {
             (Err(_), Some(what)) => {
                 return Err(RaftError::Damaged { replica: recovered.id, what: what.clone() }.into());
@@ -200,7 +221,7 @@ impl Shards {
         let state = state_machine::restore(keeps_groups(creation.kind), &recovered.state)
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
         let (machine, view) = self.state_machine(directory, recovered.id, state);
-        let group = self.0.host.open(directory.clone(), recovered, Box::new(machine)).await?;
+        let group = self.0.host.open(directory.clone(), recovered, splits_at, Box::new(machine)).await?;
         self.add(creation, recovered.id, directory, group, view);
         Ok(())
     }
@@ -230,8 +251,8 @@ impl Shards {
         state: ShardState,
     ) -> (ShardStateMachine, StateMachineView) {
         let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
-        let machine = ShardStateMachine::new(state, storage);
-        let view = StateMachineView::of(&machine);
+        let machine = ShardStateMachine::new(state, replica, storage, self.0.seeded.clone());
+        let view = machine.view();
         (machine, view)
     }
 
@@ -245,6 +266,8 @@ impl Shards {
     ) {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
+        let splits = self.clone().open_children(group.clone(), directory.clone());
+        rt::spawn_critical("splits", Owner::process(), splits);
         let shard =
             Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, self.0.clocks.clone());
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
@@ -393,6 +416,9 @@ impl Shards {
         if self.0.closed.contains(replica.id) {
             return true;
         }
+        if let Some(made) = record.split.as_ref().and_then(|split| self.left_to_split(split, replica.id)) {
+            return made;
+        }
         let takes_first = mutants::is_on(Bug::FirstDirectoryTaken);
         let takes_any = takes_first || mutants::is_on(Bug::WipedReplicaVotes);
         let any = || self.0.directories.values().next().filter(|_| takes_any);
@@ -441,6 +467,10 @@ impl Shards {
             |replica: &ReplicaId| is_last(*replica) || replica.0 < image.next_replica_id && !recorded.contains(replica);
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
+                if self.0.seeded.involves(replica) {
+                    all = false;
+                    continue;
+                }
                 let _removal = self.0.removals.lock().await;
                 self.close(replica).await;
                 let left = if is_last(replica) { directory.leave().await } else { Ok(()) };

@@ -26,7 +26,7 @@ async fn holding(replicas: &[ReplicaId], shard: &ShardRecord) -> Arc<dyn Disk> {
     let (directory, _) = opened(&disk).await;
     let shard = ShardCreation::from(shard).encode();
     for replica in replicas {
-        let payload = Creation { members: Membership::default(), shard: shard.clone() }.encode();
+        let payload = Creation { members: Membership::default(), shard: shard.clone(), seed: None }.encode();
         let group = GroupCreation { replica: *replica, payload, vote: None, purged: None };
         Directory::create_replica(&*directory, group).await.unwrap();
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_raft::{Applied, Extent, Reply, StateMachine};
+use ottla_raft::{Applied, Extent, Membership, Reply, StateMachine};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Entry;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
@@ -19,6 +19,8 @@ use parking_lot::Mutex;
 use super::cut_points::{CutPoint, CutPoints};
 use super::data_waiters::ANY_BYTES;
 use super::read_view::{LogOffsetSnapshot, ReadView};
+use super::seeded_children::{SeededChildren, SeededShard};
+use super::state_machine_view::StateMachineView;
 use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
 use crate::replicated::changes::Touched;
@@ -26,7 +28,7 @@ use crate::replicated::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
 use crate::replicated::command::AdoptedPartition;
 use crate::replicated::group::GroupStore;
 use crate::replicated::producer_state::ProducerTable;
-use crate::replicated::shard_state::{PartitionState, ShardState};
+use crate::replicated::shard_state::{PartitionState, ShardState, SplitOff};
 
 /// The storage of this replica alone, which frees what apply has decided to be dead: log starts and dropped partitions.
 pub trait LocalStorage: Send + Sync + 'static {
@@ -34,6 +36,8 @@ pub trait LocalStorage: Send + Sync + 'static {
     fn set_log_start(&self, id: PartitionId, log_start: Offset);
     /// All data of the partition is dead.
     fn drop_partition(&self, id: PartitionId);
+    /// The same for another replica of the directory.
+    fn of_replica(&self, replica: ReplicaId) -> Arc<dyn LocalStorage>;
 }
 
 /// A replica's data directory.
@@ -53,6 +57,10 @@ impl LocalStorage for DirectoryStorage {
     fn drop_partition(&self, id: PartitionId) {
         self.directory.drop_partition(self.replica, id);
     }
+
+    fn of_replica(&self, replica: ReplicaId) -> Arc<dyn LocalStorage> {
+        Arc::new(Self { directory: self.directory.clone(), replica })
+    }
 }
 
 /// One replica's state machine.
@@ -62,6 +70,8 @@ pub struct ShardStateMachine {
     storage: Arc<dyn LocalStorage>,
     cut_points: Arc<Mutex<CutPoints>>,
     applied: RaftIndex,
+    replica: ReplicaId,
+    children: Arc<SeededChildren>,
     /// The partitions that the metadata places in the shard; only for recovery of lost entries.
     placed: Vec<AdoptedPartition>,
 }
@@ -73,47 +83,75 @@ impl ShardStateMachine {
         Self { placed, ..self }
     }
 
-    /// A state machine over `state`, which is published to readers at once.
+    /// A state machine over `state`, which is published to readers at once. What splits of the shard make here is kept in
+    /// `children`.
     #[must_use]
-    pub fn new(mut state: ShardState, storage: Arc<dyn LocalStorage>) -> Self {
+    pub fn new(
+        mut state: ShardState,
+        replica: ReplicaId,
+        storage: Arc<dyn LocalStorage>,
+        children: Arc<SeededChildren>,
+    ) -> Self {
         let ids: Vec<_> = state.partitions.keys().copied().collect();
         state.touched.extend(ids.into_iter().map(|id| (id, Touched { log_start_moved: true, ..Touched::default() })));
-        let mut machine = Self {
+        let mut machine = Self::unpublished(state, replica, storage, children);
+        machine.publish();
+        machine
+    }
+
+    fn unpublished(
+        state: ShardState,
+        replica: ReplicaId,
+        storage: Arc<dyn LocalStorage>,
+        children: Arc<SeededChildren>,
+    ) -> Self {
+        Self {
             state: Arc::new(Mutex::new(state)),
             read_view: Arc::default(),
             storage,
             cut_points: Arc::default(),
             applied: RaftIndex(0),
+            replica,
+            children,
             placed: Vec::new(),
-        };
-        machine.publish();
-        machine
+        }
     }
 
-    /// The state, for reads on this node (DescribeProducers, retention).
-    #[must_use]
-    pub fn state(&self) -> Arc<Mutex<ShardState>> {
-        self.state.clone()
+    /// The group that this replica has split off, whose child on this node is `child`.
+    fn seed(&self, child: ReplicaId, SplitOff { split, child: state }: SplitOff) -> ottla_raft::SplitOff {
+        let partitions = state.partitions.keys().copied().collect();
+        let storage = self.storage.of_replica(child);
+        let machine = Self::unpublished(state, child, storage, self.children.clone());
+        let seeded = SeededShard { parent: self.replica, creation: split.creation.clone(), view: machine.view() };
+        self.children.insert(child, seeded);
+        ottla_raft::SplitOff {
+            child,
+            members: Membership::of(split.replicas.iter().map(|replica| replica.child)),
+            shard: split.creation,
+            partitions,
+            state_machine: Box::new(machine),
+        }
     }
 
-    /// What readers see.
+    /// What its shard reads.
     #[must_use]
-    pub fn read_view(&self) -> Arc<ReadView> {
-        self.read_view.clone()
-    }
-
-    /// Where the last cuts were taken.
-    #[must_use]
-    pub(crate) fn cut_points(&self) -> Arc<Mutex<CutPoints>> {
-        self.cut_points.clone()
+    pub fn view(&self) -> StateMachineView {
+        let (state, read_view, cut_points) = (self.state.clone(), self.read_view.clone(), self.cut_points.clone());
+        StateMachineView { state, read_view, cut_points }
     }
 }
 
 impl StateMachine for ShardStateMachine {
-    fn apply(&mut self, entry: &Entry) -> Applied {
+    fn apply(&mut self, entry: &Entry, members: &Membership) -> Applied {
         self.applied = entry.log_id.index;
-        let (verdicts, reply) = self.state.lock().apply(entry);
-        Applied { verdicts, reply: Reply::new(reply) }
+        let (verdicts, reply, split_off) = {
+            let mut state = self.state.lock();
+            let settled = members.voters.first().filter(|_| members.voters.len() == 1 && members.learners.is_empty());
+            let (verdicts, reply) = state.apply(entry, settled);
+            (verdicts, reply, state.take_split_off(self.replica))
+        };
+        let split_off = split_off.map(|(child, split_off)| Box::new(self.seed(child, *split_off)));
+        Applied { verdicts, reply: Reply::new(reply), split_off }
     }
 
     /// True for a shard that keeps groups: committed offsets are records.
@@ -300,6 +338,7 @@ fn shard_value(state: &ShardState) -> ShardValue {
         order: state.order,
         checksum: state.checksum,
         floor: state.floor,
+        split: state.last_split,
     }
 }
 
@@ -327,7 +366,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
         Key::Shard => {
             let shard = ShardValue::decode(value)?;
             (state.clock_ms, state.term, state.order) = (shard.clock_ms, shard.term, shard.order);
-            (state.checksum, state.floor) = (shard.checksum, shard.floor);
+            (state.checksum, state.floor, state.last_split) = (shard.checksum, shard.floor, shard.split);
         }
         Key::Partition(id) => {
             let stored = PartitionValue::decode(value)?;

@@ -1,4 +1,4 @@
-//! The tasks of a shard's leader: adoption of partitions, retention, expiration of producers, forgetting of dropped
+//! The tasks of a shard's leader: adoption of partitions, splits, retention, expiration of producers, forgetting of dropped
 //! partitions (design sections 4 and 11), and the membership of its group.
 //!
 //! Everything here only proposes: apply decides. [`run`] starts a round of each task when it is due.
@@ -8,6 +8,7 @@ pub(super) mod adoption;
 mod expiration;
 pub(super) mod membership_reconciler;
 mod retention;
+mod splits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,8 @@ pub(crate) async fn run(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>, sett
         let mut next = retention_at.min(offsets_at).min(producers_at);
         if shard.leading().is_some() {
             let image = images.borrow_and_update().clone();
-            if adoption.reconcile(&shard, &*metadata, &image).await.is_err() {
+            let adopted = adoption.reconcile(&shard, &*metadata, &image).await;
+            if adopted.is_err() || splits::reconcile(&shard, &*metadata, &image).await.is_err() {
                 next = next.min(rt::now() + RETRY);
             }
         }

@@ -9,7 +9,6 @@ use ottla_protocol::ids::Offset;
 
 use super::crash::{Moments, check_index_files, check_partition, check_runs, observe};
 use super::toy::{self, DIR, Model, Toy, batch, entry, open, partition, split_of};
-use crate::checkpoint::CheckpointSource;
 use crate::data_dir::identity::LINEAGE_FORMAT_VERSION;
 use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica, SplitCut};
 use crate::entry::{Entry, Verdict};
@@ -110,6 +109,7 @@ impl Family {
         // What was applied before belongs to the cut before, if one was taken.
         let ends = self.parent.model().partitions[&MOVED];
         self.parent.apply(entry);
+        self.parent.set_splits(true);
         let key = self.parent.key(MOVED);
         let moved = directory.move_partitions(self.parent.log.id(), id, &[partition(MOVED)]);
         assert_eq!(
@@ -135,13 +135,14 @@ impl Family {
             return;
         }
         let child = Toy::of_child(&directory, log, Model::of_child(MOVED, ends), entry.log_id);
-        let (parent_cut, mut child_cut) = (self.parent.take_delta().unwrap(), child.take_delta().unwrap());
+        let (parent_cut, mut child_cut) = (self.parent.cut().unwrap(), child.cut().unwrap());
         if self.padding_bytes > 0 {
             let value = Some(Bytes::from(vec![0; self.padding_bytes]));
             child_cut.changes.push((Bytes::copy_from_slice(&99_i32.to_be_bytes()), value));
         }
         let cut = SplitCut { parent: parent_cut, child: child_cut, moved };
         directory.commit_split(cut).await.unwrap();
+        [&self.parent, &child].into_iter().for_each(|toy| toy.set_splits(false));
         self.child = Some(child);
     }
 

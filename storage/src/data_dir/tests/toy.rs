@@ -146,6 +146,8 @@ struct State {
     model: Model,
     applied: Option<LogId>,
     cut_at: Option<LogId>,
+    /// A split is not durable: its cut alone is taken.
+    splits: bool,
 }
 
 /// One replica with its state machine.
@@ -162,6 +164,13 @@ impl CheckpointSource for Toy {
     }
 
     fn take_delta(&self) -> Option<StateDelta> {
+        let splits = self.state.lock().splits;
+        if splits { None } else { self.cut() }
+    }
+}
+
+impl Toy {
+    pub(super) fn cut(&self) -> Option<StateDelta> {
         let mut state = self.state.lock();
         if state.cut_at == state.applied {
             return None;
@@ -182,9 +191,12 @@ impl CheckpointSource for Toy {
             checksum: 5,
         })
     }
-}
 
-impl Toy {
+    /// Whether a split is applied and not durable.
+    pub(super) fn set_splits(&self, splits: bool) {
+        self.state.lock().splits = splits;
+    }
+
     pub(super) async fn create(directory: &Arc<DataDir>, replica: u64) -> Arc<Self> {
         let creation = GroupCreation {
             replica: ReplicaId(replica),
@@ -210,11 +222,12 @@ impl Toy {
     pub(super) fn of_child(directory: &Arc<DataDir>, log: ReplicaLog, model: Model, split: LogId) -> Arc<Self> {
         let toy = Self::start(directory, log, model, Some(split));
         toy.state.lock().cut_at = None;
+        toy.set_splits(true);
         toy
     }
 
     fn start(directory: &Arc<DataDir>, log: ReplicaLog, model: Model, applied: Option<LogId>) -> Arc<Self> {
-        let state = Mutex::new(State { model, applied, cut_at: applied });
+        let state = Mutex::new(State { model, applied, cut_at: applied, splits: false });
         let toy = Arc::new(Self { directory: Arc::clone(directory), log, state });
         let weak: Weak<Self> = Arc::downgrade(&toy);
         directory.register(toy.log.id(), weak);

@@ -17,6 +17,7 @@ pub(crate) mod prober;
 pub(crate) mod producer;
 pub(crate) mod rack_reader;
 pub(crate) mod reassigner;
+pub(crate) mod resizer;
 pub(crate) mod sessions;
 mod static_members;
 pub(crate) mod topics;

@@ -24,6 +24,16 @@ struct NoStorage;
 impl LocalStorage for NoStorage {
     fn set_log_start(&self, _: PartitionId, _: Offset) {}
     fn drop_partition(&self, _: PartitionId) {}
+    fn of_replica(&self, _: ReplicaId) -> Arc<dyn LocalStorage> {
+        Arc::new(Self)
+    }
+}
+
+/// The replica under test, alone in its group.
+const REPLICA: ReplicaId = ReplicaId(1);
+
+fn members() -> Membership {
+    Membership::of([REPLICA])
 }
 
 fn id(index: i32) -> PartitionId {
@@ -50,7 +60,7 @@ struct Replica {
 impl Replica {
     fn new(state: ShardState) -> Self {
         let next = LogId { term: Term(1), index: RaftIndex(1) };
-        Self { machine: ShardStateMachine::new(state, Arc::new(NoStorage)), next }
+        Self { machine: ShardStateMachine::new(state, REPLICA, Arc::new(NoStorage), Arc::default()), next }
     }
 
     fn entry(&mut self, command: &Command, batches: Vec<(PartitionId, Bytes)>) -> Entry {
@@ -63,7 +73,7 @@ impl Replica {
 
     fn run(&mut self, command: &Command, batches: Vec<(PartitionId, Bytes)>) -> (Vec<Verdict>, ApplyReply) {
         let entry = self.entry(command, batches);
-        let applied = self.machine.apply(&entry);
+        let applied = self.machine.apply(&entry, &members());
         self.machine.publish();
         (applied.verdicts, applied.reply.take::<ApplyReply>().unwrap())
     }
@@ -205,7 +215,7 @@ fn nothing_is_shown_before_publish() {
     let mut replica = Replica::new(ShardState::new(false));
     replica.adopt(5, 0, 0);
     let entry = replica.entry(&Command::Data(vec![BatchDecision::default()]), vec![(id(0), batch(2, None))]);
-    let _ = replica.machine.apply(&entry);
+    let _ = replica.machine.apply(&entry, &members());
     assert_eq!(replica.offsets(0).unwrap().high_watermark, Offset(0));
     replica.machine.publish();
     assert_eq!(replica.offsets(0).unwrap().high_watermark, Offset(2));
@@ -370,7 +380,7 @@ fn restarted(checkpoint: BTreeMap<Bytes, Bytes>, since: &[Entry]) -> Replica {
     let stored: Vec<_> = checkpoint.into_iter().collect();
     let mut restored = Replica::new(restore(false, &stored).unwrap());
     for entry in since {
-        let _ = restored.machine.apply(entry);
+        let _ = restored.machine.apply(entry, &members());
     }
     restored.machine.publish();
     restored
@@ -399,7 +409,7 @@ proptest! {
             let planned = model.plan(&step, &replica.machine.state.lock());
             let Some(Planned { command, batches, expect }) = planned else { continue };
             let entry = replica.entry(&command, batches);
-            let reply = replica.machine.apply(&entry).reply.take::<ApplyReply>().unwrap();
+            let reply = replica.machine.apply(&entry, &members()).reply.take::<ApplyReply>().unwrap();
             replica.machine.publish();
             since_cut.push(entry);
             if let Some(offset) = expect {

@@ -6,25 +6,31 @@ use ottla_protocol::ids::ProducerId;
 
 use super::*;
 use crate::replicated::command::{Split, SplitReplica};
-use crate::replicated::shard_state::SplitOff;
 
 const PARTITIONS: i32 = 6;
 const INTENT: RaftIndex = RaftIndex(100);
 const CHILD: u64 = 9;
+const CHILD_REPLICA: ReplicaId = ReplicaId(2);
 
 fn command(partitions: Vec<PartitionId>) -> Command {
-    let replicas = vec![SplitReplica { parent: ReplicaId(1), child: ReplicaId(2) }];
-    Command::Split(Split { intent: INTENT, child: CHILD, replicas, partitions })
+    of_intent(INTENT, REPLICA, partitions)
+}
+
+/// A split by this intent of the group of this one member.
+fn of_intent(intent: RaftIndex, parent: ReplicaId, partitions: Vec<PartitionId>) -> Command {
+    let replicas = vec![SplitReplica { parent, child: CHILD_REPLICA }];
+    let creation = Bytes::from_static(b"child");
+    Command::Split(Split { intent, child: CHILD, creation, replicas, partitions })
 }
 
 /// Splits a replica's state; the child goes on behind the same entry.
 pub(super) fn split(parent: &mut Replica, partitions: Vec<PartitionId>) -> Option<Replica> {
-    let reply = parent.run(&command(partitions), vec![]).1;
-    let mut split_off = std::mem::take(&mut parent.machine.state.lock().split_off);
-    let SplitOff { at, child, .. } = split_off.pop()?;
-    assert!(split_off.is_empty());
+    let (at, reply) = (parent.next, parent.run(&command(partitions), vec![]).1);
+    let seeded = parent.machine.children.get(CHILD_REPLICA)?;
+    parent.machine.children.remove(CHILD_REPLICA);
+    let child = std::mem::take(&mut *seeded.view.state.lock());
     assert_eq!(reply, ApplyReply::Changed(child.partitions.len()));
-    assert_eq!((at.index.0 + 1, child.last), (parent.next.index.0, Some(at)));
+    assert_eq!((seeded.parent, &seeded.creation[..], child.last), (REPLICA, &b"child"[..], Some(at)));
     let mut child = Replica::new(child);
     child.next = parent.next;
     Some(child)
@@ -89,10 +95,7 @@ fn together_they_hold_what_the_parent_held_also_in_their_checkpoints() {
         let going = held(&parent.machine.state.lock(), moves);
         let staying = held(&parent.machine.state.lock(), |id| !moves(id));
         let before_sum = parent.machine.checksum();
-        let Some(mut child) = split(&mut parent, chosen.clone()) else {
-            assert!(going.is_empty());
-            return;
-        };
+        let mut child = split(&mut parent, chosen.clone()).unwrap();
         assert_eq!(held(&child.machine.state.lock(), |_| true), going);
         assert_eq!(held(&parent.machine.state.lock(), |_| true), staying);
         assert_eq!(before.len(), going.len() + staying.len());
@@ -112,7 +115,7 @@ fn together_they_hold_what_the_parent_held_also_in_their_checkpoints() {
         assert_eq!(digest(&restored(&child_checkpoint)), digest(&child.machine.state.lock()));
         goes_on(&mut parent, &mut child, &sent, moves);
         assert_eq!(parent.run(&command(chosen), vec![]).1, ApplyReply::Changed(0), "applied once");
-        assert!(parent.machine.state.lock().split_off.is_empty());
+        assert!(parent.machine.children.get(CHILD_REPLICA).is_none());
     });
 }
 
@@ -147,6 +150,9 @@ impl LocalStorage for Told {
     fn drop_partition(&self, id: PartitionId) {
         self.0.lock().push((id, "dropped"));
     }
+    fn of_replica(&self, _: ReplicaId) -> Arc<dyn LocalStorage> {
+        Arc::new(Self::default())
+    }
 }
 
 /// The child serves the bytes from now on.
@@ -169,9 +175,10 @@ fn children_of_one_state_have_different_checksums() {
     let sums = [CHILD, CHILD + 1].map(|child| {
         let mut parent = Replica::new(ShardState::new(false));
         parent.adopt(1, 0, 0);
-        let split = Split { intent: INTENT, child, replicas: Vec::new(), partitions: vec![id(0)] };
-        let _ = parent.run(&Command::Split(split), vec![]);
-        parent.machine.state.lock().split_off[0].child.checksum()
+        let Command::Split(split) = command(vec![id(0)]) else { unreachable!() };
+        let _ = parent.run(&Command::Split(Split { child, ..split }), vec![]);
+        let seeded = parent.machine.children.get(CHILD_REPLICA).unwrap();
+        seeded.view.state.lock().checksum()
     });
     assert_ne!(sums[0], sums[1]);
 }
@@ -195,4 +202,40 @@ fn an_older_intent_does_not_bring_a_partition_back_and_a_newer_one_does() {
     assert!(split(&mut parent, vec![id(1)]).is_some());
     assert_eq!(parent.adopt(99, 1, 0), ApplyReply::Changed(0));
     assert_eq!(parent.adopt(101, 1, 0), ApplyReply::Changed(1));
+}
+
+/// The map of replicas is that of the members at the entry, or some node would have a state and no child.
+#[test]
+fn a_split_for_other_members_changes_nothing_and_may_come_again() {
+    let mut parent = Replica::new(ShardState::new(false));
+    parent.adopt(1, 0, 0);
+    let before = digest(&parent.machine.state.lock());
+    let refused = parent.run(&of_intent(INTENT, ReplicaId(7), vec![id(0)]), vec![]).1;
+    assert_eq!(refused, ApplyReply::OtherMembers);
+    assert!(parent.offsets(0).is_some() && parent.machine.children.get(CHILD_REPLICA).is_none());
+    assert_ne!(digest(&parent.machine.state.lock()), before, "the entry counts");
+    assert!(split(&mut parent, vec![id(0)]).is_some());
+}
+
+/// One that was taken into the group later applies the entry, too, and has no replica of the child.
+#[test]
+fn a_replica_that_is_not_named_drops_what_moves() {
+    let told = Arc::new(Told::default());
+    let mut parent = Replica::new(ShardState::new(false));
+    (parent.machine.storage, parent.machine.replica) = (told.clone(), ReplicaId(5));
+    (0..2).for_each(|index| drop(parent.adopt(1, index, 0)));
+    told.0.lock().clear();
+    assert_eq!(parent.run(&command(vec![id(1)]), vec![]).1, ApplyReply::Changed(1));
+    assert_eq!(*told.0.lock(), [(id(1), "dropped")]);
+    assert!(parent.machine.children.get(CHILD_REPLICA).is_none());
+}
+
+/// The metadata waits for the group of a child that it has recorded.
+#[test]
+fn a_split_of_what_is_gone_makes_a_child_that_carries_nothing() {
+    let mut parent = Replica::new(ShardState::new(false));
+    parent.adopt(1, 0, 0);
+    parent.drop_partition(INTENT.0 + 1, 0);
+    let child = split(&mut parent, vec![id(0)]).unwrap();
+    assert!(child.machine.state.lock().partitions.is_empty());
 }
