@@ -93,6 +93,15 @@ def jumped(seconds, seen_seconds, paused, ahead_seconds):
     return f"clock {days:+.2f} days off, expiry paused in {paused:.0f} shards, ahead by {ahead_seconds:.0f} s, all shards together"
 
 
+def split(before, after, children):
+    """The shards by number, before and afterwards, and those that were split off."""
+    check(children, "no shard was split")
+    check(set(after) - set(before) >= set(children), f"shards {children} are not among {sorted(after)}")
+    moved = sum(after[child]["partitions"] for child in children)
+    check(moved > 0, f"shards {children} carry nothing")
+    return f"{len(before)} shards before, {len(after)} afterwards; {moved} partitions in {len(children)} new ones"
+
+
 def joined(number, most, after, replicas, exit_code, was_told):
     """Nodes that the cluster listed at most and afterwards, replicas that the further node was given, and how it ended."""
     check(most == after + 1, f"the cluster had {most} nodes with node {number}, and {after} without it")

@@ -21,11 +21,12 @@ class MemberFaults:
         self.spare = Node(self.newer, directory / f"node-{number}", self.network, number, seeds)
 
     def command(self, node, *words, seconds=MOVE_SECONDS_MAX):
-        """A command of an operator's at a node; what it said if it failed."""
+        """A command of an operator's at a node; gives what it printed."""
         words = [*self.network.command(node.number), self.newer, *words]
         done = subprocess.run(words, capture_output=True, text=True, timeout=seconds)
         if done.returncode != 0:
             raise AssertionError(f"{' '.join(words[5:])}: {(done.stdout + done.stderr).strip()}")
+        return done.stdout
 
     def join(self):
         node, drained, count = self.spare, self.any_node(), len(self.nodes)

@@ -2,7 +2,8 @@
 
 A fault ends with every node back; the runner checks that the cluster then serves. Faults follow each other, so that never more
 than a minority of the replicas of a shard is away: one node, or one zone. Two at once (`delay+kill`): the first is one that takes no node away.
-What needs more than processes and the network is beside this: `links.py`, `disk_faults.py`, `flips.py`, `clocks.py`, `members.py`, `client_faults.py`.
+What needs more than processes and the network is beside this: `links.py`, `disk_faults.py`, `flips.py`, `clocks.py`, `members.py`, `splits.py`,
+`client_faults.py`.
 May not know: clients.
 """
 
@@ -24,6 +25,7 @@ from links import LinkFaults
 from members import MemberFaults
 from network import CLIENTS
 from nodes import until
+from splits import SplitFaults
 
 TAKE_OVER_SECONDS_MAX = 30
 REBUILD_SECONDS_MAX = 120
@@ -31,7 +33,7 @@ BESIDE_SECONDS = 2
 
 
 
-class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, ClientFaults):
+class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, SplitFaults, ClientFaults):
     def __init__(self, nodes, network, topic, chance, newer=None, system=None):
         """`newer`: the build that nodes are upgraded to. `system`: whose nodes they are; without one all kinds can be."""
         self.system = system
@@ -278,7 +280,7 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Clien
 
 KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "replace", "roll")
 # Those that need more than namespaces: only if they are asked for, by name or as `all`.
-FURTHER = (*Nemesis.LINK_KINDS, *Nemesis.DISK_KINDS, *Nemesis.FLIP_KINDS, *Nemesis.CLOCK_KINDS, *Nemesis.MEMBER_KINDS)
+FURTHER = (*Nemesis.LINK_KINDS, *Nemesis.DISK_KINDS, *Nemesis.FLIP_KINDS, *Nemesis.CLOCK_KINDS, *Nemesis.MEMBER_KINDS, *Nemesis.SPLIT_KINDS)
 FURTHER += Nemesis.CLIENT_KINDS
 # They take no node away, so another fault may come at the same time.
 COMBINE = (*Nemesis.LINK_KINDS, *Nemesis.CLOCK_KINDS)

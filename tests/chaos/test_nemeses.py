@@ -165,6 +165,10 @@ class Effects(unittest.TestCase):
         sound = (4, 4, 3, 5, 0, True)
         self.judged(effects.joined, sound, (4, 3, 3, 5, 0, True), (4, 4, 3, 0, 0, True), (4, 4, 3, 5, None, True), (4, 4, 3, 5, 0, False))
 
+    def test_split(self):
+        before, after = {3: {"partitions": 4}}, {3: {"partitions": 3}, 9: {"partitions": 1}}
+        self.judged(effects.split, (before, after, [9]), (before, after, []), (before, before, [9]), (before, {**after, 9: {"partitions": 0}}, [9]))
+
 
 def commit(body):
     """A commit with a header of 72 bytes and a frame."""
@@ -245,7 +249,7 @@ class Systems(unittest.TestCase):
         self.assertIsNone(nemesis.unable("leader", SYSTEMS[KAFKA]))
         for kind in ("power", "replace", "bitflip"):
             self.assertTrue(nemesis.unable(kind, SYSTEMS[KAFKA]), kind)
-        self.assertFalse({"power", "replace", "join"} & set(nemesis.chosen("all", SYSTEMS[KAFKA])))
+        self.assertFalse({"power", "replace", "join", "split"} & set(nemesis.chosen("all", SYSTEMS[KAFKA])))
 
     def test_what_is_tested_without_a_word_is_ottla(self):
         self.assertTrue(set(nemesis.KINDS) <= set(SYSTEMS[OTTLA].kinds))

@@ -184,7 +184,7 @@ bugs! {
     SplitLosesProducers "split-loses-producers":
         "The child of a split does not take what is known of producers (shard state).",
     SplitTwice "split-twice":
-        "A split that was carried out is carried out again when it is proposed again (shard state).",
+        "A split is proposed again, and carried out again, until it is reported (splits, shard state).",
     SplitReportedEarly "split-reported-early":
         "A split is reported as done before the shard's log has it (splits).",
     SplitDropForgotten "split-drop-forgotten":

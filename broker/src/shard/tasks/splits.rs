@@ -25,7 +25,7 @@ pub(crate) async fn reconcile(
     if first_intent(image, id).is_some_and(|first| first < split.intent) {
         return Ok(());
     }
-    let is_applied = shard.state().lock().last_split >= split.intent;
+    let is_applied = shard.state().lock().last_split >= split.intent && !mutants::is_on(Bug::SplitTwice);
     if mutants::is_on(Bug::SplitReportedEarly) {
         metadata.end_split(child.id, RaftIndex(0)).await;
     }

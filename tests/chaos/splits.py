@@ -1,0 +1,52 @@
+"""Splits of shards, for `Nemesis`: shards that carry partitions of the topic are split, one after the other, while the workload runs.
+
+May not know: clients.
+"""
+
+import json
+
+import effects
+from nodes import until
+
+SPLIT_SECONDS_MAX = 60
+SPLITS_MAX = 3
+# Every group costs the machine; a run has nodes by the day.
+SHARDS_MAX = 40
+
+
+class SplitFaults:
+    SPLIT_KINDS = ("split",)
+
+    def shards(self, node):
+        """The shards that carry partitions, by number, as a node knows them."""
+        found = until("a node lists the shards", lambda: node.page("/v1/shards"))
+        return {shard["id"]: shard for shard in json.loads(found)["shards"] if shard["id"] != 0}
+
+    def split(self):
+        node = self.any_node()
+        yield f"node {node.number} is asked to split shards"
+        before, split = self.shards(node), []
+        for _ in range(SPLITS_MAX if len(before) < SHARDS_MAX else 0):
+            carrying = [number for number, shard in self.shards(node).items() if shard["partitions"] > 0]
+            parent = self.chance.choice(carrying)
+            said = self.command(node, "shard", "split", str(parent), "-o", "json") if self.shards(node)[parent]["partitions"] > 1 else self.whole(node, parent)
+            split.append(self.carried_out(node, json.loads(said)["child"]))
+        self.lasts(1, 3)
+        self.measured(effects.split(before, self.shards(node), split))
+
+    def whole(self, node, parent):
+        """All that a shard of one partition carries becomes the child's."""
+        page = json.loads(until("the shard is described", lambda: node.page(f"/v1/shards/{parent}")))
+        (topic,) = page["topics"]
+        return self.command(node, "shard", "split", str(parent), "--partition", f"{topic['name']}:{topic['partitions'][0]}", "-o", "json")
+
+    def carried_out(self, node, child):
+        """Waits until the child has what is its own, and a leader; gives its number."""
+
+        def is_done():
+            found = node.page(f"/v1/shards/{child}")
+            page = found and json.loads(found)
+            return page and page["split"]["done"] and page["leader"] is not None
+
+        until(f"shard {child} is split off and led", is_done, SPLIT_SECONDS_MAX)
+        return child
