@@ -284,3 +284,18 @@ fn put_records(out: &mut BytesMut, flexible: bool, records: Option<&Bytes>) {
 pub(crate) fn string(body: &Bytes, raw: Option<&[u8]>) -> Result<Option<StrBytes>, WireError> {
     raw.map(|raw| StrBytes::from_utf8(body.slice_ref(raw)).map_err(|_| WireError::NotUtf8)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_response_to_a_batch_that_was_appended_has_all_that_was_given_to_it() {
+        let answer = ProducePartitionResponse::appended(3, Offset(40), 1_700_000_000_000, Offset(7));
+        assert_eq!((answer.index, answer.error), (3, ErrorCode::None));
+        let given = (answer.base_offset, answer.log_append_time_ms, answer.log_start);
+        assert_eq!(given, (Offset(40), 1_700_000_000_000, Offset(7)));
+        let refused = ProducePartitionResponse::failed(3, ErrorCode::NotLeaderOrFollower);
+        assert_eq!((refused.base_offset, refused.log_append_time_ms, refused.log_start), (Offset(-1), -1, Offset(-1)));
+    }
+}

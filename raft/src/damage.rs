@@ -82,3 +82,17 @@ impl Damage {
         self.is_fatal.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_known_up_to_the_greatest_index() {
+        let damage = Damage::default();
+        assert!(!damage.is_committed(RaftIndex(1)));
+        [5, 3].into_iter().for_each(|index| damage.note_committed(RaftIndex(index)));
+        let known = [1, 3, 5, 6].map(|index| damage.is_committed(RaftIndex(index)));
+        assert_eq!(known, [true, true, true, false]);
+    }
+}

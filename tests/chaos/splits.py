@@ -27,18 +27,25 @@ class SplitFaults:
         yield f"node {node.number} is asked to split shards"
         before, split = self.shards(node), []
         for _ in range(SPLITS_MAX if len(before) < SHARDS_MAX else 0):
-            carrying = [number for number, shard in self.shards(node).items() if shard["partitions"] > 0]
-            parent = self.chance.choice(carrying)
-            said = self.command(node, "shard", "split", str(parent), "-o", "json") if self.shards(node)[parent]["partitions"] > 1 else self.whole(node, parent)
-            split.append(self.carried_out(node, json.loads(said)["child"]))
+            # Right after another fault it may be refused: no leader, an answer that is lost, an earlier split that is not done.
+            child = until("a shard may be split", lambda: self.asked(node), SPLIT_SECONDS_MAX)
+            split.append(self.carried_out(node, child))
         self.lasts(1, 3)
         self.measured(effects.split(before, self.shards(node), split))
 
-    def whole(self, node, parent):
-        """All that a shard of one partition carries becomes the child's."""
-        page = json.loads(until("the shard is described", lambda: node.page(f"/v1/shards/{parent}")))
-        (topic,) = page["topics"]
-        return self.command(node, "shard", "split", str(parent), "--partition", f"{topic['name']}:{topic['partitions'][0]}", "-o", "json")
+    def asked(self, node):
+        """Asks for a split of some shard; gives the number of its child, or None if it is refused."""
+        carrying = {number: shard["partitions"] for number, shard in self.shards(node).items() if shard["partitions"] > 0}
+        parent = self.chance.choice(list(carrying))
+        words = ["shard", "split", str(parent), "-o", "json"]
+        if carrying[parent] == 1:
+            # All that it carries becomes the child's.
+            topics = json.loads(until("the shard is described", lambda: node.page(f"/v1/shards/{parent}")))["topics"]
+            words += [word for topic in topics for at in topic["partitions"] for word in ("--partition", f"{topic['name']}:{at}")]
+        try:
+            return json.loads(self.command(node, *words))["child"]
+        except AssertionError:
+            return None
 
     def carried_out(self, node, child):
         """Waits until the child has what is its own, and a leader; gives its number."""

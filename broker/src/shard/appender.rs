@@ -136,8 +136,7 @@ impl Shard {
             let follows_leader = self.follows_former_leader();
             let readiness = |batch: &QueuedBatch| {
                 if !batch.adopted && self.machine.read_view.get(batch.partition).is_none() {
-                    let is_dropped = self.state().lock().dropped.contains_key(&batch.partition)
-                        && !mutants::is_on(Bug::MovedPartitionHeld);
+                    let is_dropped = self.state().lock().dropped.contains_key(&batch.partition);
                     return if is_dropped { Readiness::Moved } else { Readiness::Held };
                 }
                 if !(has_entries_before || follows_leader) || !self.needs_history(batch) {

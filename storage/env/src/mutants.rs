@@ -197,8 +197,6 @@ bugs! {
         "After a crash nobody knows that a split's child was created and waits for its state (shards).",
     SplitCutTwice "split-cut-twice":
         "A checkpoint takes the parent past a split before the child is durable (applier).",
-    MovedPartitionHeld "moved-partition-held":
-        "What arrives for a partition that another shard carries waits for its adoption (appender).",
     BatchesSwapped "batches-swapped":
         "Two batches of a partition in one entry change places (queue).",
     AnsweredOutOfOrder "answered-out-of-order":

@@ -335,3 +335,25 @@ impl ReplicaState {
 fn cached_bytes(slot: &Slot) -> usize {
     if slot.cached.is_some() { slot.bytes } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Term;
+
+    /// An entry that is purged is never written again, also where it would follow one that is there.
+    #[test]
+    fn an_entry_follows_what_is_there_and_lies_above_the_purge() {
+        let purged = |index| Some(LogId { term: Term(1), index: RaftIndex(index) });
+        let follows = |state: &ReplicaState| (4..=10).filter(|index| state.may_follow(*index)).collect::<Vec<_>>();
+        let mut state = ReplicaState { purged: purged(5), ..ReplicaState::default() };
+        assert_eq!(follows(&state), [6], "a log that is purged to its end");
+        state.first_index = 6;
+        let slot = |sequence| Slot { term: Term(1), sequence, place: None, cached: None, bytes: 0, moving: false };
+        state.slots.extend((1..=3).map(slot));
+        assert_eq!(follows(&state), [6, 7, 8, 9], "an entry in place of one of three, or behind them");
+        state.purged = purged(7);
+        assert_eq!(follows(&state), [8, 9]);
+        assert_eq!(follows(&ReplicaState::default()), (4..=10).collect::<Vec<_>>(), "a new log begins anywhere");
+    }
+}

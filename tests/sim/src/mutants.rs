@@ -37,7 +37,6 @@ const OF_SPLITS: &[Bug] = &[
     Bug::ChildCreatedEarly,
     Bug::ChildSeedNotAwaited,
     Bug::SplitCutTwice,
-    Bug::MovedPartitionHeld,
 ];
 
 impl Ground {

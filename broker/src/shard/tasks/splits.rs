@@ -57,3 +57,113 @@ fn command(child: &ShardRecord, split: &SplitRecord) -> Split {
         partitions: split.partitions.iter().flat_map(of_topic).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use ottla_env::rt::Instant;
+    use ottla_storage::ids::ReplicaId;
+
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::metadata::{IntentKey, ShardKind, SplitReplica};
+    use crate::replicated::command::{AdoptedPartition, BatchDecision};
+    use crate::replicated::error::AppendError;
+    use crate::shard::answer;
+    use crate::shard::append_queue::QueuedBatch;
+    use crate::shard::fake::{FakeGroup, FakeMetadata, REPLICA, SHARD, TOPIC, image_with_topic, partition};
+
+    const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
+    const CHILD: ShardId = ShardId(90);
+    const INTENT: RaftIndex = RaftIndex(50);
+
+    /// The topic's two partitions are adopted; partition 1 is to move to the child.
+    fn splitting(members: ReplicaId) -> MetadataImage {
+        let mut image = image_with_topic(2, TopicConfig::default());
+        image.intents = Default::default();
+        let replicas = vec![SplitReplica { parent: members, child: ReplicaId(70) }];
+        let partitions = vec![(TOPIC, vec![1])];
+        let split = SplitRecord { parent: SHARD, intent: INTENT, replicas, done: None, partitions };
+        let parent = image.shard(SHARD).unwrap().as_ref().clone();
+        let child = ShardRecord { id: CHILD, founders: Vec::new(), split: Some(split), ..parent };
+        Arc::make_mut(&mut image.shards).insert(CHILD, Arc::new(child));
+        image
+    }
+
+    async fn adopted() -> (FakeGroup, Arc<Shard>) {
+        let (group, shard) = FakeGroup::leading(POOL);
+        let adopted = |index| AdoptedPartition { id: partition(index), intent: RaftIndex(1), epoch_base: 0 };
+        shard.command(Command::Adopt((0..2).map(adopted).collect())).await.unwrap();
+        (group, shard)
+    }
+
+    fn splits_of(group: &FakeGroup) -> usize {
+        group.commands().iter().filter(|command| matches!(command, Command::Split(_))).count()
+    }
+
+    #[tokio::test]
+    async fn a_split_is_proposed_once_and_reported_until_it_is_recorded() {
+        let (group, shard) = adopted().await;
+        let metadata = FakeMetadata::new(splitting(REPLICA));
+        let image = splitting(REPLICA);
+        for reports in 1..4 {
+            reconcile(&shard, &metadata, &image).await.unwrap();
+            assert_eq!((splits_of(&group), metadata.ended_splits.lock().len()), (1, reports));
+        }
+        let (child, at) = metadata.ended_splits.lock()[0];
+        assert_eq!((child, at), (CHILD, shard.state().lock().last.unwrap().index));
+        assert!(shard.read_view().get(partition(1)).is_none() && shard.read_view().get(partition(0)).is_some());
+    }
+
+    /// What it names may not be adopted before.
+    #[tokio::test]
+    async fn a_split_waits_for_older_intents() {
+        let (group, shard) = adopted().await;
+        let metadata = FakeMetadata::new(splitting(REPLICA));
+        let mut image = splitting(REPLICA);
+        let intents = image_with_topic(2, TopicConfig::default()).intents;
+        let (key, intent) = intents.iter().next().unwrap();
+        for (index, proposed) in [(INTENT.0 - 1, 0), (INTENT.0 + 1, 1)] {
+            image.intents = Default::default();
+            image.intents.insert(IntentKey { index: RaftIndex(index), ..*key }, intent.clone());
+            reconcile(&shard, &metadata, &image).await.unwrap();
+            assert_eq!((splits_of(&group), metadata.ended_splits.lock().len()), (proposed, proposed));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_split_for_other_members_is_not_reported_and_tried_again() {
+        let (group, shard) = adopted().await;
+        let image = splitting(ReplicaId(REPLICA.0 + 1));
+        let metadata = FakeMetadata::new(image.clone());
+        for tries in 1..3 {
+            assert!(reconcile(&shard, &metadata, &image).await.is_err());
+            assert_eq!((splits_of(&group), metadata.ended_splits.lock().len()), (tries, 0));
+        }
+    }
+
+    /// It would wait for its deadline, as if it were to be adopted.
+    #[tokio::test]
+    async fn what_arrives_for_a_partition_that_has_moved_is_refused_at_once() {
+        let (_, shard) = adopted().await;
+        let image = splitting(REPLICA);
+        reconcile(&shard, &FakeMetadata::new(image.clone()), &image).await.unwrap();
+        let (answer, receiver) = answer::channel();
+        let batch = QueuedBatch {
+            partition: partition(1),
+            data: bytes::Bytes::from_static(b"a batch"),
+            decision: BatchDecision::default(),
+            producer_batch: None,
+            // Else it is refused as one that was never adopted.
+            deadline: Instant(0),
+            required_in_sync: 0,
+            adopted: false,
+            answer,
+        };
+        shard.enqueue(batch, None);
+        let refused = AppendError::Partition(PartitionError::NotLeaderOrFollower);
+        assert_eq!(receiver.await.unwrap(), Err(refused));
+    }
+}

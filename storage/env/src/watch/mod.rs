@@ -249,3 +249,22 @@ impl<T> Drop for Receiver<T> {
 
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_channel_is_closed_when_the_last_of_its_senders_has_gone() {
+        let first = Sender::new(1);
+        let (second, mut receiver) = (first.clone(), first.subscribe());
+        drop(first);
+        assert!(receiver.changed().now_or_never().is_none(), "a sender is left");
+        second.send_replace(2);
+        assert!(matches!(receiver.changed().now_or_never(), Some(Ok(()))));
+        drop(second);
+        assert!(matches!(receiver.changed().now_or_never(), Some(Err(_))));
+    }
+}
