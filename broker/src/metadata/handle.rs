@@ -30,6 +30,7 @@ use super::requests::{
     Reassignment, TopicName,
 };
 use super::single_flight::{Coalesced, SingleFlight};
+use super::splits;
 use crate::config::Config;
 use crate::levels::Levels;
 
@@ -379,6 +380,8 @@ impl MetadataHandle {
     /// # Errors
     /// When the shard does not carry them, is being moved or split, or this cannot be recorded now.
     pub async fn split_shard(&self, parent: ShardId, partitions: Vec<(Uuid, i32)>) -> Result<ShardId, MetadataError> {
+        // A controller of an older release would not understand the request.
+        splits::check_level(&self.image())?;
         match self.request(ControllerRequest::SplitShard { parent, partitions }, false, TIMEOUT).await? {
             ControllerResponse::Shard(child) => Ok(child),
             other => Err(unexpected(&other)),

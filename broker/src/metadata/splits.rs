@@ -32,20 +32,26 @@ fn by_topic(partitions: &[(Uuid, i32)]) -> Vec<(Uuid, Vec<i32>)> {
     topics.into_iter().collect()
 }
 
+/// Fails below the feature level from which on shards are split.
+pub(super) fn check_level(image: &MetadataImage) -> Result<(), MetadataError> {
+    let needed = SplitRecord::LEVEL;
+    if image.level >= needed {
+        return Ok(());
+    }
+    Err(MetadataError::UnsupportedVersion(format!(
+        "Shards can be split from level {needed} of {} on, and the cluster is at level {}.",
+        crate::levels::FEATURE,
+        image.level
+    )))
+}
+
 /// Makes these partitions of a shard a shard of their own, on the same nodes.
 pub(super) fn split(
     image: &MetadataImage,
     parent: ShardId,
     partitions: &[(Uuid, i32)],
 ) -> Result<Command, MetadataError> {
-    let needed = SplitRecord::LEVEL;
-    if image.level < needed {
-        return Err(MetadataError::UnsupportedVersion(format!(
-            "Shards can be split from level {needed} of {} on, and the cluster is at level {}.",
-            crate::levels::FEATURE,
-            image.level
-        )));
-    }
+    check_level(image)?;
     let record = image.shard(parent).filter(|record| record.kind != ShardKind::Metadata);
     let record = record.ok_or_else(|| invalid(format!("There is no shard {parent} that carries partitions.")))?;
     if image.is_splitting(parent) {
