@@ -15,9 +15,8 @@ use crate::membership::{Creation, Membership, Seed};
 use crate::openraft_types::{StoredMembership, encode_stored_membership, to_raft_log_id, to_raft_membership};
 use crate::state_machine::{SplitOff, StateMachine};
 
-/// A child whose first state is in memory alone: [`RaftHost::open_child`] makes it a group.
+/// A child whose first state is in memory alone: [`crate::RaftHost::open_child`] makes it a group.
 pub struct SeededChild {
-    pub(crate) at: LogId,
     pub(crate) creation: GroupCreation,
     pub(crate) cut: SplitCut,
     pub(crate) members: Membership,
@@ -26,7 +25,7 @@ pub struct SeededChild {
 
 impl std::fmt::Debug for SeededChild {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SeededChild(replica {} at {})", self.creation.replica, self.at)
+        write!(f, "SeededChild(replica {} at {})", self.creation.replica, self.cut.child.applied)
     }
 }
 
@@ -57,7 +56,7 @@ impl SeededChild {
         let seed = Seed { parent: parent.replica, checksum };
         let creation = Creation { members: members.clone(), shard, seed: Some(seed) }.encode();
         let creation = GroupCreation { replica: child, payload: creation, vote: Some(vote), purged: Some(at) };
-        Self { at, creation, cut: SplitCut { parent, child: first, moved }, members, state_machine }
+        Self { creation, cut: SplitCut { parent, child: first, moved }, members, state_machine }
     }
 
     /// The child's replica here.

@@ -8,7 +8,6 @@
 //! Until then the child neither votes, nor acknowledges, nor appends. May not know: which partitions there are, and why
 //! they are split off.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,8 +33,8 @@ impl RaftHost {
         child: SeededChild,
         created: Option<Bytes>,
     ) -> Result<GroupHandle, RaftError> {
-        let SeededChild { at, creation, cut, members, state_machine } = child;
-        let (replica, parent) = (creation.replica, self.group(cut.parent.replica));
+        let SeededChild { creation, cut, members, state_machine } = child;
+        let (replica, at, parent) = (creation.replica, cut.child.applied, self.group(cut.parent.replica));
         let log = match make_durable(&*directory, creation, cut, created).await {
             Ok(log) => log,
             Err(what) => {
@@ -75,6 +74,6 @@ async fn make_durable(
             Some(log.map_err(|error| error.to_string())?)
         }
     };
-    directory.commit_split(cut).await.map_err(|error: io::Error| error.to_string())?;
+    directory.commit_split(cut).await.map_err(|error| error.to_string())?;
     log.ok_or_else(|| "it has no log".to_owned())
 }

@@ -56,9 +56,12 @@ fn described(image: &MetadataImage, node: &NodeRecord) -> Value {
     })
 }
 
-fn status_of(error: &MetadataError) -> StatusCode {
+/// The status of a refused change of the metadata.
+pub(super) fn status_of(error: &MetadataError) -> StatusCode {
     match error {
-        MetadataError::NotRegistered(_) => StatusCode::NOT_FOUND,
+        MetadataError::NotRegistered(_) | MetadataError::UnknownTopic | MetadataError::UnknownTopicId => {
+            StatusCode::NOT_FOUND
+        }
         MetadataError::NotController { .. } | MetadataError::TimedOut | MetadataError::Overloaded => {
             StatusCode::SERVICE_UNAVAILABLE
         }

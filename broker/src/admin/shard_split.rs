@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::nodes::status_of;
 use super::{AdminState, starting_response};
-use crate::metadata::{MetadataError, MetadataImage, ShardId};
+use crate::metadata::{MetadataImage, ShardId};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct SplitQuery {
@@ -41,22 +42,14 @@ pub(super) async fn split(
     let moved = partitions.len();
     match domain.metadata.split_shard(parent, partitions).await {
         Ok(child) => Json(json!({ "id": parent.0, "child": child.0, "partitions": moved })).into_response(),
-        Err(error @ (MetadataError::NotController { .. } | MetadataError::TimedOut | MetadataError::Overloaded)) => {
-            refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-        }
-        Err(error @ (MetadataError::UnknownTopic | MetadataError::UnknownTopicId)) => {
-            refused(StatusCode::NOT_FOUND, error.to_string())
-        }
-        Err(error) => refused(StatusCode::CONFLICT, error.to_string()),
+        Err(error) => refused(status_of(&error), error.to_string()),
     }
 }
 
 /// Every second partition of a shard, by topic and number: each topic is halved.
 fn every_second(image: &MetadataImage, shard: ShardId) -> Vec<(Uuid, i32)> {
-    let carried = image.topics.values().flat_map(|topic| {
-        let routes = (0..).zip(topic.partitions.iter()).filter(move |(_, route)| route.shard == shard);
-        routes.map(|(index, _)| (topic.id, index)).collect::<Vec<_>>()
-    });
+    let topics = image.topics.values();
+    let carried = topics.flat_map(|topic| topic.routed_to(shard).map(|(index, _)| (topic.id, index)));
     carried.skip(1).step_by(2).collect()
 }
 

@@ -167,8 +167,7 @@ fn here(domain: &Domain, id: ShardId) -> Option<LocalReplica> {
 fn topics(image: &MetadataImage, id: ShardId) -> Value {
     let mut topics = Vec::new();
     for topic in image.topics.values() {
-        let routes = (0..).zip(topic.partitions.iter());
-        let partitions: Vec<i32> = routes.filter(|(_, route)| route.shard == id).map(|(index, _)| index).collect();
+        let partitions: Vec<i32> = topic.routed_to(id).map(|(index, _)| index).collect();
         if !partitions.is_empty() {
             topics.push(json!({ "name": *topic.name, "partitions": partitions }));
         }

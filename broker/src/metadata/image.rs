@@ -340,6 +340,11 @@ impl Topic {
         self.partitions.get(usize::try_from(index).ok()?)
     }
 
+    /// The numbers and routes of the partitions that a shard carries.
+    pub fn routed_to(&self, shard: ShardId) -> impl Iterator<Item = (i32, &PartitionRoute)> {
+        (0..).zip(self.partitions.iter()).filter(move |(_, route)| route.shard == shard)
+    }
+
     /// The id of partition `index`, which need not exist.
     #[must_use]
     pub fn partition(&self, index: i32) -> PartitionId {
@@ -448,6 +453,18 @@ impl MetadataImage {
     pub fn intents_of(&self, shard: ShardId) -> impl Iterator<Item = (&IntentKey, &Arc<Intent>)> {
         let index = self.intents.position(&IntentKey { shard, index: RaftIndex(0), topic: Uuid::nil() });
         self.intents.iter_at(index).take_while(move |(key, _)| key.shard == shard)
+    }
+
+    /// Metadata index of the oldest open intent of `shard`.
+    #[must_use]
+    pub fn first_intent_of(&self, shard: ShardId) -> Option<RaftIndex> {
+        self.intents_of(shard).map(|(key, _)| key.index).next()
+    }
+
+    /// The split of `parent` that was not reported as done, with the shard that it makes; there is one at most.
+    #[must_use]
+    pub fn open_split_of(&self, parent: ShardId) -> Option<(&Arc<ShardRecord>, &SplitRecord)> {
+        self.open_splits().find(|(_, split)| split.parent == parent)
     }
 
     /// The splits that were not reported as done, oldest first, with the shards that they make.

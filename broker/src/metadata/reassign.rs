@@ -91,10 +91,8 @@ fn decide(
 
 /// The partitions that a shard carries.
 fn carried(image: &MetadataImage, shard: ShardId) -> BTreeSet<(&str, i32)> {
-    let topics = image.topics.values().flat_map(|topic| {
-        let routes = (0..).zip(topic.partitions.iter());
-        routes.filter(|(_, route)| route.shard == shard).map(|(index, _)| (topic.name.as_ref(), index))
-    });
+    let topics =
+        image.topics.values().flat_map(|topic| topic.routed_to(shard).map(|(index, _)| (topic.name.as_ref(), index)));
     topics.collect()
 }
 

@@ -161,7 +161,7 @@ impl ShardState {
             Command::Data(decisions) => self.apply_data(entry, &decisions),
             other => {
                 assert!(entry.batches.is_empty(), "entry {} has batches but is no data entry", entry.log_id);
-                (Vec::new(), self.apply_change(entry.log_id, other, members))
+                (Vec::new(), self.apply_change(other, members))
             }
         };
         assert_eq!(verdicts.len(), entry.batches.len());
@@ -223,9 +223,9 @@ impl ShardState {
         self.producers_by_order.clear();
     }
 
-    fn apply_change(&mut self, at: LogId, command: Command, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
+    fn apply_change(&mut self, command: Command, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
         match command {
-            Command::Split(split) => self.split(split, at, members),
+            Command::Split(split) => self.split(split, members),
             Command::Adopt(partitions) => ApplyReply::Changed(self.adopt(&partitions)),
             Command::Drop(partitions) => ApplyReply::Changed(self.drop_partitions(&partitions)),
             Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),

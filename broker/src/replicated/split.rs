@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::PartitionId;
-use ottla_storage::ids::{LogId, ReplicaId};
+use ottla_storage::ids::ReplicaId;
 
 use super::changes::{Dirty, Touched};
 use super::command::Split;
@@ -19,7 +19,7 @@ impl ShardState {
     /// Moves the partitions that are carried and not changed by a newer intent into a state of their own. Every split is
     /// carried out once, and makes a child though nothing is left to move: the metadata counts on its group. The reply says
     /// how many partitions have moved.
-    pub(super) fn split(&mut self, split: Split, at: LogId, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
+    pub(super) fn split(&mut self, split: Split, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
         let intent = split.intent;
         if intent <= self.last_split && !mutants::is_on(Bug::SplitTwice) {
             return ApplyReply::Changed(0);
@@ -36,7 +36,7 @@ impl ShardState {
             // Producers keep their order, so that both evict the one that was idle longest.
             order: self.order,
             checksum: self.checksum,
-            last: Some(at),
+            last: self.last,
             floor: self.floor,
             last_split: intent,
             dirty: Dirty { shard: true, ..Dirty::default() },

@@ -1,5 +1,5 @@
 //! The children that splits have made on this node and that do not run yet: from apply of the split until the child is
-//! opened. Meanwhile neither they nor their parents are removed, and nobody else creates them.
+//! opened. Meanwhile the reconciler neither creates them, nor removes them or their parents.
 //!
 //! May not know: how a child becomes durable.
 

@@ -36,7 +36,7 @@ pub fn recovery_state_machine(
 fn placed(image: &MetadataImage, shard: ShardId) -> Vec<AdoptedPartition> {
     let mut placed = Vec::new();
     for topic in image.topics.values() {
-        for (index, route) in (0..).zip(topic.partitions.iter()).filter(|(_, route)| route.shard == shard) {
+        for (index, route) in topic.routed_to(shard) {
             let id = PartitionId { topic: topic.id, index };
             placed.push(AdoptedPartition { id, intent: route.intent, epoch_base: route.epoch_base });
         }

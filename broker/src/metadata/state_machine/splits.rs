@@ -42,7 +42,7 @@ impl MetadataStateMachine {
         let pairs = record.replicas.iter().zip(&child.replicas);
         let replicas = pairs.map(|(parent, child)| SplitReplica { parent: parent.id, child: child.id }).collect();
         let split = SplitRecord { parent, intent: index, replicas, done: None, partitions };
-        // Nobody founds its group but the split.
+        // No replica founds the child's group: the split makes it.
         self.record_shard(index, child, Vec::new(), Some(split))
     }
 

@@ -300,7 +300,8 @@ async fn a_gap_that_the_former_leader_may_have_left_is_no_error_yet() {
     assert_eq!(gap_answer.await.unwrap(), Ok(BatchOutcome::Rejected(Rejection::OutOfOrder)));
 }
 
-/// Apply would take the batch for its producer's first one, which would be out of order for ever.
+/// Apply would take the batch for the first one of its producer, and the producer's real first one, sent later, would be out of
+/// order for ever.
 #[tokio::test]
 async fn a_batch_of_a_producer_whose_first_one_went_to_the_former_leader_waits_for_it() {
     let (group, shard) = after_a_former_leader().await;

@@ -1,7 +1,7 @@
 //! The children of splits on this node: opened when apply has made them, also after a crash between apply and checkpoint.
 //!
 //! ```text
-//!  apply of the split    in `seeded`: nobody else creates the child, and neither it nor its parent is removed
+//!  apply of the split    in `seeded`: the reconciler neither creates the child, nor removes it or its parent
 //!  open_children         durable, opened, added to the shards
 //!  a crash before        the parent applies the split again; a creation that was durable waits in `unseeded`
 //! ```

@@ -104,9 +104,8 @@ fn bring_forward(adopt: &mut VecDeque<AdoptedPartition>, wanted: &[PartitionId])
 /// The metadata index up to which every intent for the shard is done, if tombstones can be forgotten by it.
 pub(crate) fn floor(shard: &Shard, image: &MetadataImage) -> Option<RaftIndex> {
     let id = shard.creation.shard;
-    let intent = image.intents_of(id).map(|(key, _)| key.index).next();
-    let split = image.open_splits().filter(|(_, split)| split.parent == id).map(|(_, split)| split.intent).min();
-    let first_open = intent.into_iter().chain(split).min();
+    let split = image.open_split_of(id).map(|(_, split)| split.intent);
+    let first_open = image.first_intent_of(id).into_iter().chain(split).min();
     let floor = first_open.map_or(image.index, |index| RaftIndex(index.0.saturating_sub(1)));
     let state = shard.state().lock();
     (floor > state.floor && state.dropped.values().any(|dropped| *dropped <= floor)).then_some(floor)

@@ -6,23 +6,22 @@
 use ottla_env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 
-use crate::metadata::{MetadataImage, ShardCreation, ShardId, ShardRecord, SplitRecord};
+use crate::metadata::{MetadataImage, ShardCreation, ShardRecord, SplitRecord};
 use crate::replicated::command::{Command, Split, SplitReplica};
 use crate::replicated::error::PartitionError;
 use crate::replicated::shard_state::ApplyReply;
 use crate::shard::{MetadataView, Shard};
 use ottla_protocol::ids::PartitionId;
 
-/// Carries out the oldest open split of the shard, if all intents before it have ended: what it moves is adopted then.
+/// Carries out the open split of the shard, if all intents before it have ended: what it moves is adopted then.
 pub(crate) async fn reconcile(
     shard: &Shard,
     metadata: &dyn MetadataView,
     image: &MetadataImage,
 ) -> Result<(), PartitionError> {
     let id = shard.creation.shard;
-    let splits = image.open_splits().filter(|(_, split)| split.parent == id);
-    let Some((child, split)) = splits.min_by_key(|(_, split)| split.intent) else { return Ok(()) };
-    if first_intent(image, id).is_some_and(|first| first < split.intent) {
+    let Some((child, split)) = image.open_split_of(id) else { return Ok(()) };
+    if image.first_intent_of(id).is_some_and(|first| first < split.intent) {
         return Ok(());
     }
     let is_applied = shard.state().lock().last_split >= split.intent && !mutants::is_on(Bug::SplitTwice);
@@ -36,11 +35,6 @@ pub(crate) async fn reconcile(
     // A leader has applied an entry of its term.
     let at = shard.state().lock().last.map_or(RaftIndex(0), |last| last.index);
     if metadata.end_split(child.id, at).await { Ok(()) } else { Err(PartitionError::LeaderNotAvailable) }
-}
-
-/// The oldest open intent of the shard.
-fn first_intent(image: &MetadataImage, shard: ShardId) -> Option<RaftIndex> {
-    image.intents_of(shard).map(|(key, _)| key.index).next()
 }
 
 fn command(child: &ShardRecord, split: &SplitRecord) -> Split {
@@ -68,7 +62,7 @@ mod tests {
 
     use super::*;
     use crate::config::TopicConfig;
-    use crate::metadata::{IntentKey, ShardKind, SplitReplica};
+    use crate::metadata::{IntentKey, ShardId, ShardKind, SplitReplica};
     use crate::replicated::command::{AdoptedPartition, BatchDecision};
     use crate::replicated::error::AppendError;
     use crate::shard::answer;

@@ -35,8 +35,7 @@ fn draw_split(image: &MetadataImage) -> Option<(ShardId, Vec<(Uuid, i32)>)> {
     let shard = *carrying.get(usize::try_from(at).ok()?)?.0;
     let mut partitions = Vec::new();
     for topic in image.topics.values() {
-        let routes = (0..).zip(topic.partitions.iter()).filter(|(_, route)| route.shard == shard);
-        partitions.extend(routes.map(|(index, _)| (topic.id, index)));
+        partitions.extend(topic.routed_to(shard).map(|(index, _)| (topic.id, index)));
     }
     let of = 1 + sim::random_below(3);
     let some: Vec<_> = partitions.iter().filter(|_| sim::random_below(of) == 0).copied().collect();
