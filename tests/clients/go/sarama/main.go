@@ -46,6 +46,20 @@ func client(c *sarama.Config) sarama.Client {
 	return client
 }
 
+// A client whose connections stand. Two partitions of one leader would both open it, and the second one sends while the first has
+// not locked the connection yet: sarama's producer (1.61) then says "broker not connected" and retries, without any broker's doing.
+func connected(c *sarama.Config) sarama.Client {
+	client := client(c)
+	for _, broker := range client.Brokers() {
+		if err := broker.Open(c); err != sarama.ErrAlreadyConnected {
+			Must(err, "open a connection")
+		}
+		_, err := broker.Connected()
+		Must(err, "connect")
+	}
+	return client
+}
+
 func adminCreates(admin sarama.ClusterAdmin) {
 	retention, limit := Retention, strconv.Itoa(LargeLimitBytes)
 	detail := sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: int16(ReplicationFactor), ConfigEntries: map[string]*string{"retention.ms": &retention}}
@@ -77,10 +91,12 @@ func produce(c *sarama.Config, messages ...*sarama.ProducerMessage) {
 	c.Producer.Idempotent = true
 	c.Producer.RequiredAcks = sarama.WaitForAll
 	c.Net.MaxOpenRequests = 1
-	producer, err := sarama.NewSyncProducer(brokers, c)
+	client := connected(c)
+	producer, err := sarama.NewSyncProducerFromClient(client)
 	Must(err, "producer")
 	Must(producer.SendMessages(messages), "produce")
 	Must(producer.Close(), "close producer")
+	Must(client.Close(), "close client")
 }
 
 func produceWithEveryCodec() map[Place]Record {
