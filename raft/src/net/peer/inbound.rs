@@ -80,7 +80,7 @@ pub(super) fn listen(
 async fn receive(stream: Duplex, from: SocketAddr, handler: Arc<dyn MessageHandler>, local: Arc<LocalNode>) {
     match rt::timeout(HANDSHAKE_TIMEOUT, handshake(&stream, &local)).await {
         Ok(Ok(Some((version, peer)))) => {
-            let ended = exchange(&stream, version, &handler).await;
+            let ended = exchange(&stream, version, &handler, &peer).await;
             tracing::debug!(node = peer.node().0, %from, "connection of another node ended: {ended:?}");
         }
         Ok(Ok(None)) => {}
@@ -108,11 +108,16 @@ async fn handshake(stream: &Duplex, local: &Arc<LocalNode>) -> io::Result<Option
 
 type Response = (EncodedFrame, Option<OwnedSemaphorePermit>);
 
-async fn exchange(stream: &Duplex, version: u8, handler: &Arc<dyn MessageHandler>) -> io::Result<()> {
+async fn exchange(
+    stream: &Duplex,
+    version: u8,
+    handler: &Arc<dyn MessageHandler>,
+    peer: &ConnectedPeer,
+) -> io::Result<()> {
     let (responses, outgoing) = mpsc::unbounded_channel();
     tokio::select! {
         biased;
-        ended = read_frames(stream, version, handler, responses) => ended,
+        ended = read_frames(stream, version, handler, peer, responses) => ended,
         ended = write_frames(stream, outgoing) => ended,
     }
 }
@@ -138,6 +143,7 @@ async fn read_frames(
     from: &Duplex,
     version: u8,
     handler: &Arc<dyn MessageHandler>,
+    peer: &ConnectedPeer,
     responses: mpsc::UnboundedSender<Response>,
 ) -> io::Result<()> {
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
@@ -159,6 +165,7 @@ async fn read_frames(
         };
         let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing comes, not even a ping");
         let frame = frame.map_err(silent)??;
+        peer.heard();
         let frame = match frame {
             Some(Read::Frame(frame)) => frame,
             Some(Read::Bytes) => continue,

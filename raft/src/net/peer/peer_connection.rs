@@ -43,7 +43,7 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pings are sent while responses are outstanding.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// And now and then without: a node that receives nothing at all takes the connection for dead.
-const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
 /// A node that sends nothing for so long while responses are outstanding is given up.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
