@@ -1,10 +1,10 @@
-//! AlterPartitionReassignments (key 45, v0-v1): moves partitions to other replicas (KIP-455), here whole shards.
+//! AlterPartitionReassignments (key 45, v0-v1): moves partitions to other replicas (KIP-455).
 //!
-//! A shard's replicas change when a request names all partitions of the shard, of all topics, with the same list; the
-//! shard's leader then adds, catches up and removes replicas, one safe step at a time.
-//! - A part of a shard, two lists for one shard, an unknown node or one named twice: INVALID_REPLICA_ASSIGNMENT, and
-//!   the message names the partitions that share the shard.
-//! - No list: cancels the reassignment in progress, else NO_REASSIGNMENT_IN_PROGRESS.
+//! What moves is a shard: a part of one is split off first, one shard for each list of replicas. The shard's leader then adds,
+//! catches up and removes replicas, one safe step at a time.
+//! - An unknown node or one named twice, a partition with two lists, a part of a shard that is being moved or, below the feature
+//!   level of splits, any part: INVALID_REPLICA_ASSIGNMENT.
+//! - No list: cancels the reassignment in progress of a whole shard, else NO_REASSIGNMENT_IN_PROGRESS.
 //! - v1: the request may forbid a change of the replication factor.
 
 use std::time::Duration;

@@ -2,7 +2,6 @@
 //!
 //! May not know: the wire; partitions' contents.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,11 +22,9 @@ use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
 use super::image::{IntentKey, MetadataImage, ShardId, Topic};
 use super::names;
-use super::reassign::plan;
 use super::registration::NodeRegistration;
 use super::requests::{
-    ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
-    Reassignment, TopicName,
+    ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
 };
 use super::single_flight::{Coalesced, SingleFlight};
 use super::splits;
@@ -206,7 +203,7 @@ impl MetadataHandle {
         weak.upgrade().map(Self)
     }
 
-    async fn request(
+    pub(super) async fn request(
         &self,
         request: ControllerRequest,
         validate_only: bool,
@@ -394,27 +391,6 @@ impl MetadataHandle {
     /// When that cannot be recorded now.
     pub async fn end_split(&self, child: ShardId, at: RaftIndex) -> Result<(), MetadataError> {
         self.request(ControllerRequest::EndSplit { child, at }, false, TIMEOUT).await.map(|_| ())
-    }
-
-    /// Reassigns partitions, whole shards only. Each outcome is returned when the move is recorded; it is carried out
-    /// later.
-    pub async fn reassign(
-        &self,
-        requested: Vec<Reassignment>,
-        may_change_factor: bool,
-        timeout: Duration,
-    ) -> Vec<Result<(), MetadataError>> {
-        // Shards are moved whole, so the plan needs every partition that the leader has committed.
-        if let Err(error) = self.read_index().await {
-            return requested.iter().map(|_| Err(error.clone())).collect();
-        }
-        let planned = plan(&self.image(), &requested, may_change_factor);
-        let moves = planned.moves.into_iter().map(|(shard, nodes)| async move {
-            (shard, self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, timeout).await.map(|_| ()))
-        });
-        let moved: BTreeMap<ShardId, Result<(), MetadataError>> = join_all(moves).await.into_iter().collect();
-        let outcome = |shard: ShardId| moved.get(&shard).cloned().unwrap_or(Err(MetadataError::TimedOut));
-        planned.outcomes.into_iter().map(|planned| planned.and_then(outcome)).collect()
     }
 
     /// Drains nodes, or (`drain` false) ends that: leaderships are transferred and replicas moved to other nodes, a few

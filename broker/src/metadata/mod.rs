@@ -38,6 +38,7 @@ mod peer_table;
 pub mod placement;
 mod quorum;
 mod reassign;
+mod reassigner;
 mod records;
 mod registration;
 mod removal_detector;

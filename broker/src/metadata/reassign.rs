@@ -1,109 +1,168 @@
-//! Plans a partition reassignment: from the partitions of a request to the shards that are moved. A pure function of
-//! the image.
+//! Plans a partition reassignment: from the partitions of a request to the shards that are moved, and what is split off
+//! before that. A pure function of the image.
 //!
-//! A partition is on the nodes of its shard. As long as shards cannot be split, a request moves a shard only if it
-//! names all partitions that the shard carries, with the same replicas for each; otherwise the error lists the
-//! partitions that belong together. May not know: which client sent the request, and how a shard is moved.
+//! A partition is on the nodes of its shard. Where a request gives all partitions of a shard the same nodes, the shard is moved;
+//! a part of it is split off first, for each list of nodes one shard, and the request is planned anew then. Below the feature
+//! level that knows splits a part is refused, and the error lists the partitions that belong together. May not know: which
+//! client sent the request, and how a shard is split or moved.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_protocol::ids::NodeId;
+use uuid::Uuid;
 
 use super::error::MetadataError;
 use super::image::{MetadataImage, ShardId, ShardRecord};
 use super::requests::Reassignment;
+use super::splits;
 
 /// The most partitions that an error names.
 const NAMED_MAX: usize = 20;
 
-/// The plan for a request.
+/// What is to be done for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// For each requested partition, in order: the shard that is moved for it, or why none is.
+    /// For each requested partition, in order: the shard that carries it, or why it is not moved.
     pub(super) outcomes: Vec<Result<ShardId, MetadataError>>,
     /// The nodes to which each shard is moved, preferred leader first.
     pub(super) moves: BTreeMap<ShardId, Vec<NodeId>>,
+    /// What each shard is to split off before the rest of it, and what is split off, can be moved.
+    pub(super) splits: BTreeMap<ShardId, Vec<(Uuid, i32)>>,
 }
 
-/// What a request contains for one shard.
+/// A partition: the name of its topic, and its number.
+type Named<'a> = (&'a str, i32);
+/// The requested nodes; `None`: the move is cancelled.
+type Wanted = Option<Vec<NodeId>>;
+
+/// What a request contains for one shard: its partitions by what is wanted for them.
+type Requested<'a> = BTreeMap<&'a Wanted, BTreeSet<Named<'a>>>;
+
+/// What is decided for one shard.
 #[derive(Default)]
-struct Requested<'a> {
-    partitions: BTreeSet<(&'a str, i32)>,
-    /// The requested nodes: more than one value if the request contradicts itself.
-    wanted: Vec<&'a Option<Vec<NodeId>>>,
+struct Decided<'a> {
+    /// The same of all partitions of a list.
+    refused: BTreeMap<&'a Wanted, MetadataError>,
+    moved_to: Option<Vec<NodeId>>,
+    split_off: Option<BTreeSet<Named<'a>>>,
 }
 
 /// Plans all partitions of a request together.
 pub(super) fn plan(image: &MetadataImage, requested: &[Reassignment], may_change_factor: bool) -> Plan {
-    let mut by_shard: BTreeMap<ShardId, Requested<'_>> = BTreeMap::new();
     let shard_of = |one: &Reassignment| image.topic(&one.topic)?.route(one.index).map(|route| route.shard);
+    let mut by_shard: BTreeMap<ShardId, Requested<'_>> = BTreeMap::new();
     for one in requested {
-        let Some(shard) = shard_of(one) else { continue };
-        let of_shard = by_shard.entry(shard).or_default();
-        of_shard.partitions.insert((&one.topic, one.index));
-        if !of_shard.wanted.contains(&&one.nodes) {
-            of_shard.wanted.push(&one.nodes);
+        if let Some(shard) = shard_of(one) {
+            let of_shard = by_shard.entry(shard).or_default();
+            of_shard.entry(&one.nodes).or_default().insert((one.topic.as_str(), one.index));
         }
     }
-    let decided: BTreeMap<ShardId, Result<Vec<NodeId>, MetadataError>> = by_shard
-        .iter()
-        .map(|(shard, requested)| (*shard, decide(image, *shard, requested, may_change_factor)))
-        .collect();
+    let decided: BTreeMap<ShardId, Decided<'_>> =
+        by_shard.iter().map(|(shard, of_it)| (*shard, decide(image, *shard, of_it, may_change_factor))).collect();
     let outcome = |one: &Reassignment| {
         let shard = shard_of(one).ok_or(MetadataError::UnknownTopic)?;
-        match decided.get(&shard) {
-            Some(Ok(_)) => Ok(shard),
-            Some(Err(error)) => Err(error.clone()),
-            None => Err(MetadataError::UnknownTopic),
-        }
+        let refused = decided.get(&shard).and_then(|decided| decided.refused.get(&one.nodes));
+        refused.map_or(Ok(shard), |error| Err(error.clone()))
     };
     let outcomes = requested.iter().map(outcome).collect();
-    let moves = decided.into_iter().filter_map(|(shard, nodes)| Some((shard, nodes.ok()?))).collect();
-    Plan { outcomes, moves }
+    let (mut moves, mut splits) = (BTreeMap::new(), BTreeMap::new());
+    for (shard, Decided { moved_to, split_off, .. }) in decided {
+        moves.extend(moved_to.map(|nodes| (shard, nodes)));
+        splits.extend(split_off.map(|partitions| (shard, with_ids(image, &partitions))));
+    }
+    Plan { outcomes, moves, splits }
 }
 
-fn decide(
+fn decide<'a>(
     image: &MetadataImage,
     shard: ShardId,
-    requested: &Requested<'_>,
+    requested: &Requested<'a>,
     may_change_factor: bool,
-) -> Result<Vec<NodeId>, MetadataError> {
-    let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
-    let [wanted] = requested.wanted.as_slice() else {
-        return Err(MetadataError::InvalidReplicaAssignment(format!(
-            "These partitions lie in one shard ({shard}) and are moved together: name the same replicas for all of them."
-        )));
-    };
-    if let Some(nodes) = wanted {
-        check(image, record, nodes, may_change_factor)?;
-    }
+) -> Decided<'a> {
+    let mut decided = Decided::default();
+    let Some(record) = image.shard(shard) else { return decided };
     let carried = carried(image, shard);
-    let missing: Vec<_> = carried.iter().filter(|partition| !requested.partitions.contains(*partition)).collect();
-    if !missing.is_empty() {
-        return Err(incomplete(shard, &missing));
+    let is_whole = |partitions: &BTreeSet<Named<'_>>| partitions.len() == carried.len();
+    // What is left to do: lists that are sound, and say something new.
+    let mut wanted: Vec<(&Wanted, &BTreeSet<Named<'_>>)> = Vec::new();
+    for (nodes, partitions) in requested {
+        let checked = match nodes {
+            Some(_) if named_twice(requested, partitions) => Err(contradiction()),
+            Some(nodes) => check(image, record, nodes, may_change_factor),
+            None if !record.is_moving() => Err(MetadataError::NoReassignmentInProgress),
+            None if !is_whole(partitions) => Err(together(shard, &carried, partitions)),
+            None => Ok(()),
+        };
+        match (checked, nodes) {
+            (Err(error), _) => _ = decided.refused.insert(nodes, error),
+            (Ok(()), Some(nodes)) if !record.is_moving() && *nodes == record.nodes_before() => {}
+            (Ok(()), _) => wanted.push((nodes, partitions)),
+        }
     }
-    match wanted {
-        Some(nodes) => Ok(nodes.clone()),
-        None if record.is_moving() => Ok(record.nodes_before()),
-        None => Err(MetadataError::NoReassignmentInProgress),
+    let [(nodes, partitions)] = wanted.as_slice() else {
+        return split_off(image, record, &carried, wanted, decided);
+    };
+    if !is_whole(partitions) {
+        return split_off(image, record, &carried, wanted, decided);
     }
+    decided.moved_to = Some(nodes.as_ref().map_or_else(|| record.nodes_before(), Clone::clone));
+    decided
+}
+
+/// Several lists, or one for a part of the shard.
+fn split_off<'a>(
+    image: &MetadataImage,
+    record: &ShardRecord,
+    carried: &BTreeSet<Named<'_>>,
+    mut wanted: Vec<(&'a Wanted, &BTreeSet<Named<'a>>)>,
+    mut decided: Decided<'a>,
+) -> Decided<'a> {
+    // The largest part comes last, and stays where nothing else does.
+    wanted.sort_by_key(|(_, partitions)| partitions.len());
+    let Some((_, first)) = wanted.first() else { return decided };
+    let refused = |error: MetadataError| wanted.iter().map(move |(nodes, _)| (*nodes, error.clone()));
+    if splits::check_level(image).is_err() {
+        let error = together(record.id, carried, first);
+        decided.refused.extend(refused(error));
+    } else if record.is_moving() {
+        decided.refused.extend(refused(MetadataError::InvalidReplicaAssignment(format!(
+            "The partition is a part of a shard ({}) whose replicas are being moved: it can be moved on its own after that.",
+            record.id
+        ))));
+    } else {
+        decided.split_off = Some(first.iter().take(splits::PARTITIONS_MAX).copied().collect());
+    }
+    decided
+}
+
+fn named_twice(requested: &Requested<'_>, partitions: &BTreeSet<Named<'_>>) -> bool {
+    partitions.iter().any(|one| requested.values().filter(|other| other.contains(one)).count() > 1)
+}
+
+fn contradiction() -> MetadataError {
+    MetadataError::InvalidReplicaAssignment("The partition is named twice, with different replicas.".to_owned())
+}
+
+fn with_ids(image: &MetadataImage, partitions: &BTreeSet<Named<'_>>) -> Vec<(Uuid, i32)> {
+    partitions.iter().filter_map(|(topic, index)| Some((image.topic(topic)?.id, *index))).collect()
 }
 
 /// The partitions that a shard carries.
-fn carried(image: &MetadataImage, shard: ShardId) -> BTreeSet<(&str, i32)> {
+fn carried(image: &MetadataImage, shard: ShardId) -> BTreeSet<Named<'_>> {
     let topics =
         image.topics.values().flat_map(|topic| topic.routed_to(shard).map(|(index, _)| (topic.name.as_ref(), index)));
     topics.collect()
 }
 
-fn incomplete(shard: ShardId, missing: &[&(&str, i32)]) -> MetadataError {
-    let named = missing.iter().take(NAMED_MAX).map(|(topic, index)| format!("{topic}-{index}"));
+/// These partitions are moved, or stay, with all that the shard carries.
+fn together(shard: ShardId, carried: &BTreeSet<Named<'_>>, named: &BTreeSet<Named<'_>>) -> MetadataError {
+    let missing: Vec<_> = carried.difference(named).collect();
+    let listed = missing.iter().take(NAMED_MAX).map(|(topic, index)| format!("{topic}-{index}"));
     let more = missing.len().saturating_sub(NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     MetadataError::InvalidReplicaAssignment(format!(
-        "The partition shares a shard ({shard}) with {}{more}: name all of them with the same replicas in one request; \
-         a part of a shard cannot be moved.",
-        named.collect::<Vec<_>>().join(", ")
+        "The partition shares a shard ({shard}) with {}{more}: name all of them with the same replicas in one request.",
+        listed.collect::<Vec<_>>().join(", ")
     ))
 }
 

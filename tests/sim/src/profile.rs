@@ -72,6 +72,8 @@ pub(crate) const SENDS_ON_FROM: u64 = 112_000;
 
 /// From this seed on shards are split.
 pub(crate) const SPLITS_FROM: u64 = 113_000;
+/// From this seed on operators reassign single partitions too.
+pub(crate) const PARTS_FROM: u64 = 114_000;
 
 /// True if nodes run two releases. None joins, leaves, comes late or loses its disk then: what a node of the older release
 /// becomes in a cluster that has gone on without it is the operator's mistake. And no disks of followers stall, while which

@@ -27,8 +27,8 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    Profile, SPLITS_FROM, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node, loses_voters,
-    mixes_releases, stalls_followers, unregisters_early,
+    PARTS_FROM, Profile, SPLITS_FROM, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node,
+    loses_voters, mixes_releases, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -241,7 +241,7 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
         world.run_client("trimmer", None, trimmer::trimmer(world.clone(), profile == Profile::Generations));
     }
     if profile == Profile::Members {
-        world.run_client("reassigner", None, reassigner::reassigner(world.clone()));
+        world.run_client("reassigner", None, reassigner::reassigner(world.clone(), plan.seed >= PARTS_FROM));
     }
     if plan.seed >= SPLITS_FROM {
         world.run_client("resizer", None, resizer::resizer(world.clone()));

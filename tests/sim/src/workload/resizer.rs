@@ -8,7 +8,7 @@ use super::pause;
 use crate::world::World;
 
 /// Most shards that carry partitions; every group costs the run time.
-const SHARDS_MAX: usize = 24;
+pub(super) const SHARDS_MAX: usize = 24;
 
 /// Splits shards until the workload ends.
 pub(crate) async fn resizer(world: World) {
