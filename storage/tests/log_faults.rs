@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ottla_env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_env::disk::{Disk, OpenMode, PAGE_BYTES, read_exact_at};
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
 use ottla_env::{rt, sim};
 use ottla_storage::entry::Vote;
@@ -243,6 +243,33 @@ fn damage_above_the_known_commit_marks_its_replica_for_good_and_no_other() {
             }
             log.close().await.unwrap();
         }
+    });
+}
+
+/// The commit behind it lists the frames that were lost with the header.
+#[test]
+fn a_header_that_is_lost_with_one_commit_costs_the_replicas_that_had_frames_in_it() {
+    sim::run(7, || async {
+        let disk = disk(7);
+        let (log, _) = open(&disk).await;
+        let mut rng = Rng(7);
+        let quiet = create(&log, &Oracle::default(), 1, false).await.unwrap();
+        let busy = create(&log, &Oracle::default(), 2, false).await.unwrap();
+        assert!(append(&quiet, 1, &mut rng).await);
+        let mut index = 0;
+        let mut commits_left = 3;
+        while commits_left > 0 {
+            index += 1;
+            assert!(append(&busy, index, &mut rng).await);
+            commits_left -= usize::from(log.segments().len() == 2);
+        }
+        log.close().await.unwrap();
+        for page in [0, PAGE_BYTES as u64] {
+            (page..page + 8).for_each(|byte| disk.flip_bit(&segment(2), byte, 0).unwrap());
+        }
+        let (_log, recovered) = open(&disk).await;
+        assert_eq!((recovered[0].lost.clone(), recovered[0].last_log_id), (None, Some(log_id(5, 1))));
+        assert!(recovered[1].lost.is_some());
     });
 }
 

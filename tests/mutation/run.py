@@ -8,7 +8,8 @@ Usage: tests/mutation/run.py [--for MINUTES] [--most N] [--seed N] [--area NAME]
   --summary  what was caught and what survived, as docs/guarantees.md has it
 A sample: the seed gives all mutants an order, and a run goes on with the first one that outcomes.tsv does not have yet. A mutant is
 known by its file, function and change, not by its line. What survives is to get a test, or a reason in the last column.
-The tests are those of the crates; what only the simulation or real processes would notice survives here. Works in a copy
+The tests are those of the crates, those in tests/ of storage among them; what only the simulation or real processes would notice
+survives here. Works in a copy
 of the last commit, target/mutation/tree, with a target directory of its own.
 """
 
@@ -50,6 +51,8 @@ AREAS = {
     "coordinators": ("ottla-broker", ["broker/src/coordinator/**"], ("ottla-broker",)),
     "handlers": ("ottla-broker", ["broker/src/handlers/**"], ("ottla-broker",)),
 }
+# Besides the tests in src/.
+TARGETS = {"real disk": ["--lib", "--test", "*"], "storage": ["--lib", "--test", "*"]}
 # A mutant that never ends is caught: so many times what the tests take without it, and some more for a busy machine.
 TIMEOUT_FACTOR, TIMEOUT_SECONDS_MIN = 5, 120
 BUILD_TIMEOUT_SECONDS = 1200
@@ -104,25 +107,27 @@ def append(row):
 
 
 @functools.cache
-def baseline(packages):
-    """The seconds that the tests of these packages take without a mutant; they have to pass."""
-    chosen = [word for package in packages for word in ("--package", package)]
-    if run(["cargo", "test", "--quiet", "--no-run", "--lib", *chosen]).returncode != 0:
-        sys.exit(f"{', '.join(packages)}: the tests do not build")
+def baseline(area):
+    """The seconds that the tests of an area take without a mutant; they have to pass."""
+    _, _, packages = AREAS[area]
+    chosen = TARGETS.get(area, ["--lib"]) + [word for package in packages for word in ("--package", package)]
+    if run(["cargo", "test", "--quiet", "--no-run", *chosen]).returncode != 0:
+        sys.exit(f"{area}: the tests do not build")
     began = time.monotonic()
-    if run(["cargo", "test", "--quiet", "--lib", *chosen], stdout=subprocess.DEVNULL).returncode != 0:
-        sys.exit(f"{', '.join(packages)}: the tests fail without any mutant")
+    if run(["cargo", "test", "--quiet", *chosen], stdout=subprocess.DEVNULL).returncode != 0:
+        sys.exit(f"{area}: the tests fail without any mutant")
     return time.monotonic() - began
 
 
 def judge(area, full_name):
     """The outcome of one mutant, in the tree itself: what does not depend on it is not built again."""
     package, _, tests = AREAS[area]
-    timeout = max(TIMEOUT_SECONDS_MIN, int(baseline(tests) * TIMEOUT_FACTOR))
+    timeout = max(TIMEOUT_SECONDS_MIN, int(baseline(area) * TIMEOUT_FACTOR))
     shutil.rmtree(OUTPUT, ignore_errors=True)
     command = ["cargo", "mutants", "--in-place", "--baseline", "skip", "--package", package, "--examine-re", f"^{re.escape(full_name)}$"]
     command += ["--timeout", str(timeout), "--build-timeout", str(BUILD_TIMEOUT_SECONDS), "--output", str(OUTPUT)]
-    command += [word for test in tests for word in ("--test-package", test)] + ["--cargo-test-arg=--lib"]
+    command += [word for test in tests for word in ("--test-package", test)]
+    command += [f"--cargo-test-arg={word}" for word in TARGETS.get(area, ["--lib"])]
     said = run(command, capture_output=True)
     try:
         results = json.loads((OUTPUT / "mutants.out" / "outcomes.json").read_text())["outcomes"]

@@ -173,6 +173,16 @@ fn found(views: &mut PartitionLookup<'_>, version: i16, topic: &Topic, operation
             if version >= 7 { partition.with_leader_epoch(view.leader_epoch) } else { partition }
         })
         .collect();
+    described(version, topic, operations, partitions)
+}
+
+/// The topic with what this version has of it.
+fn described(
+    version: i16,
+    topic: &Topic,
+    operations: i32,
+    partitions: Vec<MetadataResponsePartition>,
+) -> MetadataResponseTopic {
     let answer = MetadataResponseTopic::default()
         .with_name(Some(TopicName(text(&topic.name))))
         .with_is_internal(topic.internal)
@@ -186,4 +196,31 @@ fn missing(version: i16, name: Option<TopicName>, id: Uuid, error: ErrorCode) ->
     let name = if version >= 12 { name } else { Some(name.unwrap_or_default()) };
     let answer = MetadataResponseTopic::default().with_name(name).with_error_code(error.code());
     if version >= 10 { answer.with_topic_id(id) } else { answer }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::BytesMut;
+    use kafka_protocol::protocol::{Decodable, Encodable, Message};
+
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::shard::fake::{TOPIC, image_with_topic};
+
+    #[test]
+    fn every_version_says_of_a_topic_what_it_can() {
+        let image = image_with_topic(1, TopicConfig::default());
+        let topic = image.topic_by_id(&TOPIC).unwrap();
+        for version in MetadataResponse::VERSIONS.min..=MetadataResponse::VERSIONS.max {
+            let response = MetadataResponse::default().with_topics(vec![described(version, topic, 3400, Vec::new())]);
+            let mut bytes = BytesMut::new();
+            response.encode(&mut bytes, version).unwrap_or_else(|error| panic!("v{version}: {error}"));
+            let read = MetadataResponse::decode(&mut bytes.freeze(), version).unwrap().topics.remove(0);
+            let (operations, id) = (read.topic_authorized_operations, read.topic_id);
+            let defaults = MetadataResponseTopic::default();
+            let expected = if version >= 8 { 3400 } else { defaults.topic_authorized_operations };
+            assert_eq!((operations, id == TOPIC), (expected, version >= 10), "v{version}");
+        }
+    }
 }

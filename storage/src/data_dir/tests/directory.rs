@@ -336,6 +336,26 @@ fn a_failed_sync_stops_the_directory_for_good() {
 }
 
 #[test]
+fn a_dead_segment_that_cannot_be_unlinked_stops_the_directory() {
+    sim::run(18, || async {
+        let (sim, disk) = disk(18);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        for index in 1..=60 {
+            toy.write(vec![entry(1, index, vec![(0, batch(index, 1, 2000))], "")]).await;
+        }
+        directory.remove_replica(ReplicaId(1)).await.unwrap();
+        sim.fail_unlink_in(0);
+        let (mut rounds, mut failed) = (0, false);
+        while rounds < 4 && !failed {
+            failed = directory.maintain_now().await.is_err();
+            rounds += 1;
+        }
+        assert!(failed && directory.poisoned().is_some(), "{:?}", directory.stats());
+    });
+}
+
+#[test]
 fn a_damaged_batch_is_an_error_at_its_offset_and_the_rest_is_served() {
     sim::run(5, || async {
         let (sim, disk) = disk(5);

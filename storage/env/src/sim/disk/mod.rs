@@ -157,6 +157,11 @@ impl SimDisk {
         self.shared.world.lock().faults.fail_sync_in = Some(count);
     }
 
+    /// The unlinking after `count` more fails with EIO.
+    pub fn fail_unlink_in(&self, count: u64) {
+        self.shared.world.lock().faults.fail_unlink_in = Some(count);
+    }
+
     /// Every operation fails until the next crash: the machine is off.
     pub fn switch_off(&self) {
         self.shared.world.lock().faults.off = true;
@@ -297,7 +302,13 @@ impl Disk for SimDisk {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.shared.world.lock().lookup(path)?;
+        {
+            let mut world = self.shared.world.lock();
+            world.lookup(path)?;
+            if World::strikes(&mut world.faults.fail_unlink_in) {
+                return Err(eio());
+            }
+        }
         let (dir, name) = split(path)?;
         self.name(&dir, NameOp::Remove(name))
     }
