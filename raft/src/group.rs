@@ -48,7 +48,7 @@ const APPEND_ENTRIES_MAX: u64 = 300;
 const CORE_QUEUE_LEN: u64 = 4_096;
 
 /// The first candidate of a new group waits so long for a leader before it campaigns again, and twice as long each time.
-const FIRST_CAMPAIGN_RETRY: Duration = Duration::from_millis(50);
+const FIRST_CAMPAIGN_RETRY: Duration = Duration::from_millis(10);
 
 /// Called by a replica that stopped by itself.
 pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Failure) + Send + Sync>;

@@ -128,22 +128,26 @@ pub type Acknowledged = Arc<Mutex<BTreeMap<(i32, i64), Vec<u8>>>>;
 pub struct Writers {
     stop: Arc<AtomicBool>,
     pub acknowledged: Acknowledged,
+    /// How many requests were answered with an error.
+    refused: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Writers {
     pub fn start(addresses: &[SocketAddr], topic: &str, partitions: i32) -> Self {
-        let (stop, acknowledged): (Arc<AtomicBool>, Acknowledged) = Default::default();
+        let (stop, acknowledged, refused): (Arc<AtomicBool>, Acknowledged, Arc<AtomicU64>) = Default::default();
         let next = Arc::new(AtomicU64::new(0));
         let threads = (0..partitions).map(|partition| {
-            let (stop, acknowledged, next) = (stop.clone(), acknowledged.clone(), next.clone());
+            let (stop, acknowledged, refused, next) =
+                (stop.clone(), acknowledged.clone(), refused.clone(), next.clone());
             let (addresses, topic) = (addresses.to_vec(), topic.to_owned());
             let write = move || {
                 while !stop.load(Ordering::Relaxed) {
                     let leader = addresses.iter().find_map(|to| leader_at(*to, &topic, partition));
                     let place = leader.and_then(|leader| addresses.get(usize::try_from(leader).ok()?.checked_sub(1)?));
                     if let Some(to) = place {
-                        try_at(*to, |raw| write(raw, &topic, partition, &next, &acknowledged, &stop));
+                        let ended = try_at(*to, |raw| write(raw, &topic, partition, &next, &acknowledged, &stop));
+                        refused.fetch_add(u64::from(ended == Some(Ended::Refused)), Ordering::Relaxed);
                     }
                     std::thread::sleep(Duration::from_millis(20));
                 }
@@ -151,7 +155,12 @@ impl Writers {
             std::thread::Builder::new().name("writer".to_owned()).spawn(write).unwrap()
         });
         let threads = threads.collect();
-        Self { stop, acknowledged, threads }
+        Self { stop, acknowledged, refused, threads }
+    }
+
+    /// How many requests were answered with an error.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Waits until so many more records are acknowledged.
@@ -168,24 +177,40 @@ impl Writers {
     }
 }
 
+/// Why a writer leaves a node.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Stopped,
+    Disconnected,
+    Refused,
+}
+
 /// Writes at one node until it refuses.
-fn write(raw: &mut Raw, topic: &str, partition: i32, next: &AtomicU64, acknowledged: &Acknowledged, stop: &AtomicBool) {
+fn write(
+    raw: &mut Raw,
+    topic: &str,
+    partition: i32,
+    next: &AtomicU64,
+    acknowledged: &Acknowledged,
+    stop: &AtomicBool,
+) -> Ended {
     while !stop.load(Ordering::Relaxed) {
         let first = next.fetch_add(3, Ordering::Relaxed);
         let values: Vec<Vec<u8>> = (first..first + 3).map(|n| format!("value-{n}").into_bytes()).collect();
         let slices: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
         let request = Raw::produce_request(topic, partition, -1, Some(TestBatch::of(&slices).encode()));
         let asked = raw.ask(9, &request);
-        let Some(answer) = raw.answer::<ProduceRequest>(9, asked) else { return };
+        let Some(answer) = raw.answer::<ProduceRequest>(9, asked) else { return Ended::Disconnected };
         let placed = &answer.responses[0].partition_responses[0];
         if placed.error_code != 0 {
-            return;
+            return Ended::Refused;
         }
         let mut all = acknowledged.lock().unwrap();
         for (offset, value) in (placed.base_offset..).zip(values) {
             assert!(all.insert((partition, offset), value).is_none(), "offset {offset} was given twice");
         }
     }
+    Ended::Stopped
 }
 
 /// Reads everything and holds it against what was acknowledged.

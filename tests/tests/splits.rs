@@ -4,9 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
+use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId};
+use ottla_tests::batch::TestBatch;
 use ottla_tests::cluster::{Cluster, Writers, check, until};
 use ottla_tests::process::Broker;
+use ottla_tests::raw::{Raw, topic_name};
 use serde_json::Value;
 
 const TOPIC: &str = "split";
@@ -52,7 +58,9 @@ fn shards_are_split_until_each_partition_has_its_own_while_clients_write() {
     cluster.create_topic(TOPIC, PARTITIONS, 3);
     let writers = Writers::start(&cluster.addresses(), TOPIC, PARTITIONS);
     writers.wait_for(200);
+    let refused_before = writers.refused();
     split_all(&cluster);
+    assert_eq!(writers.refused(), refused_before, "clients are told nothing of a split");
     let shards = carrying(&cluster.brokers[0]);
     assert_eq!(shards.iter().map(|(_, partitions)| *partitions).collect::<BTreeSet<_>>(), [1].into());
     assert_eq!(shards.len(), 8);
@@ -71,6 +79,87 @@ fn shards_are_split_until_each_partition_has_its_own_while_clients_write() {
     cluster.brokers.iter_mut().for_each(Broker::wait_until_ready);
     until("every partition is led", || (0..PARTITIONS).all(|index| cluster.leader(TOPIC, index).is_some()));
     check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+}
+
+/// The nodes of each partition's replicas.
+fn replicas(cluster: &Cluster) -> Vec<Vec<i32>> {
+    let metadata = Raw::connect(cluster.brokers[0].address()).metadata(&[TOPIC]);
+    let mut partitions = metadata.topics[0].partitions.clone();
+    partitions.sort_by_key(|partition| partition.partition_index);
+    let nodes = |partition: &MetadataResponsePartition| partition.replica_nodes.iter().map(|node| node.0).collect();
+    partitions.iter().map(nodes).collect()
+}
+
+/// As `kafka-reassign-partitions.sh` asks for it: any partitions, each with a list of its own.
+#[test]
+fn partitions_are_reassigned_one_by_one_whatever_shares_their_shards() {
+    let cluster = Cluster::start(4, &[]);
+    cluster.create_topic(TOPIC, PARTITIONS, 3);
+    let writers = Writers::start(&cluster.addresses(), TOPIC, PARTITIONS);
+    writers.wait_for(100);
+    // Every second one goes to the node that does not have it.
+    let elsewhere = |nodes: &[i32]| (1..=4).find(|node| !nodes.contains(node)).unwrap();
+    let wanted: Vec<Vec<i32>> = replicas(&cluster)
+        .into_iter()
+        .enumerate()
+        .map(|(index, nodes)| if index % 2 == 0 { vec![elsewhere(&nodes), nodes[0], nodes[1]] } else { nodes })
+        .collect();
+    let one = |(index, nodes): (i32, &Vec<i32>)| {
+        let nodes = nodes.iter().copied().map(BrokerId).collect();
+        ReassignablePartition::default().with_partition_index(index).with_replicas(Some(nodes))
+    };
+    let topic = ReassignableTopic::default().with_name(topic_name(TOPIC));
+    let topic = topic.with_partitions((0..).zip(&wanted).map(one).collect());
+    let request = AlterPartitionReassignmentsRequest::default().with_timeout_ms(60_000).with_topics(vec![topic]);
+    let answer = Raw::connect(cluster.brokers[1].address()).call(1, &request);
+    for part in answer.responses.iter().flat_map(|topic| &topic.partitions) {
+        assert_eq!(part.error_code, 0, "partition {}: {:?}", part.partition_index, part.error_message);
+    }
+    until("all are where they were sent", || replicas(&cluster) == wanted);
+    writers.wait_for(100);
+    check(&cluster, TOPIC, PARTITIONS, &writers.stop());
+}
+
+/// What a process has read from and written to files, whether the cache had it or not.
+fn moved_bytes(broker: &Broker) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{}/io", broker.pid())).unwrap();
+    let number = |name: &str| -> u64 {
+        let line = io.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    number("rchar:") + number("wchar:")
+}
+
+/// Else nobody would split a shard that is busy because it is large.
+#[test]
+fn a_split_neither_reads_nor_writes_what_the_shard_holds() {
+    const RECORD_BYTES: usize = 512 << 10;
+    const RECORDS: usize = 16;
+    let cluster = Cluster::start(3, &[]);
+    cluster.create_topic(TOPIC, PARTITIONS, 3);
+    let value = vec![7; RECORD_BYTES];
+    for index in 0..PARTITIONS {
+        let leader = cluster.leader(TOPIC, index).unwrap();
+        let mut raw = Raw::connect(cluster.brokers[leader - 1].address());
+        for _ in 0..RECORDS {
+            assert_eq!(raw.produce(TOPIC, index, TestBatch::of(&[&value]).encode()).error_code, 0);
+        }
+    }
+    let broker = &cluster.brokers[0];
+    let (shard, partitions) = carrying(broker).into_iter().max_by_key(|(_, partitions)| *partitions).unwrap();
+    let held = usize::try_from(partitions).unwrap() * RECORDS * RECORD_BYTES;
+    let all = || cluster.brokers.iter().map(moved_bytes).collect::<Vec<_>>();
+    until("what was written is where it belongs", || {
+        let before = all();
+        std::thread::sleep(Duration::from_millis(500));
+        all().iter().zip(&before).all(|(now, before)| now - before < 64 << 10)
+    });
+    let before = all();
+    split(broker, shard);
+    for (broker, before) in cluster.brokers.iter().zip(before) {
+        let moved = usize::try_from(moved_bytes(broker) - before).unwrap();
+        assert!(moved < held / 8, "{moved} bytes were moved, and the shard holds {held}");
+    }
 }
 
 #[test]

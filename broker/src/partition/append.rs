@@ -24,8 +24,8 @@ use crate::replicated::producer_state::precedes;
 use crate::replicated::shard_state::{BatchOutcome, Rejection};
 use crate::shard::ConnectionId;
 use crate::shard::answer::{self, AnswerReceiver};
-use crate::shard::append_queue::QueuedBatch;
 use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey};
+use crate::shard::queued::QueuedBatch;
 
 /// The least timeout, so that a client with a shorter one is still answered by apply: Kafka's leader appends without
 /// any wait.

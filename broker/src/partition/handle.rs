@@ -73,8 +73,28 @@ impl Partition {
         current: Option<LeaderEpoch>,
     ) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
         let (offsets, epoch) = self.led()?;
-        check_epoch(current, epoch)?;
+        self.check_epoch(current, &offsets, epoch)?;
         Ok((offsets, epoch))
+    }
+
+    /// Checks the leader epoch that a client believes in (KIP-320). A split gives its partitions a new epoch, though the same node
+    /// leads them: the one before is as good, for no other leader has appended anything. A client that was refused for it
+    /// would wait for half a second.
+    fn check_epoch(
+        &self,
+        believed: Option<LeaderEpoch>,
+        offsets: &LogOffsetSnapshot,
+        epoch: LeaderEpoch,
+    ) -> Result<(), PartitionError> {
+        match believed {
+            Some(believed) if believed < epoch => {
+                let oldest = self.shard.led_from().map(|term| epoch_of(offsets.epoch_base, term.0));
+                let is_as_good = oldest.is_some_and(|oldest| believed >= oldest);
+                if is_as_good { Ok(()) } else { Err(PartitionError::FencedLeaderEpoch) }
+            }
+            Some(believed) if believed > epoch => Err(PartitionError::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
     }
 
     /// Offsets and leader epoch for a reader; the offsets of a follower are those of what it has applied.
@@ -87,7 +107,7 @@ impl Partition {
             Err(PartitionError::NotLeaderOrFollower) if access == Access::AnyReplica => self.followed()?,
             led => led?,
         };
-        check_epoch(current, epoch)?;
+        self.check_epoch(current, &offsets, epoch)?;
         Ok((offsets, epoch))
     }
 
@@ -209,14 +229,6 @@ impl Partition {
     #[must_use]
     pub fn group_store(&self) -> Option<Arc<Mutex<GroupStore>>> {
         self.view()?.groups.clone()
-    }
-}
-
-fn check_epoch(believed: Option<LeaderEpoch>, epoch: LeaderEpoch) -> Result<(), PartitionError> {
-    match believed {
-        Some(believed) if believed < epoch => Err(PartitionError::FencedLeaderEpoch),
-        Some(believed) if believed > epoch => Err(PartitionError::UnknownLeaderEpoch),
-        _ => Ok(()),
     }
 }
 

@@ -17,12 +17,14 @@ use ottla_storage::entry::Batches;
 use ottla_storage::ids::{LogId, Term};
 use tokio::sync::oneshot;
 
-use super::append_queue::{PackedEntry, QueuedBatch, QueuedCommand, Readiness};
+use super::append_queue::{PackedEntry, Readiness};
 use super::clock::Agreement;
 use super::handle::Shard;
+use super::handover::Handover;
 use super::idempotence_fence::{ProducerBatch, ProducerKey};
 use super::min_isr;
 use super::proposal_window::{InFlight, Outcome, ProposalWindow};
+use super::queued::{QueuedBatch, QueuedCommand};
 use crate::replicated::command::Command;
 use crate::replicated::error::{AppendError, PartitionError};
 use crate::replicated::shard_state::{ApplyReply, BatchOutcome, Rejection};
@@ -31,6 +33,8 @@ use crate::replicated::shard_state::{ApplyReply, BatchOutcome, Rejection};
 enum Caller {
     Batches(PackedEntry),
     Command(oneshot::Sender<Result<ApplyReply, PartitionError>>),
+    /// The same of a split: batches of its partitions are held until it is decided.
+    Split(oneshot::Sender<Result<ApplyReply, PartitionError>>),
 }
 
 type Window = ProposalWindow<Caller>;
@@ -72,6 +76,7 @@ impl Shard {
             if now_leading != led_in {
                 led_in = now_leading;
                 *self.led_since.lock() = now_leading.map(|_| rt::now());
+                now_leading.into_iter().for_each(|term| self.note_leading(term));
                 // Long polls are answered, never dropped, when leadership comes or goes.
                 self.machine.read_view.wake_all();
             }
@@ -83,7 +88,7 @@ impl Shard {
             }
             let wait = match led_in {
                 Some(term) => self.fill(term, &mut window).await,
-                None if self.is_elected() => IDLE,
+                None if self.is_elected() => self.awaits_election().unwrap_or(IDLE),
                 None => {
                     self.queue.lock().refuse_all(&PartitionError::NotLeaderOrFollower);
                     IDLE
@@ -121,7 +126,14 @@ impl Shard {
         while window.is_open() {
             let command = self.queue.lock().pop_command();
             if let Some(QueuedCommand { command, answer }) = command {
-                self.propose(term, window, &command, Batches::default(), Caller::Command(answer)).await;
+                let caller = match &command {
+                    Command::Split(split) => {
+                        self.queue.lock().hold(Handover::proposed(&split.partitions, rt::now()));
+                        Caller::Split(answer)
+                    }
+                    _ => Caller::Command(answer),
+                };
+                self.propose(term, window, &command, Batches::default(), caller).await;
                 continue;
             }
             let now = rt::now();
@@ -232,6 +244,12 @@ impl Shard {
 
     fn answer(&self, caller: Caller, log_id: LogId, reply: ApplyReply) {
         match (caller, reply) {
+            (Caller::Split(answer), reply) => {
+                if !matches!(reply, ApplyReply::Changed(1..)) {
+                    self.queue.lock().end_handover();
+                }
+                let _gone = answer.send(Ok(reply));
+            }
             (Caller::Command(answer), reply) => {
                 let _gone = answer.send(Ok(reply));
             }
@@ -267,6 +285,10 @@ impl Shard {
     /// Answers the callers of an entry that has failed, or whose outcome is not known.
     fn refuse(&self, caller: Caller, error: &ProposeError) {
         match caller {
+            Caller::Split(answer) => {
+                self.queue.lock().end_handover();
+                let _gone = answer.send(Err(self.cause(error)));
+            }
             Caller::Command(answer) => {
                 let _gone = answer.send(Err(self.cause(error)));
             }

@@ -7,8 +7,8 @@ use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_storage::ids::RaftIndex;
 
-use super::append_queue::QueuedBatch;
 use super::group::Group;
+use super::queued::QueuedBatch;
 use crate::replicated::error::AppendError;
 use crate::replicated::shard_state::BatchOutcome;
 

@@ -209,7 +209,7 @@ async fn read_all(ctx: &Context, params: &FetchParams, wanted: &[Wanted], found:
             Ok(partition) => {
                 let max_bytes = left.min(partition_max);
                 let spec = spec(params, wanted, max_bytes, pass.bytes == 0, copy_bytes_max);
-                partition.read(spec).await.map_err(|error| fetch_error_code(&error))
+                read(ctx, params, wanted, partition, spec).await.map_err(|error| fetch_error_code(&error))
             }
         };
         let answer = match outcome {
@@ -231,6 +231,23 @@ async fn read_all(ctx: &Context, params: &FetchParams, wanted: &[Wanted], found:
     memory.shrink_to(pass.held_bytes + pass.bytes.min(PIECE_BYTES));
     pass.memory = memory;
     pass
+}
+
+/// Reads a partition, where it is now: it may have moved to another shard of this node since it was found.
+async fn read(
+    ctx: &Context,
+    params: &FetchParams,
+    wanted: &Wanted,
+    found: &Partition,
+    spec: FetchSpec,
+) -> Result<Fetched, PartitionError> {
+    match found.read(spec).await {
+        Err(PartitionError::LeaderNotAvailable) => {
+            let moved = ctx.partitions.find_for(topic_ref(&wanted.key), wanted.key.index, params.access()).await?;
+            moved.read(spec).await
+        }
+        read => read,
+    }
 }
 
 fn spec(

@@ -17,12 +17,14 @@ use ottla_storage::log::BATCH_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::append_queue::{AppendQueue, QueuedBatch, QueuedCommand};
+use super::append_queue::AppendQueue;
 use super::clock::Agreement;
 use super::cut_points::CutPoints;
 use super::group::Group;
+use super::handover::{HANDOVER_WAIT, Handover, Successor};
 use super::idempotence_fence::{ConnectionId, ProducerBatch};
 use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
+use super::queued::{QueuedBatch, QueuedCommand};
 use super::read_barrier::ReadBarrier;
 use super::read_view::ReadView;
 use super::rpc::LedShard;
@@ -54,6 +56,21 @@ pub struct Shard {
     read_barrier: ReadBarrier,
     /// Since when this replica leads.
     pub(super) led_since: Mutex<Option<rt::Instant>>,
+    /// See [`Shard::take_over_from`].
+    taken_over: Mutex<Option<TakenOver>>,
+}
+
+/// What this shard took over from its parent, which this node led.
+#[derive(Debug, Clone, Copy)]
+struct TakenOver {
+    /// Until when batches wait for the election of this replica.
+    elected_by: rt::Instant,
+    /// The first term from which on this node has led the partitions, in this shard or in its parents, without a break.
+    led_from: Term,
+    /// The last entry that is the parent's.
+    behind: Option<LogId>,
+    /// The term in which this replica was elected.
+    led_in: Option<Term>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -87,6 +104,7 @@ impl Shard {
             adoption_requests_changed: Notify::new(),
             read_barrier: ReadBarrier::default(),
             led_since: Mutex::default(),
+            taken_over: Mutex::default(),
         })
     }
 
@@ -141,10 +159,54 @@ impl Shard {
     }
 
     /// True if batches may be queued here: this replica leads, or has been elected and serves once its first entry is
-    /// applied. A client may know the new leader before that, and one that is refused retries only much later.
+    /// applied, or campaigns for what it takes over. A client may know the new leader before that, and one that is refused
+    /// retries only much later.
     #[must_use]
     pub(crate) fn is_elected(&self) -> bool {
-        self.leads(self.role())
+        self.leads(self.role()) || self.awaits_election().is_some()
+    }
+
+    /// How long batches still wait for the election of this replica; `None` if they do not.
+    pub(super) fn awaits_election(&self) -> Option<Duration> {
+        let role = self.role();
+        let taken_over = (*self.taken_over.lock()).filter(|_| role.leader.is_none() && !role.stopped)?;
+        let left = taken_over.elected_by.since(rt::now());
+        (taken_over.led_in.is_none() && left > Duration::ZERO).then_some(left)
+    }
+
+    /// Takes over what waits for this shard's partitions in the queue of its parent, which leads here, and what still arrives
+    /// there; it waits until this replica is elected, and not for long.
+    pub(super) fn take_over_from(self: &Arc<Self>, parent: &Self) {
+        let Some(led_from) = parent.led_from() else { return };
+        let elected_by = rt::now() + HANDOVER_WAIT;
+        let (behind, partitions) = {
+            let state = self.state().lock();
+            (state.last, state.partitions.keys().copied().collect())
+        };
+        *self.taken_over.lock() = Some(TakenOver { elected_by, led_from, behind, led_in: None });
+        let successor: Arc<dyn Successor> = self.clone();
+        parent.queue.lock().hand_over(Handover::to(Arc::downgrade(&successor), partitions));
+    }
+
+    /// The first term from which on this node has led the shard's partitions without a break, here or in the shard that was
+    /// split: no other leader has appended anything since. Only where this replica leads.
+    pub(crate) fn led_from(&self) -> Option<Term> {
+        let term = self.leading()?;
+        let taken_over = (*self.taken_over.lock()).filter(|taken_over| taken_over.led_in == Some(term));
+        Some(taken_over.map_or(term, |taken_over| taken_over.led_from))
+    }
+
+    /// This replica leads and serves in `term`, and has proposed nothing yet.
+    pub(super) fn note_leading(&self, term: Term) {
+        let mut taken_over = self.taken_over.lock();
+        let Some(first) = taken_over.as_mut().filter(|taken_over| taken_over.led_in.is_none()) else { return };
+        // Of what is behind the parent's last entry, only the first one of this term is this leader's.
+        let before = first.behind.map_or(0, |last| last.index.0);
+        let now = self.state().lock().last.map_or(0, |last| last.index.0);
+        match now <= before + 1 {
+            true => first.led_in = Some(term),
+            false => *taken_over = None,
+        }
     }
 
     /// True if this replica is the leader, whether it serves already or not.
@@ -311,6 +373,12 @@ impl Shard {
 
     pub(super) fn applied_clock_ms(&self) -> i64 {
         self.machine.state.lock().clock_ms
+    }
+}
+
+impl Successor for Shard {
+    fn enqueue(&self, batch: QueuedBatch) {
+        self.enqueue(batch, None);
     }
 }
 

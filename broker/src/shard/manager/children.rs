@@ -63,8 +63,9 @@ impl Shards {
         let seeded = self.0.seeded.get(replica).ok_or_else(|| unreadable("nothing is known of it"))?;
         let creation = ShardCreation::decode(&seeded.creation).map_err(|error| unreadable(&error.to_string()))?;
         let created = self.0.unseeded.lock().remove(&replica);
+        let parent = self.all().into_iter().find(|shard| shard.replica == seeded.parent);
         let group = self.0.host.open_child(directory.clone(), child, created).await?;
-        self.add(creation, replica, directory, group, seeded.view);
+        self.add(creation, replica, directory, group, seeded.view, parent);
         self.0.seeded.remove(replica);
         Ok(())
     }

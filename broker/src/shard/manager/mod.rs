@@ -4,6 +4,7 @@
 //! requests.
 
 mod children;
+mod open_error;
 mod unseeded;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +17,13 @@ use ottla_env::critical::Owner;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, GroupHandle, Membership, RaftError, RaftHost};
+use ottla_raft::{GroupHandle, Membership, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::ids::{LogId, ReplicaId};
 use parking_lot::{Mutex, RwLock};
-use thiserror::Error;
 use uuid::Uuid;
 
+pub use self::open_error::{OpenError, creation_of};
 use self::unseeded::Unseeded;
 use super::closed_replicas::{ClosedReplica, ClosedReplicas};
 use super::handle::{Shard, keeps_groups};
@@ -38,7 +39,6 @@ use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
 use super::state_machine_view::StateMachineView;
 use super::tasks::membership_reconciler;
 use super::tasks::{self, LeaderTaskSettings};
-use crate::codec::CodecError;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, node_rpc_address};
 use crate::replicated::shard_state::ShardState;
 
@@ -46,30 +46,6 @@ use crate::replicated::shard_state::ShardState;
 const RETRY: Duration = Duration::from_secs(1);
 /// In a shard of fewer replicas a lost one cannot be rebuilt from the others (`metadata::placement`).
 const REBUILT_FROM: usize = 3;
-
-/// Why a replica on this disk cannot be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// What it recorded about itself cannot be read.
-    #[error("replica {replica}: its record cannot be read: {what}")]
-    Unreadable {
-        /// Which replica.
-        replica: ReplicaId,
-        /// What is wrong.
-        what: String,
-    },
-    /// Its checkpoint cannot be read.
-    #[error("replica {replica}: its checkpoint cannot be read: {source}")]
-    Checkpoint {
-        /// Which replica.
-        replica: ReplicaId,
-        /// What is wrong.
-        source: CodecError,
-    },
-    /// Raft refused.
-    #[error(transparent)]
-    Raft(#[from] RaftError),
-}
 
 pub(super) struct Inner {
     pub(super) node: NodeId,
@@ -104,14 +80,6 @@ impl std::fmt::Debug for Shards {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.shards.read().values()).finish()
     }
-}
-
-/// What a recovered replica recorded about its shard.
-pub fn creation_of(recovered: &RecoveredReplica) -> Result<ShardCreation, OpenError> {
-    let replica = recovered.id;
-    let unreadable = |what: String| OpenError::Unreadable { replica, what };
-    let creation = Creation::decode(recovered.creation.clone()).ok_or_else(|| unreadable("no members".to_owned()))?;
-    ShardCreation::decode(&creation.shard).map_err(|error| unreadable(error.to_string()))
 }
 
 impl Shards {
@@ -222,7 +190,7 @@ impl Shards {
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
         let (machine, view) = self.state_machine(directory, recovered.id, state);
         let group = self.0.host.open(directory.clone(), recovered, splits_at, Box::new(machine)).await?;
-        self.add(creation, recovered.id, directory, group, view);
+        self.add(creation, recovered.id, directory, group, view, None);
         Ok(())
     }
 
@@ -239,7 +207,7 @@ impl Shards {
         let members = if founds { Membership::of(record.founders.iter().copied()) } else { Membership::default() };
         let group =
             self.0.host.create(directory.clone(), replica.id, creation.encode(), members, Box::new(machine)).await?;
-        self.add(creation, replica.id, directory, group, view);
+        self.add(creation, replica.id, directory, group, view, None);
         tracing::info!("shard={} replica={}: created ({:?})", record.id, replica.id, record.kind);
         Ok(())
     }
@@ -256,6 +224,7 @@ impl Shards {
         (machine, view)
     }
 
+    /// `parent`: the shard here that has split this one off.
     fn add(
         &self,
         creation: ShardCreation,
@@ -263,6 +232,7 @@ impl Shards {
         directory: &Arc<DataDir>,
         group: GroupHandle,
         view: StateMachineView,
+        parent: Option<Arc<Shard>>,
     ) {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
@@ -270,6 +240,10 @@ impl Shards {
         rt::spawn_critical("splits", Owner::process(), splits);
         let shard =
             Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, self.0.clocks.clone());
+        // Before it can be found: nothing that is sent to it comes before what waits there.
+        if let Some(parent) = parent.filter(|parent| parent.leading().is_some()) {
+            shard.take_over_from(&parent);
+        }
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
         let owner = shard.group().owner();
         rt::spawn_critical("appender", owner.clone(), shard.clone().run());

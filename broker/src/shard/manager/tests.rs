@@ -6,7 +6,7 @@ use std::path::Path;
 use ottla_env::disk::Disk;
 use ottla_env::sim;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
-use ottla_raft::{Directory, NoPeers, RaftOptions};
+use ottla_raft::{Creation, Directory, NoPeers, RaftOptions};
 use ottla_storage::data_dir::DataDirOptions;
 use ottla_storage::ids::RaftIndex;
 use ottla_storage::log::GroupCreation;

@@ -58,16 +58,23 @@ mod tests {
     use std::sync::Arc;
 
     use ottla_env::rt::Instant;
-    use ottla_storage::ids::ReplicaId;
+    use ottla_protocol::batch::{BatchBuilder, NewRecord};
+    use ottla_protocol::compression::Codec;
+    use ottla_raft::Proposal;
+    use ottla_storage::entry::Batches;
+    use ottla_storage::ids::{ReplicaId, Term};
+    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::config::TopicConfig;
     use crate::metadata::{IntentKey, ShardId, ShardKind, SplitReplica};
     use crate::replicated::command::{AdoptedPartition, BatchDecision};
     use crate::replicated::error::AppendError;
-    use crate::shard::answer;
-    use crate::shard::append_queue::QueuedBatch;
+    use crate::replicated::shard_state::BatchOutcome;
+    use crate::shard::answer::{self, AnswerReceiver, BatchAnswer};
     use crate::shard::fake::{FakeGroup, FakeMetadata, REPLICA, SHARD, TOPIC, image_with_topic, partition};
+    use crate::shard::group::Group;
+    use crate::shard::queued::QueuedBatch;
 
     const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
     const CHILD: ShardId = ShardId(90);
@@ -138,26 +145,130 @@ mod tests {
         }
     }
 
-    /// It would wait for its deadline, as if it were to be adopted.
-    #[tokio::test]
-    async fn what_arrives_for_a_partition_that_has_moved_is_refused_at_once() {
-        let (_, shard) = adopted().await;
-        let image = splitting(REPLICA);
-        reconcile(&shard, &FakeMetadata::new(image.clone()), &image).await.unwrap();
+    fn batch_of(index: i32) -> (QueuedBatch, AnswerReceiver) {
         let (answer, receiver) = answer::channel();
+        let mut data = BatchBuilder::new(Codec::None);
+        data.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
         let batch = QueuedBatch {
-            partition: partition(1),
-            data: bytes::Bytes::from_static(b"a batch"),
+            partition: partition(index),
+            data: data.build().unwrap(),
             decision: BatchDecision::default(),
             producer_batch: None,
-            // Else it is refused as one that was never adopted.
-            deadline: Instant(0),
+            deadline: Instant(i64::MAX),
             required_in_sync: 0,
-            adopted: false,
+            adopted: true,
             answer,
         };
-        shard.enqueue(batch, None);
-        let refused = AppendError::Partition(PartitionError::NotLeaderOrFollower);
-        assert_eq!(receiver.await.unwrap(), Err(refused));
+        (batch, receiver)
+    }
+
+    /// Lets all other tasks run until they wait.
+    async fn settle() {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn split_of(image: &MetadataImage) -> Command {
+        let (child, split) = image.open_split_of(SHARD).unwrap();
+        Command::Split(command(child, split))
+    }
+
+    /// A batch that is known to be adopted, and is sent while the split is decided.
+    async fn sent_during(split: MetadataImage) -> (FakeGroup, Arc<Shard>, AnswerReceiver) {
+        let (group, parent) = adopted().await;
+        group.flushes.forget_permits(Semaphore::MAX_PERMITS);
+        let decided = parent.command(split_of(&split));
+        settle().await;
+        let (batch, waiting) = batch_of(1);
+        parent.enqueue(batch, None);
+        settle().await;
+        assert_eq!(group.in_flight(), 1, "apply would refuse what is in the log behind the split");
+        group.flushes.add_permits(Semaphore::MAX_PERMITS);
+        decided.await.unwrap();
+        settle().await;
+        (group, parent, waiting)
+    }
+
+    /// The child, while it has no leader yet.
+    async fn child_of(parent: &Shard) -> (FakeGroup, Arc<Shard>) {
+        let (group, child) = FakeGroup::leading(POOL);
+        let moved = AdoptedPartition { id: partition(1), intent: INTENT, epoch_base: 0 };
+        child.command(Command::Adopt(vec![moved])).await.unwrap();
+        group.hide_leader();
+        child.take_over_from(parent);
+        settle().await;
+        (group, child)
+    }
+
+    fn stored(answer: BatchAnswer) -> i64 {
+        match answer.unwrap() {
+            BatchOutcome::Stored { base_offset, .. } => base_offset.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_while_its_partition_moves_is_stored_by_the_child_in_order() {
+        let (group, parent, mut first) = sent_during(splitting(REPLICA)).await;
+        let (child_group, child) = child_of(&parent).await;
+        let (batch, second) = batch_of(1);
+        parent.enqueue(batch, None);
+        let (batch, third) = batch_of(1);
+        child.enqueue(batch, None);
+        settle().await;
+        assert!(first.try_recv().is_err(), "it waits for the election");
+        child_group.set_role(2, true);
+        let mut offsets = Vec::new();
+        for answer in [second, third] {
+            offsets.push(stored(answer.await.unwrap()));
+        }
+        assert_eq!(offsets, [1, 2]);
+        assert!(group.entries().iter().all(|entry| entry.batches.is_empty()));
+    }
+
+    /// Clients that know the epoch of before the split are served, as long as no other node has led.
+    #[tokio::test]
+    async fn the_node_that_led_the_parent_has_led_its_child_all_along() {
+        let (_, parent, _) = sent_during(splitting(REPLICA)).await;
+        let (group, child) = child_of(&parent).await;
+        assert_eq!((parent.led_from(), child.led_from()), (Some(Term(1)), None));
+        group.set_role(2, true);
+        settle().await;
+        assert_eq!(child.led_from(), Some(Term(1)));
+        let (grandchild_group, grandchild) = child_of(&child).await;
+        grandchild_group.set_role(3, true);
+        settle().await;
+        assert_eq!(grandchild.led_from(), Some(Term(1)));
+        for term in [3, 4] {
+            group.set_role(term, term == 4);
+            settle().await;
+        }
+        assert_eq!(child.led_from(), Some(Term(4)), "another one has led meanwhile");
+        // Another one was faster, and has appended something.
+        let (group, child) = child_of(&parent).await;
+        group.set_role(2, false);
+        for _ in 0..2 {
+            let payload = Command::ForgetDropped { floor: RaftIndex(0) }.encode();
+            let entry = Proposal { payload, batches: Batches::default(), clock_ms: 1 };
+            group.submit(entry).await.unwrap().await.unwrap();
+        }
+        group.set_role(3, true);
+        settle().await;
+        assert_eq!(child.led_from(), Some(Term(3)));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_election_is_told_that_another_node_leads() {
+        let (_, parent, first) = sent_during(splitting(REPLICA)).await;
+        let (child_group, _child) = child_of(&parent).await;
+        child_group.set_role(2, false);
+        assert_eq!(first.await.unwrap(), Err(AppendError::Partition(PartitionError::NotLeaderOrFollower)));
+    }
+
+    #[tokio::test]
+    async fn a_split_that_is_not_carried_out_holds_nothing_back() {
+        let (_, _parent, first) = sent_during(splitting(ReplicaId(REPLICA.0 + 1))).await;
+        assert_eq!(stored(first.await.unwrap()), 0);
     }
 }

@@ -7,18 +7,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bytes::Bytes;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt::Instant;
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::entry::{Batches, EntryBatch};
-use tokio::sync::oneshot;
 
-use super::answer::{AnswerSender, BatchAnswer};
+use super::handover::{Destination, Handover, Successor};
 use super::idempotence_fence::{ConnectionId, IdempotenceFence, ProducerBatch};
-use crate::replicated::command::{BATCHES_PER_ENTRY_MAX, BatchDecision, Command};
+use super::queued::{QueuedBatch, QueuedCommand};
+use crate::replicated::command::{BATCHES_PER_ENTRY_MAX, Command};
 use crate::replicated::error::{AppendError, PartitionError};
-use crate::replicated::shard_state::ApplyReply;
 
 /// An entry holds at most this many bytes of batches, or one batch.
 pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;
@@ -27,37 +25,6 @@ pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const _: () = assert!(ENTRY_BYTES_MAX <= QUEUE_BYTES_MAX);
-
-/// A batch on its way to the shard.
-#[derive(Debug)]
-pub(crate) struct QueuedBatch {
-    pub(crate) partition: PartitionId,
-    pub(crate) data: Bytes,
-    pub(crate) decision: BatchDecision,
-    /// Idempotent batches of clients only; the arrival number is given by [`AppendQueue::push`].
-    pub(crate) producer_batch: Option<ProducerBatch>,
-    /// When the caller stops waiting.
-    pub(crate) deadline: Instant,
-    /// How many voters must have synced the batch before it is acknowledged, if that is more than Raft needs.
-    pub(crate) required_in_sync: usize,
-    /// The caller has seen that the shard carries the partition; apply judges in any case.
-    pub(crate) adopted: bool,
-    pub(crate) answer: AnswerSender,
-}
-
-impl QueuedBatch {
-    /// Answers the caller, which may have gone.
-    pub(crate) fn finish(self, answer: BatchAnswer) {
-        self.answer.send(answer);
-    }
-}
-
-/// A command other than data, and the channel of the caller that waits for it.
-#[derive(Debug)]
-pub(crate) struct QueuedCommand {
-    pub(crate) command: Command,
-    pub(crate) answer: oneshot::Sender<Result<ApplyReply, PartitionError>>,
-}
 
 /// The batches and commands that wait for a shard's next entry.
 #[derive(Debug, Default)]
@@ -70,6 +37,8 @@ pub(crate) struct AppendQueue {
     stopped: bool,
     /// The appender proposes nothing before an entry is full, or it wakes by itself.
     awaits_full_entry: bool,
+    /// Of the last split that was proposed here.
+    handover: Option<Handover>,
 }
 
 /// Whether a batch goes into the next entry.
@@ -88,7 +57,7 @@ pub(crate) enum Readiness {
 #[derive(Debug, Default)]
 pub(crate) struct PackedEntry {
     pub(crate) batches: Vec<QueuedBatch>,
-    /// Earliest deadline of a batch that waits for an adoption.
+    /// Earliest deadline of a batch that is held.
     pub(crate) next_deadline: Option<Instant>,
 }
 
@@ -123,8 +92,11 @@ impl PackedEntry {
 }
 
 impl AppendQueue {
-    /// Adds a batch behind all others; refuses it if the queue is full.
+    /// Adds a batch behind all others, or to the shard to which its partition was handed over; refuses it if the queue is full.
     pub(crate) fn push(&mut self, mut batch: QueuedBatch) {
+        if let Some(Destination::Child(child)) = self.destination_of(batch.partition) {
+            return self.pass_on(batch, &*child);
+        }
         self.number(batch.producer_batch.as_mut());
         if self.stopped {
             return self.refuse(batch, PartitionError::NotLeaderOrFollower.into());
@@ -135,6 +107,43 @@ impl AppendQueue {
         }
         self.bytes += batch.data.len();
         self.batches.push_back(batch);
+    }
+
+    fn destination_of(&self, partition: PartitionId) -> Option<Destination> {
+        self.handover.as_ref()?.destination_of(partition)
+    }
+
+    /// Batches of these partitions are held from now on: a split that takes them out of the shard is proposed.
+    pub(crate) fn hold(&mut self, handover: Handover) {
+        self.handover = Some(handover);
+    }
+
+    /// The split is not carried out, or not known to be.
+    pub(crate) fn end_handover(&mut self) {
+        self.handover = None;
+    }
+
+    /// Gives the child what waits for it, in order, and from now on whatever arrives for it.
+    pub(crate) fn hand_over(&mut self, handover: Handover) {
+        self.handover = Some(handover);
+        for batch in std::mem::take(&mut self.batches) {
+            match self.destination_of(batch.partition) {
+                Some(Destination::Child(child)) => {
+                    self.bytes -= batch.data.len();
+                    self.pass_on(batch, &*child);
+                }
+                _ => self.batches.push_back(batch),
+            }
+        }
+    }
+
+    /// A coordinator's own batch is refused: its successor begins with what the child has applied when it is elected, and what
+    /// came behind that would be missing there.
+    fn pass_on(&mut self, batch: QueuedBatch, child: &dyn Successor) {
+        if batch.decision.coordinator {
+            return self.refuse(batch, PartitionError::NotLeaderOrFollower.into());
+        }
+        child.enqueue(QueuedBatch { adopted: false, ..batch });
     }
 
     /// Refuses a batch that is not queued.
@@ -236,7 +245,11 @@ impl AppendQueue {
                 batch.finish(Err(error));
                 continue;
             }
-            let readiness = match held_partitions.contains(&batch.partition) {
+            let held_until = match self.destination_of(batch.partition) {
+                Some(Destination::HeldUntil(until)) => Some(until.min(batch.deadline)),
+                Some(Destination::Child(_)) | None => None,
+            };
+            let readiness = match held_until.is_some() || held_partitions.contains(&batch.partition) {
                 true => Readiness::Held,
                 false => readiness(&batch),
             };
@@ -250,11 +263,12 @@ impl AppendQueue {
                 continue;
             }
             if readiness == Readiness::Held {
-                if batch.deadline <= now {
+                let deadline = held_until.unwrap_or(batch.deadline);
+                if deadline <= now {
                     self.refuse(batch, PartitionError::LeaderNotAvailable.into());
                     continue;
                 }
-                packed.next_deadline = Some(packed.next_deadline.map_or(batch.deadline, |d| d.min(batch.deadline)));
+                packed.next_deadline = Some(packed.next_deadline.map_or(deadline, |next| next.min(deadline)));
                 held_partitions.insert(batch.partition);
                 held.push(batch);
                 continue;
@@ -277,7 +291,7 @@ impl AppendQueue {
 
     /// Refuses everything that is queued: this node does not lead any more.
     pub(crate) fn refuse_all(&mut self, error: &PartitionError) {
-        (self.bytes, self.awaits_full_entry) = (0, false);
+        (self.bytes, self.awaits_full_entry, self.handover) = (0, false, None);
         for batch in std::mem::take(&mut self.batches) {
             self.refuse(batch, error.clone().into());
         }
@@ -313,178 +327,4 @@ impl AppendQueue {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::shard::answer::{self, AnswerReceiver};
-    use crate::shard::idempotence_fence::ProducerKey;
-    use ottla_protocol::ids::ProducerId;
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    fn ready(_: &QueuedBatch) -> Readiness {
-        Readiness::Ready
-    }
-
-    fn ready_if(condition: bool) -> Readiness {
-        if condition { Readiness::Ready } else { Readiness::Held }
-    }
-
-    fn id(index: i32) -> PartitionId {
-        PartitionId { topic: Uuid::from_u128(1), index }
-    }
-
-    fn batch(index: i32, bytes: usize, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
-        let (answer, receiver) = answer::channel();
-        let producer_batch = sequence.map(|sequence| {
-            let key = ProducerKey { connection: ConnectionId(1), producer: ProducerId(1), partition: id(index) };
-            ProducerBatch { key, epoch: 0, sequence, arrival: 0 }
-        });
-        let data = Bytes::from(vec![0; bytes]);
-        let decision = BatchDecision::default();
-        (
-            QueuedBatch {
-                partition: id(index),
-                data,
-                decision,
-                producer_batch,
-                deadline: Instant(100),
-                required_in_sync: 0,
-                adopted: false,
-                answer,
-            },
-            receiver,
-        )
-    }
-
-    #[test]
-    fn everything_that_waits_goes_into_one_entry_up_to_a_mebibyte() {
-        let mut queue = AppendQueue::default();
-        for _ in 0..3 {
-            queue.push(batch(0, 400_000, None).0);
-        }
-        assert_eq!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.len(), 2);
-        assert_eq!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.len(), 1);
-        assert_eq!(queue.bytes(), 0);
-    }
-
-    #[test]
-    fn an_entry_is_no_larger_than_what_a_segment_holds() {
-        let mut queue = AppendQueue::default();
-        (0..5).for_each(|_| queue.push(batch(0, 300_000, None).0));
-        let mut counts = std::iter::from_fn(|| Some(queue.pack(Instant(0), 900_000, ready, |_| false).batches.len()));
-        assert_eq!(counts.by_ref().take(3).collect::<Vec<_>>(), [3, 2, 0]);
-    }
-
-    #[test]
-    fn an_appender_that_awaits_a_full_entry_is_not_woken_for_less() {
-        let mut queue = AppendQueue::default();
-        queue.push(batch(0, 10, None).0);
-        assert!(queue.wakes_appender());
-        queue.await_full_entry();
-        queue.push(batch(0, 10, None).0);
-        assert!(!queue.wakes_appender());
-        queue.push(batch(0, ENTRY_BYTES_MAX, None).0);
-        assert!(queue.wakes_appender());
-        let _ = queue.pack(Instant(0), usize::MAX, ready, |_| false);
-        assert!(queue.wakes_appender(), "it has packed, and awaits any batch");
-        queue.await_full_entry();
-        queue.refuse_all(&PartitionError::NotLeaderOrFollower);
-        assert!(queue.wakes_appender(), "nothing is in flight any more that would wake it");
-    }
-
-    #[test]
-    fn a_batch_above_the_limit_goes_alone() {
-        let mut queue = AppendQueue::default();
-        queue.push(batch(0, 10, None).0);
-        queue.push(batch(0, 3 * ENTRY_BYTES_MAX, None).0);
-        queue.push(batch(0, 10, None).0);
-        let sizes: Vec<_> =
-            (0..3).map(|_| queue.pack(Instant(0), usize::MAX, ready, |_| false).batches[0].data.len()).collect();
-        assert_eq!(sizes, [10, 3 * ENTRY_BYTES_MAX, 10]);
-    }
-
-    #[test]
-    fn too_many_bytes_are_refused_and_what_follows_of_that_producer_too() {
-        let mut queue = AppendQueue::default();
-        queue.push(batch(0, QUEUE_BYTES_MAX, None).0);
-        let (refused, mut answer) = batch(1, 1, Some(5));
-        queue.push(refused);
-        assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
-        let _ = queue.pack(Instant(0), usize::MAX, ready, |_| false);
-        let (next, mut answer) = batch(1, 1, Some(6));
-        queue.push(next);
-        assert!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.is_empty());
-        assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
-        queue.push(batch(1, 1, Some(5)).0);
-        queue.push(batch(1, 1, Some(6)).0);
-        assert_eq!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.len(), 2);
-    }
-
-    #[test]
-    fn what_waits_behind_a_refusal_does_not_outlive_its_connection() {
-        let mut queue = AppendQueue::default();
-        queue.push(batch(1, 1, Some(5)).0);
-        let mut packed = queue.pack(Instant(0), usize::MAX, ready, |_| false);
-        let (behind, mut answer) = batch(1, 1, Some(6));
-        queue.push(behind);
-        queue.push(batch(2, 1, Some(6)).0);
-        queue.refuse(packed.batches.remove(0), PartitionError::TimedOut.into());
-        queue.close(ConnectionId(1));
-        assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::TimedOut.into()));
-        let left = queue.pack(Instant(0), usize::MAX, ready, |_| false).batches;
-        assert_eq!(left.iter().map(|batch| batch.partition).collect::<Vec<_>>(), [id(2)]);
-        assert_eq!(queue.bytes(), 0);
-    }
-
-    #[test]
-    fn batches_of_a_partition_that_is_not_adopted_wait_in_order_and_hold_up_nobody() {
-        let mut queue = AppendQueue::default();
-        let (late, mut answer) = batch(1, 1, None);
-        queue.push(late);
-        queue.push(batch(0, 2, None).0);
-        queue.push(batch(1, 3, None).0);
-        let packed = queue.pack(Instant(0), usize::MAX, |batch| ready_if(batch.partition == id(0)), |_| false);
-        assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [2]);
-        assert_eq!(packed.next_deadline, Some(Instant(100)));
-        assert_eq!(queue.bytes(), 4);
-        let packed = queue.pack(Instant(0), usize::MAX, ready, |_| false);
-        assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [1, 3]);
-        assert!(answer.try_recv().is_err());
-    }
-
-    #[test]
-    fn whoever_waits_too_long_for_an_adoption_is_told() {
-        let mut queue = AppendQueue::default();
-        let (late, mut answer) = batch(1, 1, None);
-        queue.push(late);
-        assert!(queue.pack(Instant(100), usize::MAX, |_| Readiness::Held, |_| false).batches.is_empty());
-        assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::LeaderNotAvailable.into()));
-    }
-
-    proptest! {
-        /// Whatever comes in whatever order: entries keep each partition's order, stay within the limit, lose nothing.
-        #[test]
-        fn entries_keep_the_order_of_each_partition(sizes in proptest::collection::vec((0..4i32, 1usize..700_000), 1..40), adopted_from in 0usize..40) {
-            let mut queue = AppendQueue::default();
-            let mut expected: Vec<Vec<usize>> = vec![Vec::new(); 4];
-            for (index, bytes) in &sizes {
-                queue.push(batch(*index, *bytes, None).0);
-                expected[usize::try_from(*index).unwrap()].push(*bytes);
-            }
-            let mut got: Vec<Vec<usize>> = vec![Vec::new(); 4];
-            let mut round = 0;
-            while queue.bytes() > 0 {
-                let packed = queue.pack(Instant(0), usize::MAX, |batch| ready_if(batch.partition != id(3) || round >= adopted_from), |_| false);
-                round += 1;
-                let total: usize = packed.batches.iter().map(|b| b.data.len()).sum();
-                prop_assert!(total <= ENTRY_BYTES_MAX || packed.batches.len() == 1);
-                prop_assert!(packed.batches.is_sorted_by_key(|b| b.partition));
-                for packed in packed.batches {
-                    got[usize::try_from(packed.partition.index).unwrap()].push(packed.data.len());
-                }
-            }
-            prop_assert_eq!(got, expected);
-        }
-    }
-}
+mod tests;

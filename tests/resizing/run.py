@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""What clients notice while shards are split: three nodes, and librdkafka with its default settings.
+
+Usage: tests/resizing/run.py [--broker PATH] [--partitions N] [--rate RECORDS]
+  --partitions  of the topic; its shards are split until each partition has one of its own (default 16)
+  --rate        records a second for each partition, by an idempotent producer; a consumer group reads them (default 200)
+Prints, for acknowledgements and for records that are read, the longest gap of any partition around each split; the latency
+of acknowledgements before the splits and during them; errors and retries that the clients counted. Needs tests/setup.
+The last line: PASS, or FAIL if a client saw an error or a record is missing or stands twice. Times are shown, not judged.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "clients"))
+from broker import Cluster
+from table import PYTHON
+
+try:
+    from confluent_kafka import Consumer, Producer
+    from confluent_kafka.admin import AdminClient, NewTopic
+except ImportError:
+    os.execv(PYTHON, [PYTHON, *sys.argv])
+
+TOPIC = "resized"
+NODES = 3
+SETTLE_SECONDS, BETWEEN_SPLITS_SECONDS = 3.0, 0.8
+# Around the request for a split.
+WINDOW_SECONDS = (-0.2, 0.8)
+CONSUMED_SECONDS_MAX = 20
+
+
+class Clients:
+    """A producer and a consumer in threads of their own, and when each record was acknowledged and read."""
+
+    def __init__(self, bootstrap, partitions, rate):
+        self.bootstrap, self.partitions, self.rate = bootstrap, partitions, rate
+        self.acknowledged, self.read = collections.defaultdict(list), collections.defaultdict(list)
+        self.latencies, self.errors, self.statistics = [], [], {}
+        self.written, self.values = set(), collections.Counter()
+        self.stops, self.ends = threading.Event(), threading.Event()
+        self.threads = [threading.Thread(target=self.produce), threading.Thread(target=self.consume)]
+        for thread in self.threads:
+            thread.start()
+
+    def settings(self, what):
+        note = lambda error: self.errors.append(f"{what}: {error}")
+        return {"bootstrap.servers": self.bootstrap, "error_cb": note}
+
+    def produce(self):
+        keep = lambda text: self.statistics.update(json.loads(text))
+        own = {"enable.idempotence": True, "statistics.interval.ms": 500, "stats_cb": keep}
+        producer = Producer({**self.settings("producer"), **own})
+        number, due = 0, time.monotonic()
+        while not self.stops.is_set():
+            for partition in range(self.partitions):
+                number += 1
+                producer.produce(TOPIC, f"{number}".encode(), partition=partition, on_delivery=self.delivered(number))
+            producer.poll(0)
+            due += 1 / self.rate
+            time.sleep(max(0.0, due - time.monotonic()))
+        producer.flush(30)
+
+    def delivered(self, number):
+        sent = time.monotonic()
+
+        def told(error, message):
+            if error:
+                self.errors.append(f"record {number}: {error}")
+                return
+            now = time.monotonic()
+            self.acknowledged[message.partition()].append(now)
+            self.latencies.append((now, now - sent))
+            self.written.add(number)
+
+        return told
+
+    def consume(self):
+        consumer = Consumer({**self.settings("consumer"), "group.id": "resized", "auto.offset.reset": "earliest"})
+        consumer.subscribe([TOPIC])
+        while not self.ends.is_set():
+            message = consumer.poll(0.1)
+            if message is None:
+                continue
+            if message.error():
+                self.errors.append(f"read: {message.error()}")
+                continue
+            self.read[message.partition()].append(time.monotonic())
+            self.values[int(message.value())] += 1
+        consumer.close()
+
+    def stop(self):
+        """Ends the producer, lets the consumer read what there is, and gives what is wrong."""
+        self.stops.set()
+        self.threads[0].join()
+        deadline = time.monotonic() + CONSUMED_SECONDS_MAX
+        while len(self.values) < len(self.written) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.ends.set()
+        self.threads[1].join()
+        missing = self.written - set(self.values)
+        twice = [value for value, times in self.values.items() if times > 1]
+        return [*self.errors, *(f"record {n} is missing" for n in missing), *(f"record {n} stands twice" for n in twice)]
+
+
+class Operator:
+    def __init__(self, binary, node):
+        self.binary, self.admin = binary, f"http://{node.admin}"
+
+    def run(self, *words):
+        command = [self.binary, "shard", *words, "--admin", self.admin, "-o", "json"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    def shared(self):
+        """A shard that carries several partitions."""
+        shards = self.run("list")["shards"]
+        return next((shard["id"] for shard in shards if shard["kind"] == "pool" and shard["partitions"] > 1), None)
+
+    def split_all(self):
+        """Splits shards until none is shared; gives the moments."""
+        moments = []
+        while (shard := self.shared()) is not None:
+            moments.append(time.monotonic())
+            self.run("split", str(shard))
+            time.sleep(BETWEEN_SPLITS_SECONDS)
+        return moments
+
+
+def gaps(times, moments):
+    """Milliseconds, one number a split: the longest time in which some partition had nothing."""
+    found = []
+    for moment in moments:
+        first, last = (moment + offset for offset in WINDOW_SECONDS)
+        near = ([at for at in of_one if first < at < last] for of_one in times.values())
+        found.append(max(1000 * (later - at) for of_one in near for at, later in zip(of_one, of_one[1:], strict=False)))
+    return sorted(found)
+
+
+def quantiles(latencies):
+    ordered = sorted(1000 * latency for latency in latencies)
+    at = lambda share: ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+    return f"p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, p99.9 {at(0.999):.1f} ms"
+
+
+def report(clients, moments):
+    for name, times in [("acknowledged", clients.acknowledged), ("read", clients.read)]:
+        found = gaps(times, moments)
+        print(f"longest gap of a partition around a split, {name}: median {found[len(found) // 2]:.0f} ms, most {found[-1]:.0f} ms")
+    # The first requests look for the leaders.
+    before = [latency for at, latency in clients.latencies if moments[0] - SETTLE_SECONDS / 2 < at < moments[0]]
+    during = [latency for at, latency in clients.latencies if moments[0] <= at < moments[-1] + WINDOW_SECONDS[1]]
+    print(f"acknowledgement before:  {quantiles(before)}")
+    print(f"acknowledgement during:  {quantiles(during)}")
+    brokers = clients.statistics.get("brokers", {}).values()
+    retries = sum(broker.get("txretries", 0) for broker in brokers)
+    print(f"{len(moments)} splits, {len(clients.written)} records acknowledged, {retries} requests sent again")
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    arguments.add_argument("--broker", default=str(target / "release" / "ottla"), metavar="PATH")
+    arguments.add_argument("--partitions", type=int, default=16, metavar="N")
+    arguments.add_argument("--rate", type=int, default=200, metavar="RECORDS")
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ottla-resizing-") as directory:
+        cluster = Cluster(given.broker, directory, NODES).start()
+        try:
+            admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+            admin.create_topics([NewTopic(TOPIC, given.partitions, NODES)])[TOPIC].result()
+            clients = Clients(cluster.bootstrap, given.partitions, given.rate)
+            time.sleep(SETTLE_SECONDS)
+            moments = Operator(given.broker, cluster.brokers[0]).split_all()
+            wrong = clients.stop()
+            report(clients, moments)
+        finally:
+            cluster.kill()
+    for line in wrong[:20]:
+        print(line)
+    print("FAIL" if wrong else "PASS")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
