@@ -13,8 +13,8 @@ use ottla_protocol::ids::NodeId;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::frame::IDLE_PING_INTERVAL;
 use super::handshake::{HandshakeRejection, HandshakeRequest};
-use super::peer_connection::IDLE_PING_INTERVAL;
 
 /// One ping may be lost.
 const SILENCE_MAX: Duration = Duration::from_secs(2 * IDLE_PING_INTERVAL.as_secs() + 1);

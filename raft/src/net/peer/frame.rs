@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_env::net::Duplex;
@@ -14,6 +15,10 @@ use ottla_storage::ids::ReplicaId;
 use super::handshake::VERSIONS;
 use crate::net::Message;
 use crate::net::message_codec::MessageEncoder;
+
+/// A ping is sent that often on a connection that has no responses outstanding: a node that receives nothing at all takes the
+/// connection for dead.
+pub(super) const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The longest frame that a node sends.
 pub(super) const FRAME_BYTES_MAX: usize = 256 << 20;

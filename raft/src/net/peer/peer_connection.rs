@@ -21,7 +21,7 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind, Read};
+use super::frame::{Batch, EncodedFrame, Frame, FrameReader, IDLE_PING_INTERVAL, Kind, Read};
 use super::handshake::{
     ConnectionClass, HandshakeRequest, Identity, VERSIONS, read_response, same_cluster, write_request,
 };
@@ -42,8 +42,6 @@ const PROBES_MAX: usize = 25;
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pings are sent while responses are outstanding.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
-/// And now and then without: a node that receives nothing at all takes the connection for dead.
-pub(super) const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
 /// A node that sends nothing for so long while responses are outstanding is given up.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
