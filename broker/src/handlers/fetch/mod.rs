@@ -241,12 +241,14 @@ async fn read(
     found: &Partition,
     spec: FetchSpec,
 ) -> Result<Fetched, PartitionError> {
-    match found.read(spec).await {
-        Err(PartitionError::LeaderNotAvailable) => {
-            let moved = ctx.partitions.find_for(topic_ref(&wanted.key), wanted.key.index, params.access()).await?;
-            moved.read(spec).await
-        }
-        read => read,
+    let outcome = found.read(spec).await;
+    if !matches!(outcome, Err(PartitionError::LeaderNotAvailable)) {
+        return outcome;
+    }
+    match ctx.partitions.find_for(topic_ref(&wanted.key), wanted.key.index, params.access()).await {
+        Ok(moved) => moved.read(spec).await,
+        // It was deleted, say: the client is told to look for it, as it would be if it had not waited here.
+        Err(_) => outcome,
     }
 }
 
