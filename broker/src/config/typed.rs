@@ -123,6 +123,8 @@ pub struct LogConfig {
     pub rewriter_bytes_per_second: u64,
     /// `log.cleaner.io.max.bytes.per.second`: the upper limit, also while space is short.
     pub rewriter_bytes_per_second_max: u64,
+    /// `follower.replication.throttled.rate`: bytes per second that are written of what is moved or rebuilt here.
+    pub import_bytes_per_second_max: u64,
     /// `ottla.rewriter.run.bytes`: length of a run, if there are enough live batches.
     pub run_bytes: u64,
     /// `log.cleaner.backoff.ms`: pause of the rewriter when there is nothing to do.
@@ -338,6 +340,7 @@ impl LogConfig {
             disk_reserve_bytes: v.amount("ottla.disk.reserve.bytes"),
             rewriter_bytes_per_second: v.amount("ottla.rewriter.bytes.per.second"),
             rewriter_bytes_per_second_max: whole(v.double("log.cleaner.io.max.bytes.per.second")),
+            import_bytes_per_second_max: v.amount("follower.replication.throttled.rate"),
             run_bytes: v.amount("ottla.rewriter.run.bytes"),
             rewriter_backoff_ms: v.amount("log.cleaner.backoff.ms"),
             scrub_bytes_per_second: v.amount("ottla.scrub.bytes.per.second"),

@@ -100,9 +100,11 @@ pub(super) fn follow_settings(directories: &[Directory], metadata: &MetadataHand
     let mut images = metadata.watch();
     drop(rt::spawn_critical("settings", Owner::process(), async move {
         loop {
-            let options = rewrite_options(&images.borrow_and_update().config, &RewriteOptions::default());
+            let mut options = rewrite_options(&images.borrow_and_update().config, &RewriteOptions::default());
+            // The limit is the node's.
+            options.import_bytes_per_second_max /= directories.len().max(1) as u64;
             for directory in directories.iter().filter_map(Weak::upgrade) {
-                directory.set_rewrite_pace(options.bytes_per_second_max, options.interval);
+                directory.set_rewrite_pace(&options);
             }
             if images.changed().await.is_err() {
                 return;
@@ -149,6 +151,7 @@ fn rewrite_options(config: &Config, base: &RewriteOptions) -> RewriteOptions {
     RewriteOptions {
         bytes_per_second: config.log.rewriter_bytes_per_second,
         bytes_per_second_max: config.log.rewriter_bytes_per_second_max,
+        import_bytes_per_second_max: config.log.import_bytes_per_second_max,
         run_bytes: config.log.run_bytes,
         interval: Duration::from_millis(config.log.rewriter_backoff_ms.max(100)),
         ..*base

@@ -215,8 +215,9 @@ impl Import {
             writer.synced();
         }
         let (waiting, pace) = (directory.log.stats().queued_bytes, *directory.rewriter.pace.borrow());
-        if pace.bytes_per_second > 0 {
-            rt::sleep(import_pause(&pace, bytes, waiting)).await;
+        let pause = import_pause(&pace, bytes, waiting);
+        if pause > Duration::ZERO {
+            rt::sleep(pause).await;
         }
         Ok(writer)
     }

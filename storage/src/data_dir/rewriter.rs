@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use super::identity::RUNS_FORMAT_VERSION;
 use super::run_files::unlink_runs;
@@ -18,6 +17,7 @@ use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::Operation;
 use crate::ids::RunId;
 use crate::index::{ExtentKey, IndexError};
+use crate::rewrite::RewriteOptions;
 use crate::rewrite::choose::{FileUse, Situation, choose, pressure};
 use crate::rewrite::copy::{Cursor, Group, Sources, group};
 use crate::rewrite::throttle::pause;
@@ -139,9 +139,10 @@ impl DataDir {
         classes.map_or(RetentionClass::UNKNOWN, |classes| classes(key.partition))
     }
 
-    /// Changes the rewriter's limit of bytes per second, and its pause when there is nothing to do.
-    pub fn set_rewrite_pace(&self, bytes_per_second_max: u64, interval: Duration) {
-        self.rewriter.set_pace(bytes_per_second_max, interval);
+    /// Changes the limits of bytes per second, of the rewriter and of imports, and the rewriter's pause when there is nothing
+    /// to do; the other options stay.
+    pub fn set_rewrite_pace(&self, pace: &RewriteOptions) {
+        self.rewriter.set_pace(pace);
     }
 
     /// Runs all jobs that are due now.

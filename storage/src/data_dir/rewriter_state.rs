@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -54,9 +53,10 @@ impl Rewriter {
         }
     }
 
-    pub(super) fn set_pace(&self, bytes_per_second_max: u64, interval: Duration) {
+    pub(super) fn set_pace(&self, pace: &RewriteOptions) {
         self.pace.send_if_modified(|known| {
-            let wanted = RewriteOptions { bytes_per_second_max, interval, ..*known };
+            let RewriteOptions { bytes_per_second_max, import_bytes_per_second_max, interval, .. } = *pace;
+            let wanted = RewriteOptions { bytes_per_second_max, import_bytes_per_second_max, interval, ..*known };
             std::mem::replace(known, wanted) != wanted
         });
     }

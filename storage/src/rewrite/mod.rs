@@ -24,6 +24,8 @@ pub struct RewriteOptions {
     pub bytes_per_second: u64,
     /// Bytes read and written per second at the most, also while space is short. Default no limit.
     pub bytes_per_second_max: u64,
+    /// Bytes per second at the most that snapshots of other nodes' replicas are written with. Default no limit.
+    pub import_bytes_per_second_max: u64,
     /// Length of a run, where there is enough to fill it. Default 256 MiB.
     pub run_bytes: u64,
     /// Pause when there is nothing to do. Default 15 s.
@@ -37,6 +39,7 @@ impl Default for RewriteOptions {
         Self {
             bytes_per_second: 64 << 20,
             bytes_per_second_max: u64::MAX,
+            import_bytes_per_second_max: u64::MAX,
             run_bytes: 256 << 20,
             interval: Duration::from_secs(15),
             patience: Duration::from_secs(600),

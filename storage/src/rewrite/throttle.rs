@@ -16,10 +16,17 @@ const HURRY: u64 = 8;
 /// An import is this many times faster than the rewriter: until it is done, records have a copy less than they should.
 const RESTORING: u64 = 4;
 
+/// Slower than that the sender would take the import for dead.
+const IMPORT_RATE_MIN: u64 = 64 << 10;
+
 /// The pause of an import after it has written so many bytes.
 pub(crate) fn import_pause(options: &RewriteOptions, bytes: u64, waiting_bytes: u64) -> Duration {
+    let limited = time_of(bytes, options.import_bytes_per_second_max.max(IMPORT_RATE_MIN));
+    if options.bytes_per_second == 0 {
+        return limited;
+    }
     let options = RewriteOptions { bytes_per_second: options.bytes_per_second.saturating_mul(RESTORING), ..*options };
-    pause(&options, bytes, waiting_bytes, 0.0)
+    pause(&options, bytes, waiting_bytes, 0.0).max(limited)
 }
 
 /// The pause after so many bytes were read and written. `pressure` is 0 while space is ample and 1 when it is used up.
@@ -30,8 +37,11 @@ pub(crate) fn pause(options: &RewriteOptions, bytes: u64, waiting_bytes: u64, pr
     } else if waiting_bytes > WAITING_BYTES {
         rate /= GIVING_WAY;
     }
-    let rate = rate.min(options.bytes_per_second_max).max(1);
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+    time_of(bytes, rate.min(options.bytes_per_second_max))
+}
+
+fn time_of(bytes: u64, rate: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
@@ -54,6 +64,21 @@ mod tests {
         assert_eq!((pause(0), pause(1 << 20)), (250, 1000));
         let options = RewriteOptions { bytes_per_second_max: 1 << 19, ..options };
         assert_eq!(import_pause(&options, 1 << 20, 0), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn an_import_has_a_limit_of_its_own_also_where_nothing_is_rewritten() {
+        let pause = |bytes_per_second, limit| {
+            let import_bytes_per_second_max = limit;
+            let options = RewriteOptions { bytes_per_second, import_bytes_per_second_max, ..RewriteOptions::default() };
+            import_pause(&options, 1 << 20, 0)
+        };
+        assert_eq!(
+            (pause(1 << 20, 1 << 21), pause(1 << 20, 1 << 30)),
+            (Duration::from_millis(500), Duration::from_millis(250))
+        );
+        assert_eq!((pause(0, 1 << 21), pause(0, u64::MAX)), (Duration::from_millis(500), Duration::ZERO));
+        assert_eq!(pause(0, 1), Duration::from_secs(16), "slower than that it would be taken for dead");
     }
 
     #[test]

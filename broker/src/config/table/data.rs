@@ -12,7 +12,7 @@ const SHARED_LOG: &str =
 const ALWAYS_SYNCED: &str = "every acknowledged record is synced already";
 const LATER_COMPACTION: &str = "compaction comes in a later release";
 const RAFT: &str = "replicas are kept by Raft";
-const MOVES: &str = "moves of replicas have a throttle of their own";
+const MOVES: &str = "the nodes that receive keep the limit (follower.replication.throttled.rate)";
 const NO_TIERING: &str = "there is no remote storage";
 
 pub(super) const TOPICS: &[Setting] = &[
@@ -172,10 +172,10 @@ pub(super) const REPLICATION: &[Setting] = &[
         "follower.replication.throttled.rate",
         "9223372036854775807",
         at_least(0),
-        "Bytes per second that a node receives of what is moved.",
+        "Bytes per second that a node takes of what is moved or rebuilt, whatever the topics say; 65536 at least.",
     )
     .dynamic()
-    .idle(MOVES),
+    .acts("storage"),
     long(
         "replica.alter.log.dirs.io.max.bytes.per.second",
         "9223372036854775807",

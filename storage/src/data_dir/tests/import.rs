@@ -16,8 +16,8 @@ use crate::log::EntryRange;
 use crate::read::ReadRequest;
 use crate::rewrite::RewriteOptions;
 use ottla_env::disk::Disk;
-use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions};
+use ottla_env::{rt, sim};
 
 const SOURCE: u64 = 2;
 const TARGET: u64 = 4;
@@ -114,6 +114,33 @@ fn a_snapshot_that_goes_on_after_the_disk_was_full_has_no_gap() {
             let found = target.batch_at(taker.key(0), from).await.unwrap();
             assert!(found.is_some(), "nothing is known of {from:?}");
         }
+    });
+}
+
+/// What `kafka-reassign-partitions.sh --throttle` sets, also while the import runs.
+#[test]
+fn an_import_keeps_to_its_limit() {
+    sim::run(38, || async {
+        const LIMIT: u64 = 1 << 20;
+        let long = |index: u64| entry(1, index, vec![(0, batch(index, 2, 40_000))], "");
+        let (directory, toy) = source(38, (1..=200).map(long).collect()).await;
+        directory.checkpoint_now().await.unwrap();
+        let snapshot = directory.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+        let next = Offset(toy.model().partitions[&0].0);
+        let mut seconds = Vec::new();
+        for limit in [u64::MAX, LIMIT] {
+            let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(39, SimDiskOptions::default()));
+            let rewrite = RewriteOptions { run_bytes: 64 << 20, ..options().rewrite };
+            let (target, _) = open(&disk, DataDirOptions { rewrite, ..options() }).await;
+            let _taker = Toy::create(&target, TARGET).await;
+            target.set_rewrite_pace(&RewriteOptions { import_bytes_per_second_max: limit, ..rewrite });
+            let (mut import, begun) = (target.begin_import(ReplicaId(TARGET)), rt::now());
+            take_long(&directory, &mut import, next).await.unwrap();
+            import.commit(&snapshot).await.unwrap();
+            seconds.push(rt::now().since(begun).as_secs());
+        }
+        // 16 MB, the last of them without a pause.
+        assert!(seconds[0] < 2 && (10..=16).contains(&seconds[1]), "{seconds:?}");
     });
 }
 

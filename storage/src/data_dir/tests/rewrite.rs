@@ -9,6 +9,7 @@ use super::crash::{Moments, check, check_partitions, check_runs};
 use super::toy::{Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirOptions};
 use crate::entry::Entry;
+use crate::rewrite::RewriteOptions;
 use ottla_env::disk::Disk;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
 use ottla_env::{rt, sim};
@@ -111,7 +112,8 @@ fn a_new_interval_holds_at_once_and_not_after_the_old_one() {
         life.settle().await;
         rt::sleep(Duration::from_secs(60)).await;
         assert_eq!(life.directory.stats().runs, 0, "the interval is an hour");
-        life.directory.set_rewrite_pace(u64::MAX, Duration::from_secs(1));
+        let interval = Duration::from_secs(1);
+        life.directory.set_rewrite_pace(&RewriteOptions { interval, ..options().rewrite });
         rt::sleep(Duration::from_secs(60)).await;
         assert!(life.directory.stats().runs > 0);
     });
