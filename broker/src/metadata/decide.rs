@@ -478,9 +478,13 @@ fn create_partitions(image: &MetadataImage, requested: &NewPartitions) -> Result
     Ok(ControllerResult::done(commands))
 }
 
-/// The nodes that a client assigned to the topic's first partition, if it did.
+/// The nodes that a client assigned to the topic's first partition, if it did: a shard that was split off says nothing of it, but
+/// the one that was split first.
 fn pinned_nodes(image: &MetadataImage, topic: &Topic) -> Option<Vec<NodeId>> {
-    let shard = image.shard(topic.route(0)?.shard)?;
+    let mut shard = image.shard(topic.route(0)?.shard)?;
+    while let Some(split) = &shard.split {
+        shard = image.shard(split.parent)?;
+    }
     matches!(shard.kind, ShardKind::Pool { pinned: true, .. }).then(|| image.replica_nodes(topic, 0))
 }
 

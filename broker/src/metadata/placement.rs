@@ -319,14 +319,15 @@ pub fn place_internal(image: &MetadataImage, kind: ShardKind, factor: i16, count
     Placement { shards: all.iter().cycle().take(count).copied().collect(), new_shards }
 }
 
-/// Places partitions on the nodes assigned to each: in a shard with exactly these nodes, created where there is none.
+/// Places partitions on the nodes assigned to each: in a shard with exactly these nodes, created where there is none. One that was
+/// split off has been made for what it carries, and takes nothing more.
 #[must_use]
 pub fn place_assigned(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Placement {
     let mut planner = Planner::new(image);
     let mut placement = Placement::default();
     let mut pools: BTreeMap<BTreeSet<NodeId>, Vec<ShardId>> = BTreeMap::new();
     for shard in image.shards.values() {
-        if matches!(shard.kind, ShardKind::Pool { .. }) && is_whole(image, shard) {
+        if matches!(shard.kind, ShardKind::Pool { .. }) && shard.split.is_none() && is_whole(image, shard) {
             let nodes = shard.replicas.iter().map(|replica| replica.node).collect();
             pools.entry(nodes).or_default().push(shard.id);
         }

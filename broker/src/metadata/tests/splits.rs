@@ -12,8 +12,9 @@ use crate::levels::{FeatureLevel, Levels};
 use crate::metadata::command::Command;
 use crate::metadata::decide::{ControllerRequest, decide};
 use crate::metadata::error::MetadataError;
-use crate::metadata::image::{IntentKind, NodeRecord, ShardId, ShardRecord, SplitRecord};
+use crate::metadata::image::{IntentKind, NodeRecord, ShardId, ShardKind, ShardRecord, SplitRecord};
 use crate::metadata::placement::missing_pool_shards;
+use crate::metadata::requests::NewPartitions;
 use crate::metadata::splits;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::{apply, cluster, node};
@@ -93,6 +94,29 @@ fn the_child_has_a_replica_beside_each_of_the_parents_and_gets_its_partitions_at
     let restored = MetadataStateMachine::restore(base, machine.image().index, &records).unwrap();
     assert_eq!(restored.image().shard(child), machine.image().shard(child));
     assert_eq!(restored.image().partitions_by_shard, machine.image().partitions_by_shard);
+}
+
+/// It has been made for what it carries: for a partition that is busy, say.
+#[test]
+fn a_shard_that_was_split_off_takes_no_other_partitions() {
+    let (mut machine, parent) = at_level(3);
+    let child = split(&mut machine, parent, &[0]).unwrap();
+    end(&mut machine, child, 9);
+    let grow = |machine: &MetadataStateMachine, count, assignments| {
+        let topic = "t".to_owned();
+        let grow = ControllerRequest::CreatePartitions(NewPartitions { topic, count, assignments });
+        decide(machine.image(), &grow).unwrap().commands
+    };
+    let commands = grow(&machine, 6, None);
+    apply(&mut machine, &commands);
+    let placed = &routes(&machine)[4..];
+    let in_pool =
+        |shard: &ShardId| matches!(machine.image().shard(*shard).unwrap().kind, ShardKind::Pool { pinned: false, .. });
+    assert!(placed.iter().all(in_pool), "the first partition lies alone, and nobody has assigned nodes: {placed:?}");
+    let nodes = machine.image().replica_nodes(machine.image().topic("t").unwrap(), 0);
+    let commands = grow(&machine, 8, Some(vec![nodes; 2]));
+    apply(&mut machine, &commands);
+    assert!(!routes(&machine)[6..].contains(&child));
 }
 
 #[test]
