@@ -120,6 +120,51 @@ fn partitions_are_reassigned_one_by_one_whatever_shares_their_shards() {
     check(&cluster, TOPIC, PARTITIONS, &writers.stop());
 }
 
+#[test]
+fn a_shard_is_moved_by_the_command_line_and_a_move_is_taken_back() {
+    let mut cluster = Cluster::start(4, &[]);
+    cluster.create_topic(TOPIC, PARTITIONS, 3);
+    let (shard, _) = carrying(&cluster.brokers[0])[0];
+    let nodes = |cluster: &Cluster| -> Vec<i64> {
+        let described = json(&cluster.brokers[0], &["shard", "describe", &shard.to_string()]);
+        described["replicas"].as_array().unwrap().iter().map(|replica| replica["node"].as_i64().unwrap()).collect()
+    };
+    let before = nodes(&cluster);
+    let fourth = (1..=4).find(|node| !before.contains(node)).unwrap();
+    let target = [before[1], fourth, before[2]];
+    let move_to = |cluster: &Cluster, to: &[i64]| {
+        let to = to.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        json(&cluster.brokers[0], &["shard", "move", &shard.to_string(), "--to", &to])
+    };
+    assert_eq!(move_to(&cluster, &target)["nodes"], serde_json::json!(target));
+    until("it is moved", || nodes(&cluster) == target);
+
+    // Where the new replica cannot come, the move waits, and is taken back.
+    let back = before[0];
+    cluster.brokers[usize::try_from(back).unwrap() - 1].kill();
+    let here = cluster.brokers.iter_mut().position(Broker::is_alive).unwrap();
+    let admin = format!("http://{}", cluster.brokers[here].admin());
+    let run =
+        |words: &[&str]| cluster.brokers[here].command(&[&["shard", "move"], words, &["--admin", &admin]].concat());
+    let (number, node) = (shard.to_string(), back.to_string());
+    let to = format!("{},{node},{}", target[0], target[2]);
+    let (code, told) = run(&[&number, "--to", &to]);
+    assert!(code == Some(0) && told.contains(&format!("shard {number}: is moved to the nodes")), "{told}");
+    let (code, told) = run(&[&number, "--cancel"]);
+    assert!(code == Some(0), "{told}");
+    let is_over = || run(&[&number, "--cancel"]).1.contains("No partition reassignment is in progress");
+    until("nothing is under way", is_over);
+    for (words, why) in [
+        (vec!["0", "--to", "1"], "no shard of this number"),
+        (vec![&*number, "--to", "1,9"], "no such broker is registered"),
+        (vec![&*number, "--to", "1,1"], "more than once"),
+        (vec![&*number, "--to", "a"], "invalid value 'a'"),
+    ] {
+        let (code, told) = run(&words);
+        assert!(code != Some(0) && told.contains(why), "{words:?}: {told}");
+    }
+}
+
 /// What a process has read from and written to files, whether the cache had it or not.
 fn moved_bytes(broker: &Broker) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{}/io", broker.pid())).unwrap();

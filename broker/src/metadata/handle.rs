@@ -41,7 +41,7 @@ pub(super) const REGISTRATION_RETRY: Duration = Duration::from_millis(500);
 /// The same for a node that was rejected: the cause does not pass by itself.
 pub(super) const REJECTED_RETRY: Duration = Duration::from_secs(10);
 /// How long a change waits for its entry where the caller gives no timeout.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The metadata as of this node's replica, and the means to change it. Cheap to clone.
 #[derive(Clone)]
@@ -360,15 +360,6 @@ impl MetadataHandle {
             self.request(ControllerRequest::EndIntents(chunk.to_vec()), false, TIMEOUT).await?;
         }
         Ok(())
-    }
-
-    /// Moves a shard's replicas to these nodes, preferred leader first; the shard's leader carries it out, step by
-    /// step.
-    ///
-    /// # Errors
-    /// When the move is not allowed, or cannot be recorded now.
-    pub async fn change_replicas(&self, shard: ShardId, nodes: Vec<NodeId>) -> Result<(), MetadataError> {
-        self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, TIMEOUT).await.map(|_| ())
     }
 
     /// Makes partitions of a shard a shard of their own, on the same nodes. Returns the new shard when that is recorded; the

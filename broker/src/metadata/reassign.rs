@@ -109,6 +109,20 @@ fn decide<'a>(
     decided
 }
 
+/// Where a shard is to be moved: to these nodes, or back.
+pub(super) fn target(
+    image: &MetadataImage,
+    shard: ShardId,
+    nodes: Option<Vec<NodeId>>,
+) -> Result<Vec<NodeId>, MetadataError> {
+    let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
+    match nodes {
+        Some(nodes) => check(image, record, &nodes, true).map(|()| nodes),
+        None if record.is_moving() => Ok(record.nodes_before()),
+        None => Err(MetadataError::NoReassignmentInProgress),
+    }
+}
+
 /// Several lists, or one for a part of the shard.
 fn split_off<'a>(
     image: &MetadataImage,

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::decide::ControllerRequest;
 use super::error::MetadataError;
-use super::handle::MetadataHandle;
+use super::handle::{MetadataHandle, TIMEOUT};
 use super::image::{MetadataImage, ShardId};
-use super::reassign::plan;
+use super::reassign::{self, plan};
 use super::requests::Reassignment;
 
 impl MetadataHandle {
@@ -38,7 +38,7 @@ impl MetadataHandle {
             let asked: Vec<_> = open.iter().map(|at| requested[*at].clone()).collect();
             let planned = plan(&self.image(), &asked, may_change_factor);
             let steps = planned.moves.into_iter().map(|(shard, nodes)| async move {
-                let moved = self.move_shard(shard, nodes, deadline).await;
+                let moved = self.record_move(shard, nodes, deadline).await;
                 (shard, Some(moved))
             });
             let splits = planned.splits.into_iter().map(|(shard, partitions)| async move {
@@ -58,7 +58,20 @@ impl MetadataHandle {
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(MetadataError::TimedOut))).collect()
     }
 
-    async fn move_shard(&self, shard: ShardId, nodes: Vec<NodeId>, deadline: Instant) -> Result<(), MetadataError> {
+    /// Moves a shard's replicas to these nodes, preferred leader first; `None`: to those on which they were before the move that
+    /// is under way. Returns the nodes when that is recorded; the shard's leader carries it out, step by step.
+    ///
+    /// # Errors
+    /// When the move is not allowed, or cannot be recorded now.
+    pub async fn move_shard(&self, shard: ShardId, nodes: Option<Vec<NodeId>>) -> Result<Vec<NodeId>, MetadataError> {
+        let deadline = rt::now() + TIMEOUT;
+        self.read_index().await?;
+        let nodes = reassign::target(&self.image(), shard, nodes)?;
+        self.record_move(shard, nodes.clone(), deadline).await?;
+        Ok(nodes)
+    }
+
+    async fn record_move(&self, shard: ShardId, nodes: Vec<NodeId>, deadline: Instant) -> Result<(), MetadataError> {
         self.wait_while(deadline, |image| image.is_splitting(shard)).await?;
         let left = deadline.since(rt::now());
         self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, left).await.map(|_| ())

@@ -24,6 +24,8 @@ pub(super) enum Words {
     SetClock(SetClock),
     /// Makes partitions of a shard a shard of their own, on the same nodes, while clients go on
     Split(Split),
+    /// Moves a shard to other nodes, with all its partitions, while clients go on
+    Move(Move),
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +83,24 @@ pub(super) struct Split {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla shard move 9 --to 2,3,4\n  ottla shard describe 9\n  \
+                        ottla shard move 9 --cancel")]
+pub(super) struct Move {
+    /// Number of the shard
+    shard: u64,
+    /// The nodes that are to have its replicas, the preferred leader first
+    #[arg(long, value_name = "NODE,...", value_delimiter = ',', required_unless_present = "cancel")]
+    to: Vec<i32>,
+    /// Takes the move that is under way back
+    #[arg(long, conflicts_with = "to")]
+    cancel: bool,
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// Runs the command.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
@@ -94,6 +114,7 @@ pub(super) async fn run(words: Words) -> Result<(), Failure> {
         }
         Words::SetClock(words) => set_clock(&words).await,
         Words::Split(words) => split(&words).await,
+        Words::Move(words) => move_to(&words).await,
     }
 }
 
@@ -140,6 +161,21 @@ async fn split(words: &Split) -> Result<(), Failure> {
             cell(&answer["partitions"]),
             cell(&answer["child"])
         )
+    })
+}
+
+/// Returns when the move is recorded; the shard's leader carries it out.
+async fn move_to(words: &Move) -> Result<(), Failure> {
+    let admin = &words.admin.url;
+    let target = match words.cancel {
+        true => "cancel=true".to_owned(),
+        false => format!("nodes={}", words.to.iter().map(i32::to_string).collect::<Vec<_>>().join(",")),
+    };
+    let path = format!("/api/shards/{}/move?{target}", words.shard);
+    let answer = json_of(admin, &path, &http::post(admin, &path).await?)?;
+    show(&words.output, &answer, |answer| {
+        let nodes = all(&answer["nodes"]).map(cell).collect::<Vec<_>>().join(", ");
+        format!("shard {}: is moved to the nodes {nodes}\n", cell(&answer["id"]))
     })
 }
 

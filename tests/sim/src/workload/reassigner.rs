@@ -37,7 +37,7 @@ pub(crate) async fn reassigner(world: World, moves_parts: bool) {
         let line = format!("shard {id} is reassigned to {nodes:?}");
         let node = world.random_node();
         let answer =
-            world.request(node, move |running| async move { running.metadata.change_replicas(id, nodes).await }).await;
+            world.request(node, move |running| async move { running.metadata.move_shard(id, Some(nodes)).await }).await;
         world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
 }
