@@ -340,12 +340,14 @@ fn a_dead_segment_that_cannot_be_unlinked_stops_the_directory() {
     sim::run(18, || async {
         let (sim, disk) = disk(18);
         let (directory, _) = open(&disk, options()).await;
-        let toy = Toy::create(&directory, 1).await;
+        let (stays, leaves) = (Toy::create(&directory, 1).await, Toy::create(&directory, 2).await);
         for index in 1..=60 {
-            toy.write(vec![entry(1, index, vec![(0, batch(index, 1, 2000))], "")]).await;
+            leaves.write(vec![entry(1, index, vec![(0, batch(index, 1, 2000))], "")]).await;
         }
-        directory.remove_replica(ReplicaId(1)).await.unwrap();
-        sim.fail_unlink_in(0);
+        stays.write(vec![entry(1, 1, vec![(0, batch(7, 1, 2000))], "")]).await;
+        directory.maintain_now().await.unwrap();
+        directory.remove_replica(ReplicaId(2)).await.unwrap();
+        sim.fail_unlink_of(".log");
         let (mut rounds, mut failed) = (0, false);
         while rounds < 4 && !failed {
             failed = directory.maintain_now().await.is_err();

@@ -157,9 +157,9 @@ impl SimDisk {
         self.shared.world.lock().faults.fail_sync_in = Some(count);
     }
 
-    /// The unlinking after `count` more fails with EIO.
-    pub fn fail_unlink_in(&self, count: u64) {
-        self.shared.world.lock().faults.fail_unlink_in = Some(count);
+    /// The next unlinking of a file whose path ends so fails with EIO.
+    pub fn fail_unlink_of(&self, ending: &'static str) {
+        self.shared.world.lock().faults.fail_unlink_of = Some(ending);
     }
 
     /// Every operation fails until the next crash: the machine is off.
@@ -305,7 +305,7 @@ impl Disk for SimDisk {
         {
             let mut world = self.shared.world.lock();
             world.lookup(path)?;
-            if World::strikes(&mut world.faults.fail_unlink_in) {
+            if world.faults.fail_unlink_of.take_if(|ending| path.to_string_lossy().ends_with(*ending)).is_some() {
                 return Err(eio());
             }
         }

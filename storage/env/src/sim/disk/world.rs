@@ -97,8 +97,8 @@ pub(super) struct Faults {
     pub(super) fail_write_in: Option<u64>,
     /// Fail the sync after so many more.
     pub(super) fail_sync_in: Option<u64>,
-    /// The same for unlinking.
-    pub(super) fail_unlink_in: Option<u64>,
+    /// Fail the next unlinking of a file whose path ends so.
+    pub(super) fail_unlink_of: Option<&'static str>,
     /// Every operation from this one on fails: the machine is off.
     pub(super) off: bool,
     /// Syncs do not return.
