@@ -144,6 +144,11 @@ async fn readyz(State(state): State<AdminState>) -> Response {
     (status, Json(report)).into_response()
 }
 
+/// The response to a request that is refused, and why.
+fn refused(status: StatusCode, why: impl Into<String>) -> Response {
+    (status, Json(serde_json::json!({ "error": why.into() }))).into_response()
+}
+
 /// The response of pages that need the domain while the node is starting.
 fn starting_response() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "starting; see /readyz\n").into_response()

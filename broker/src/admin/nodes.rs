@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Json, Response};
 use ottla_protocol::ids::NodeId;
 use serde_json::{Value, json};
 
-use super::{AdminState, starting_response};
+use super::{AdminState, refused, starting_response};
 use crate::metadata::{MetadataError, MetadataImage, NodeRecord, Nodes};
 
 pub(super) async fn drain(state: State<AdminState>, Path(id): Path<i32>) -> Response {
@@ -33,7 +33,7 @@ pub(super) async fn undrain_zone(state: State<AdminState>, Path(zone): Path<Stri
 async fn change(state: &AdminState, nodes: Nodes, drain: bool) -> Response {
     let Some(domain) = state.domain.get() else { return starting_response() };
     if let Err(error) = domain.metadata.drain(nodes.clone(), drain).await {
-        return (status_of(&error), Json(json!({ "error": error.to_string() }))).into_response();
+        return refused(status_of(&error), error.to_string());
     }
     let image = domain.metadata.image();
     let is_meant = |node: &&NodeRecord| match &nodes {

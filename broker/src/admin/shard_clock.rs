@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
 
-use super::{AdminState, starting_response};
+use super::{AdminState, refused, starting_response};
 use crate::metadata::ShardId;
 use crate::shard::SetClockOutcome;
 
@@ -28,7 +28,6 @@ pub(super) async fn set_to(state: State<AdminState>, Path((id, to_ms)): Path<(u6
 
 async fn change(state: &AdminState, shard: ShardId, to_ms: Option<i64>) -> Response {
     let Some(domain) = state.domain.get() else { return starting_response() };
-    let refused = |status: StatusCode, why: &str| (status, Json(json!({ "error": why }))).into_response();
     if shard == ShardId::METADATA || domain.metadata.image().shard(shard).is_none() {
         return refused(StatusCode::NOT_FOUND, "no shard of this number that has a clock");
     }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::nodes::status_of;
-use super::{AdminState, starting_response};
+use super::{AdminState, refused, starting_response};
 use crate::metadata::ShardId;
 
 #[derive(Debug, Deserialize)]
@@ -45,14 +45,13 @@ pub(super) async fn shard(
     Query(query): Query<MoveQuery>,
 ) -> Response {
     let Some(domain) = state.domain.get() else { return starting_response() };
-    let refused = |status: StatusCode, why: String| (status, Json(json!({ "error": why }))).into_response();
     let target = match query.target() {
         Ok(target) => target,
         Err(why) => return refused(StatusCode::BAD_REQUEST, why),
     };
     let shard = ShardId(id);
     if shard == ShardId::METADATA || domain.metadata.image().shard(shard).is_none() {
-        return refused(StatusCode::NOT_FOUND, "no shard of this number that carries partitions".to_owned());
+        return refused(StatusCode::NOT_FOUND, "no shard of this number that carries partitions");
     }
     match domain.metadata.move_shard(shard, target).await {
         Ok(nodes) => {

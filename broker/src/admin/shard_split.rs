@@ -13,7 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::nodes::status_of;
-use super::{AdminState, starting_response};
+use super::{AdminState, refused, starting_response};
 use crate::metadata::{MetadataImage, ShardId};
 
 #[derive(Debug, Deserialize)]
@@ -27,10 +27,9 @@ pub(super) async fn split(
     Query(query): Query<SplitQuery>,
 ) -> Response {
     let Some(domain) = state.domain.get() else { return starting_response() };
-    let refused = |status: StatusCode, why: String| (status, Json(json!({ "error": why }))).into_response();
     let (parent, image) = (ShardId(id), domain.metadata.image());
     if parent == ShardId::METADATA || image.shard(parent).is_none() {
-        return refused(StatusCode::NOT_FOUND, "no shard of this number that carries partitions".to_owned());
+        return refused(StatusCode::NOT_FOUND, "no shard of this number that carries partitions");
     }
     let partitions = match query.partitions.as_deref() {
         None => every_second(&image, parent),

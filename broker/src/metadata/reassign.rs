@@ -33,10 +33,17 @@ pub(super) struct Plan {
 /// A partition: the name of its topic, and its number.
 type Named<'a> = (&'a str, i32);
 /// The requested nodes; `None`: the move is cancelled.
-type Wanted = Option<Vec<NodeId>>;
+pub(super) type Wanted = Option<Vec<NodeId>>;
 
 /// What a request contains for one shard: its partitions by what is wanted for them.
 type Requested<'a> = BTreeMap<&'a Wanted, BTreeSet<Named<'a>>>;
+
+/// The partitions of a shard that are to go to the same nodes.
+struct Part<'a, 'b> {
+    nodes: &'a Wanted,
+    partitions: &'b BTreeSet<Named<'a>>,
+    target: Vec<NodeId>,
+}
 
 /// What is decided for one shard.
 #[derive(Default)]
@@ -84,40 +91,35 @@ fn decide<'a>(
     let carried = carried(image, shard);
     let is_whole = |partitions: &BTreeSet<Named<'_>>| partitions.len() == carried.len();
     // What is left to do: lists that are sound, and say something new.
-    let mut wanted: Vec<(&Wanted, &BTreeSet<Named<'_>>)> = Vec::new();
+    let mut wanted: Vec<Part<'_, '_>> = Vec::new();
     for (nodes, partitions) in requested {
-        let checked = match nodes {
+        let target = match nodes {
             Some(_) if named_twice(requested, partitions) => Err(contradiction()),
-            Some(nodes) => check(image, record, nodes, may_change_factor),
-            None if !record.is_moving() => Err(MetadataError::NoReassignmentInProgress),
-            None if !is_whole(partitions) => Err(together(shard, &carried, partitions)),
-            None => Ok(()),
+            None if record.is_moving() && !is_whole(partitions) => Err(together(shard, &carried, partitions)),
+            _ => target(image, record, nodes, may_change_factor),
         };
-        match (checked, nodes) {
-            (Err(error), _) => _ = decided.refused.insert(nodes, error),
-            (Ok(()), Some(nodes)) if !record.is_moving() && *nodes == record.nodes_before() => {}
-            (Ok(()), _) => wanted.push((nodes, partitions)),
+        match target {
+            Err(error) => _ = decided.refused.insert(nodes, error),
+            Ok(target) if !record.is_moving() && target == record.nodes_before() => {}
+            Ok(target) => wanted.push(Part { nodes, partitions, target }),
         }
     }
-    let [(nodes, partitions)] = wanted.as_slice() else {
-        return split_off(image, record, &carried, wanted, decided);
-    };
-    if !is_whole(partitions) {
-        return split_off(image, record, &carried, wanted, decided);
+    match wanted.as_mut_slice() {
+        [whole] if is_whole(whole.partitions) => decided.moved_to = Some(std::mem::take(&mut whole.target)),
+        _ => split_off(image, record, &carried, wanted, &mut decided),
     }
-    decided.moved_to = Some(nodes.as_ref().map_or_else(|| record.nodes_before(), Clone::clone));
     decided
 }
 
 /// Where a shard is to be moved: to these nodes, or back.
 pub(super) fn target(
     image: &MetadataImage,
-    shard: ShardId,
-    nodes: Option<Vec<NodeId>>,
+    record: &ShardRecord,
+    nodes: &Wanted,
+    may_change_factor: bool,
 ) -> Result<Vec<NodeId>, MetadataError> {
-    let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
     match nodes {
-        Some(nodes) => check(image, record, &nodes, true).map(|()| nodes),
+        Some(nodes) => check(image, record, nodes, may_change_factor).map(|()| nodes.clone()),
         None if record.is_moving() => Ok(record.nodes_before()),
         None => Err(MetadataError::NoReassignmentInProgress),
     }
@@ -128,13 +130,13 @@ fn split_off<'a>(
     image: &MetadataImage,
     record: &ShardRecord,
     carried: &BTreeSet<Named<'_>>,
-    mut wanted: Vec<(&'a Wanted, &BTreeSet<Named<'a>>)>,
-    mut decided: Decided<'a>,
-) -> Decided<'a> {
+    mut wanted: Vec<Part<'a, '_>>,
+    decided: &mut Decided<'a>,
+) {
     // The largest part comes last, and stays where nothing else does.
-    wanted.sort_by_key(|(_, partitions)| partitions.len());
-    let Some((_, first)) = wanted.first() else { return decided };
-    let refused = |error: MetadataError| wanted.iter().map(move |(nodes, _)| (*nodes, error.clone()));
+    wanted.sort_by_key(|part| part.partitions.len());
+    let Some(Part { partitions: first, .. }) = wanted.first() else { return };
+    let refused = |error: MetadataError| wanted.iter().map(move |part| (part.nodes, error.clone()));
     if splits::check_level(image).is_err() {
         let error = together(record.id, carried, first);
         decided.refused.extend(refused(error));
@@ -146,7 +148,6 @@ fn split_off<'a>(
     } else {
         decided.split_off = Some(first.iter().take(splits::PARTITIONS_MAX).copied().collect());
     }
-    decided
 }
 
 fn named_twice(requested: &Requested<'_>, partitions: &BTreeSet<Named<'_>>) -> bool {

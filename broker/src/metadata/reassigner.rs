@@ -66,7 +66,9 @@ impl MetadataHandle {
     pub async fn move_shard(&self, shard: ShardId, nodes: Option<Vec<NodeId>>) -> Result<Vec<NodeId>, MetadataError> {
         let deadline = rt::now() + TIMEOUT;
         self.read_index().await?;
-        let nodes = reassign::target(&self.image(), shard, nodes)?;
+        let image = self.image();
+        let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
+        let nodes = reassign::target(&image, record, &nodes, true)?;
         self.record_move(shard, nodes.clone(), deadline).await?;
         Ok(nodes)
     }

@@ -32,9 +32,11 @@ use crate::replicated::shard_state::{ApplyReply, BatchOutcome, Rejection};
 /// Who waits for an entry.
 enum Caller {
     Batches(PackedEntry),
-    Command(oneshot::Sender<Result<ApplyReply, PartitionError>>),
-    /// The same of a split: batches of its partitions are held until it is decided.
-    Split(oneshot::Sender<Result<ApplyReply, PartitionError>>),
+    Command {
+        answer: oneshot::Sender<Result<ApplyReply, PartitionError>>,
+        /// It is a split: batches of its partitions are held until it is decided.
+        holds: bool,
+    },
 }
 
 type Window = ProposalWindow<Caller>;
@@ -76,7 +78,9 @@ impl Shard {
             if now_leading != led_in {
                 led_in = now_leading;
                 *self.led_since.lock() = now_leading.map(|_| rt::now());
-                now_leading.into_iter().for_each(|term| self.note_leading(term));
+                if let Some(term) = now_leading {
+                    self.note_leading(term);
+                }
                 // Long polls are answered, never dropped, when leadership comes or goes.
                 self.machine.read_view.wake_all();
             }
@@ -126,13 +130,10 @@ impl Shard {
         while window.is_open() {
             let command = self.queue.lock().pop_command();
             if let Some(QueuedCommand { command, answer }) = command {
-                let caller = match &command {
-                    Command::Split(split) => {
-                        self.queue.lock().hold(Handover::proposed(&split.partitions, rt::now()));
-                        Caller::Split(answer)
-                    }
-                    _ => Caller::Command(answer),
-                };
+                if let Command::Split(split) = &command {
+                    self.queue.lock().hold(Handover::proposed(&split.partitions, rt::now()));
+                }
+                let caller = Caller::Command { answer, holds: matches!(command, Command::Split(_)) };
                 self.propose(term, window, &command, Batches::default(), caller).await;
                 continue;
             }
@@ -244,13 +245,10 @@ impl Shard {
 
     fn answer(&self, caller: Caller, log_id: LogId, reply: ApplyReply) {
         match (caller, reply) {
-            (Caller::Split(answer), reply) => {
-                if !matches!(reply, ApplyReply::Changed(1..)) {
+            (Caller::Command { answer, holds }, reply) => {
+                if holds && !matches!(reply, ApplyReply::Changed(1..)) {
                     self.queue.lock().end_handover();
                 }
-                let _gone = answer.send(Ok(reply));
-            }
-            (Caller::Command(answer), reply) => {
                 let _gone = answer.send(Ok(reply));
             }
             (Caller::Batches(packed), ApplyReply::Data(outcomes)) if outcomes.len() == packed.batches.len() => {
@@ -285,11 +283,10 @@ impl Shard {
     /// Answers the callers of an entry that has failed, or whose outcome is not known.
     fn refuse(&self, caller: Caller, error: &ProposeError) {
         match caller {
-            Caller::Split(answer) => {
-                self.queue.lock().end_handover();
-                let _gone = answer.send(Err(self.cause(error)));
-            }
-            Caller::Command(answer) => {
+            Caller::Command { answer, holds } => {
+                if holds {
+                    self.queue.lock().end_handover();
+                }
                 let _gone = answer.send(Err(self.cause(error)));
             }
             Caller::Batches(packed) => {

@@ -353,3 +353,10 @@ pub(crate) fn image_with_topic(partitions: i32, config: TopicConfig) -> Metadata
 pub(crate) fn partition(index: i32) -> PartitionId {
     PartitionId { topic: TOPIC, index }
 }
+
+/// Lets all other tasks run until they wait.
+pub(crate) async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}

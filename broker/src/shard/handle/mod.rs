@@ -174,7 +174,7 @@ impl Shard {
         (taken_over.led_in.is_none() && left > Duration::ZERO).then_some(left)
     }
 
-    /// Takes over what waits for this shard's partitions in the queue of its parent, which leads here, and what still arrives
+    /// Takes over what waits for this shard's partitions in the queue of its parent, if that leads here, and what still arrives
     /// there; it waits until this replica is elected, and not for long.
     pub(super) fn take_over_from(self: &Arc<Self>, parent: &Self) {
         let Some(led_from) = parent.led_from() else { return };

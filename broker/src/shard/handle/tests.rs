@@ -15,7 +15,7 @@ use crate::replicated::shard_state::{BatchOutcome, Rejection};
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
 use crate::shard::append_queue::ENTRY_BYTES_MAX;
 use crate::shard::data_waiters::DataWaiter;
-use crate::shard::fake::{FakeGroup, FakeMetadata, TOPIC, image_with_topic, partition};
+use crate::shard::fake::{FakeGroup, FakeMetadata, TOPIC, image_with_topic, partition, settle};
 use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey};
 use crate::shard::metadata_view::MetadataView;
 use crate::shard::tasks::adoption::{Adoption, floor};
@@ -76,13 +76,6 @@ fn base(answer: Result<BatchAnswer, Unanswered>) -> i64 {
     match answer.unwrap() {
         Ok(BatchOutcome::Stored { base_offset, .. }) => base_offset.0,
         other => panic!("{other:?}"),
-    }
-}
-
-/// Lets all other tasks run until they wait.
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
     }
 }
 

@@ -241,7 +241,7 @@ impl Shards {
         let shard =
             Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, self.0.clocks.clone());
         // Before it can be found: nothing that is sent to it comes before what waits there.
-        if let Some(parent) = parent.filter(|parent| parent.leading().is_some()) {
+        if let Some(parent) = parent {
             shard.take_over_from(&parent);
         }
         self.0.shards.write().insert(shard.creation.shard, shard.clone());

@@ -72,7 +72,7 @@ mod tests {
     use crate::replicated::error::AppendError;
     use crate::replicated::shard_state::BatchOutcome;
     use crate::shard::answer::{self, AnswerReceiver, BatchAnswer};
-    use crate::shard::fake::{FakeGroup, FakeMetadata, REPLICA, SHARD, TOPIC, image_with_topic, partition};
+    use crate::shard::fake::{FakeGroup, FakeMetadata, REPLICA, SHARD, TOPIC, image_with_topic, partition, settle};
     use crate::shard::group::Group;
     use crate::shard::queued::QueuedBatch;
 
@@ -160,13 +160,6 @@ mod tests {
             answer,
         };
         (batch, receiver)
-    }
-
-    /// Lets all other tasks run until they wait.
-    async fn settle() {
-        for _ in 0..50 {
-            tokio::task::yield_now().await;
-        }
     }
 
     fn split_of(image: &MetadataImage) -> Command {
