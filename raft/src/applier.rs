@@ -14,11 +14,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use ottla_env::critical::count_panic;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::{rt, watch};
+use ottla_protocol::ids::PartitionId;
 use ottla_storage::checkpoint::{CheckpointSource, StateDelta};
-use ottla_storage::data_dir::ReplicaSnapshot;
+use ottla_storage::data_dir::{MergeCut, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
@@ -33,8 +35,9 @@ use crate::membership::Membership;
 use crate::openraft_types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
+use crate::resize::{Merged, Resize};
 use crate::seeded_child::SeededChild;
-use crate::state_machine::{Applied, Extent, Reply, SplitOff, StateMachine};
+use crate::state_machine::{Absorbed, AbsorbedReplica, Applied, Extent, Reply, SplitOff, StateMachine};
 
 /// The replicated state of one replica.
 pub(crate) struct Applier {
@@ -46,9 +49,9 @@ pub(crate) struct Applier {
     checksum_entries: u64,
     state: Mutex<AppliedState>,
     applied: watch::Sender<Option<LogId>>,
-    split_off: Notify,
-    /// How many splits are applied and not durable.
-    splits_open: watch::Sender<usize>,
+    resized: Notify,
+    /// How many splits and merges are applied and not durable.
+    resizes_open: watch::Sender<usize>,
 }
 
 struct AppliedState {
@@ -58,8 +61,8 @@ struct AppliedState {
     memberships: Vec<StoredMembership>,
     /// The last one of them.
     members: Membership,
-    /// What was split off and is not taken yet, oldest first.
-    splits: VecDeque<SeededChild>,
+    /// What was split off or merged and is not taken yet, oldest first.
+    resizes: VecDeque<Resize>,
     /// The last entry contained in a cut.
     cut_at: Option<LogId>,
     /// A cut whose entries are not all synced yet.
@@ -109,7 +112,7 @@ impl Applier {
             applied,
             members: from_raft_membership(membership.membership()),
             memberships: vec![membership],
-            splits: VecDeque::new(),
+            resizes: VecDeque::new(),
             cut_at: applied,
             pending: None,
             snapshot,
@@ -121,8 +124,8 @@ impl Applier {
         };
         let replica = log.id();
         let (state, applied) = (Mutex::new(state), watch::Sender::new(applied));
-        let (split_off, splits_open) = (Notify::new(), watch::Sender::new(0));
-        Arc::new(Applier { replica, directory, log, damage, checksum_entries, state, applied, split_off, splits_open })
+        let (resized, resizes_open) = (Notify::new(), watch::Sender::new(0));
+        Arc::new(Applier { replica, directory, log, damage, checksum_entries, state, applied, resized, resizes_open })
     }
 
     pub(crate) fn set_priority(&self, first: bool) {
@@ -208,8 +211,8 @@ impl Applier {
     }
 
     fn apply_whole(&self, state: &mut AppliedState, entry: &Entry) -> io::Result<Reply> {
-        let nothing = || Applied { verdicts: Vec::new(), reply: Reply::none(), split_off: None };
-        let Applied { verdicts, reply, split_off } = match entry.kind {
+        let nothing = || Applied { verdicts: Vec::new(), reply: Reply::none(), split_off: None, absorbed: None };
+        let Applied { verdicts, reply, split_off, absorbed } = match entry.kind {
             EntryKind::Blank => {
                 state.state_machine.term_started(entry.log_id);
                 nothing()
@@ -232,48 +235,102 @@ impl Applier {
         if let Some(split_off) = split_off {
             self.seed(state, entry.log_id, *split_off);
         }
-        state.state_machine.publish();
+        if let Some(Absorbed { from, partitions }) = absorbed {
+            self.absorb(state, entry.log_id, &from, &partitions)?;
+            state.state_machine.publish();
+            // Behind it: readers find the partitions at one of the two.
+            from.publish();
+        } else {
+            state.state_machine.publish();
+        }
         Ok(reply)
     }
 
-    /// Cuts the state at the split, with what no checkpoint has taken of earlier cuts, and the child's with it.
-    fn seed(&self, state: &mut AppliedState, at: LogId, split_off: SplitOff) {
+    /// Cuts the state at an entry, with what no checkpoint has taken of earlier cuts.
+    fn cut_at(&self, state: &mut AppliedState, at: LogId) -> StateDelta {
         let earlier = state.pending.take().map(|cut| cut.changes).unwrap_or_default();
         let changes: BTreeMap<_, _> = earlier.into_iter().chain(state.state_machine.cut()).collect();
-        let parent = StateDelta {
+        state.cut_at = Some(at);
+        StateDelta {
             replica: self.replica,
             applied: at,
             membership: state.memberships.last().map(encode_stored_membership).unwrap_or_default(),
             changes: changes.into_iter().collect(),
             checksum: state.state_machine.checksum(),
-        };
+        }
+    }
+
+    /// Cuts the state at the split, and the child's with it.
+    fn seed(&self, state: &mut AppliedState, at: LogId, split_off: SplitOff) {
+        let parent = self.cut_at(state, at);
         let child = SeededChild::seed(&*self.directory, parent, split_off);
-        state.cut_at = Some(at);
-        state.splits.push_back(child);
-        self.splits_open.send_modify(|open| *open += 1);
-        self.split_off.notify_one();
+        self.begin_resize(state, Resize::Split(Box::new(child)));
     }
 
-    /// The oldest child that was split off and not taken.
-    pub(crate) fn take_split(&self) -> Option<SeededChild> {
-        self.state.lock().splits.pop_front()
+    /// Takes the bytes of what was absorbed, and cuts both states.
+    fn absorb(
+        &self,
+        state: &mut AppliedState,
+        at: LogId,
+        from: &Arc<dyn AbsorbedReplica>,
+        partitions: &[PartitionId],
+    ) -> io::Result<()> {
+        let absorbed = from.cut()?;
+        let survivor = self.cut_at(state, at);
+        let moved = self.directory.move_partitions(from.replica(), self.replica, partitions);
+        let cut = MergeCut { absorbed, survivor, moved };
+        self.begin_resize(state, Resize::Merge(Merged { cut, from: from.clone() }));
+        Ok(())
     }
 
-    /// Waits until another child was split off.
-    pub(crate) async fn split_off(&self) {
-        self.split_off.notified().await;
+    fn begin_resize(&self, state: &mut AppliedState, resize: Resize) {
+        state.resizes.push_back(resize);
+        self.resizes_open.send_modify(|open| *open += 1);
+        self.resized.notify_one();
     }
 
-    /// A split is durable.
-    pub(crate) fn end_split(&self) {
-        self.splits_open.send_modify(|open| *open -= 1);
+    /// The oldest split or merge that was not taken.
+    pub(crate) fn take_resize(&self) -> Option<Resize> {
+        self.state.lock().resizes.pop_front()
     }
 
-    /// Waits until all splits are durable. If the disk fails this never ends: nothing may be written any more.
-    pub(crate) async fn splits_ended(&self) {
-        let mut open = self.splits_open.subscribe();
+    /// Waits until there is another one.
+    pub(crate) async fn resized(&self) {
+        self.resized.notified().await;
+    }
+
+    /// A split or merge is durable.
+    pub(crate) fn end_resize(&self) {
+        self.resizes_open.send_modify(|open| *open -= 1);
+    }
+
+    /// True if all splits and merges that were applied here are durable.
+    pub(crate) fn has_no_open_resize(&self) -> bool {
+        *self.resizes_open.borrow() == 0
+    }
+
+    /// Waits until all splits and merges are durable. If the disk fails this never ends: nothing may be written any more.
+    pub(crate) async fn resizes_ended(&self) {
+        let mut open = self.resizes_open.subscribe();
         // The sender is this applier's.
         let _ended = open.wait_for(|open| *open == 0).await;
+    }
+
+    /// What apply of an entry waits for.
+    pub(crate) fn prerequisite(&self, entry: &LogEntry) -> Option<BoxFuture<'static, Result<(), String>>> {
+        let entry = entry.inner();
+        if entry.kind != EntryKind::Normal || !entry.batches.is_empty() {
+            return None;
+        }
+        self.state.lock().state_machine.prerequisite(entry)
+    }
+
+    /// What an entry needs here never comes: this replica has failed, and is rebuilt from the others.
+    pub(crate) fn lose(&self, entry: &LogEntry, what: &str) -> io::Error {
+        self.damage.set_fatal();
+        let mut state = self.state.lock();
+        let entry = entry.inner();
+        self.fail(&mut state, entry, what)
     }
 
     fn fail(&self, state: &mut AppliedState, entry: &Entry, reason: &str) -> io::Error {
@@ -369,6 +426,36 @@ impl Applier {
     }
 }
 
+impl AbsorbedReplica for Applier {
+    fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    fn begin_merge(&self) {
+        // Under the lock under which cuts are taken.
+        let _state = self.state.lock();
+        self.resizes_open.send_modify(|open| *open += 1);
+    }
+
+    fn cut(&self) -> io::Result<StateDelta> {
+        let mut state = self.state.lock();
+        let at = match (&state.failed, state.applied) {
+            (None, Some(at)) => at,
+            (Some(reason), _) => return Err(io::Error::other(format!("replica {}: {reason}", self.replica))),
+            (None, None) => return Err(io::Error::other(format!("replica {} has applied nothing", self.replica))),
+        };
+        Ok(self.cut_at(&mut state, at))
+    }
+
+    fn publish(&self) {
+        self.state.lock().state_machine.publish();
+    }
+
+    fn end_merge(&self) {
+        self.end_resize();
+    }
+}
+
 impl CheckpointSource for Applier {
     fn releases(&self) -> bool {
         let state = self.state.lock();
@@ -383,7 +470,8 @@ impl CheckpointSource for Applier {
         if state.failed.is_some() || state.installing {
             return None;
         }
-        if *self.splits_open.borrow() > 0 && !mutants::is_on(Bug::SplitCutTwice) {
+        let early = mutants::is_on(Bug::SplitCutTwice) || mutants::is_on(Bug::MergeCutTwice);
+        if *self.resizes_open.borrow() > 0 && !early {
             return None;
         }
         if state.pending.is_none() && state.cut_at != state.applied {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::checkpoint::CheckpointSource;
-use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, Peers, ReplicaSnapshot, SplitCut};
+use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, MergeCut, Peers, ReplicaSnapshot, SplitCut};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
@@ -70,6 +70,11 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Makes a split real: see [`DataDir::commit_split`].
     fn commit_split(&self, _cut: SplitCut) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Err(io::Error::from(io::ErrorKind::Unsupported)) })
+    }
+
+    /// Makes a merge real: see [`DataDir::commit_merge`].
+    fn commit_merge(&self, _cut: MergeCut) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async { Err(io::Error::from(io::ErrorKind::Unsupported)) })
     }
 
@@ -193,6 +198,10 @@ impl Directory for DataDir {
 
     fn commit_split(&self, cut: SplitCut) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move { DataDir::commit_split(self, cut).await.map_err(io::Error::from) })
+    }
+
+    fn commit_merge(&self, cut: MergeCut) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { DataDir::commit_merge(self, cut).await.map_err(io::Error::from) })
     }
 
     fn accepts_replicated(&self) -> bool {

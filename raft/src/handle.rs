@@ -22,9 +22,9 @@ use crate::group::Group;
 use crate::membership::Membership;
 use crate::openraft_types::{TypeConfig, from_raft_log_id};
 use crate::proposal::{Proposal, ProposalResponder};
+use crate::resize::Resize;
 use crate::role::Role;
-use crate::seeded_child::SeededChild;
-use crate::state_machine::Reply;
+use crate::state_machine::{AbsorbedReplica, Reply};
 
 /// An applied proposal.
 #[derive(Debug)]
@@ -219,21 +219,44 @@ impl GroupHandle {
         self.0.applier.set_priority(first);
     }
 
-    /// The next child that apply has split off here, in order; `None` once the replica has stopped and none is left.
-    pub async fn next_split(&self) -> Option<SeededChild> {
+    /// The next split or merge that apply has decided here, in order; `None` once the replica has stopped and none is left.
+    pub async fn next_resize(&self) -> Option<Resize> {
         let (applier, mut role) = (&self.0.applier, self.0.role_tracker.role());
         let mut stopped = false;
         loop {
-            let seeded = applier.take_split();
-            if seeded.is_some() || stopped {
-                return seeded;
+            let resize = applier.take_resize();
+            if resize.is_some() || stopped {
+                return resize;
             }
             tokio::select! {
                 biased;
-                () = applier.split_off() => {}
+                () = applier.resized() => {}
                 _ = role.wait_for(|role| role.stopped) => stopped = true,
             }
         }
+    }
+
+    /// True if all splits and merges that were applied here are durable.
+    #[must_use]
+    pub fn has_no_open_resize(&self) -> bool {
+        self.0.applier.has_no_open_resize()
+    }
+
+    /// True if the log here begins behind an entry; if not, it is purged up to there as soon as a checkpoint contains it: members
+    /// that lack it get a snapshot then.
+    #[must_use]
+    pub fn begins_behind(&self, index: RaftIndex) -> bool {
+        let begins_behind = self.0.log.purged().is_some_and(|purged| purged.index >= index);
+        if !begins_behind {
+            self.0.damage.note_committed(index);
+        }
+        begins_behind
+    }
+
+    /// This replica, for another one here that takes over its state.
+    #[must_use]
+    pub fn to_absorb(&self) -> Arc<dyn AbsorbedReplica> {
+        self.0.applier.clone()
     }
 
     /// Why the replica stopped, if it did.

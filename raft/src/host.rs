@@ -28,6 +28,7 @@ use crate::membership::{Creation, Membership};
 use crate::net::{Message, MessageHandler, Network, NoResponse, Priority};
 use crate::openraft_types::{StoredMembership, decode_stored_membership, from_raft_membership};
 use crate::options::RaftOptions;
+use crate::resize;
 use crate::state_machine::StateMachine;
 use crate::transport::dispatch;
 
@@ -131,7 +132,7 @@ impl RaftHost {
         directory: Arc<dyn Directory>,
         recovered: &RecoveredReplica,
         splits_at: Option<LogId>,
-        state_machine: Box<dyn StateMachine>,
+        mut state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let replica = recovered.id;
         let damaged = |what: &str| RaftError::Damaged { replica, what: what.to_owned() };
@@ -168,6 +169,8 @@ impl RaftHost {
         let at_once = damaged.is_some() || recovered.applied.is_none();
         let committed = Some(recovered.committed).filter(|_| at_once).and_then(|index| log.log_id(index));
         let committed = committed.max(recovered.applied).max(splits_at);
+        let committed = resize::before_merge(&*log, &mut *state_machine, recovered.applied, committed).await;
+        let committed = committed.map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
         let initial = InitialState { applied: recovered.applied, committed, membership, damaged };
         self.start(directory, log, initial, creation.members, state_machine).await
     }

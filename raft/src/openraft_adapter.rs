@@ -10,7 +10,7 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use crate::applier::Applier;
-use crate::openraft_types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
+use crate::openraft_types::{LogEntry, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 use crate::role::RoleTracker;
 use crate::snapshot_download::SnapshotDownload;
 
@@ -41,6 +41,7 @@ impl RaftStateMachine<TypeConfig> for StateMachineAdapter {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let term = openraft::entry::RaftEntry::log_id_parts(&entry).0.term;
+            self.await_prerequisite(&entry).await?;
             let reply = self.applier.apply(entry)?;
             self.role_tracker.term_applied(term);
             if let Some(responder) = responder {
@@ -69,6 +70,19 @@ impl RaftStateMachine<TypeConfig> for StateMachineAdapter {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         Ok(self.applier.snapshot().map(|meta| Snapshot { meta, snapshot: () }))
+    }
+}
+
+impl StateMachineAdapter {
+    /// Waits for what apply of an entry needs of another replica here, as long as this one runs.
+    async fn await_prerequisite(&self, entry: &LogEntry) -> io::Result<()> {
+        let Some(ready) = self.applier.prerequisite(entry) else { return Ok(()) };
+        let mut role = self.role_tracker.role();
+        tokio::select! {
+            biased;
+            ready = ready => ready.map_err(|what| self.applier.lose(entry, &what)),
+            _ = role.wait_for(|role| role.stopped) => Err(io::Error::other("stopped")),
+        }
     }
 }
 

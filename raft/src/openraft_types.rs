@@ -70,6 +70,11 @@ impl LogEntry {
         self.entry
     }
 
+    /// The same, by reference.
+    pub(crate) fn inner(&self) -> &Entry {
+        &self.entry
+    }
+
     /// Bytes of its command and its batches.
     pub(crate) fn bytes(&self) -> usize {
         self.entry.payload.len() + self.entry.batches.iter().map(|batch| batch.data.len()).sum::<usize>()

@@ -62,7 +62,7 @@ impl Group {
         Message::InstallSnapshotResponse { done: is_applied && is_synced }
     }
 
-    async fn download_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
+    async fn download_snapshot(self: &Arc<Self>, leader: ReplicaId, vote: Vote) -> io::Result<()> {
         let mut received = self.snapshot_download.take_received();
         let fetched = self.fetch_state(leader, &mut received).await;
         self.snapshot_download.keep_received(received);
@@ -111,12 +111,12 @@ impl Group {
     }
 
     async fn fetch_all(
-        &self,
+        self: &Arc<Self>,
         leader: ReplicaId,
         snapshot: &ReplicaSnapshot,
         import: &mut dyn SnapshotImport,
     ) -> io::Result<()> {
-        let mut extents = self.applier.extents(&snapshot.keys)?;
+        let mut extents = self.applier.extents(&snapshot.keys).inspect_err(|error| self.fail_behind(error))?;
         import.order(&mut extents);
         let sources = self.repair_sources(Some(leader));
         for extent in &extents {
@@ -135,6 +135,14 @@ impl Group {
         // Batches that a full disk did not take are missing again, in any partition.
         let lacks = |extent: &Extent| import.position(extent.partition) < extent.end;
         if extents.iter().any(lacks) { Err(refused("some of it could not be written")) } else { Ok(()) }
+    }
+
+    /// A state that this replica can never take over: it stops, and is rebuilt under another id.
+    fn fail_behind(self: &Arc<Self>, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidInput {
+            self.damage.set_fatal();
+            self.fail(&error.to_string());
+        }
     }
 
     async fn fetch_some(&self, source: ReplicaId, extent: &Extent, import: &mut dyn SnapshotImport) -> io::Result<()> {
@@ -208,8 +216,8 @@ impl Applier {
         else {
             return Err(refused("a snapshot is to be installed that was not downloaded"));
         };
-        // No cut of the old state may follow the transaction: neither an ordinary one, nor that of a split.
-        self.splits_ended().await;
+        // No cut of the old state may follow the transaction: neither an ordinary one, nor that of a split or merge.
+        self.resizes_ended().await;
         self.begin_install()?;
         if let Err(error) = import.commit(&snapshot).await {
             return Err(self.install_failed(&error));

@@ -46,7 +46,7 @@ impl RaftHost {
         };
         let leads = parent.as_ref().is_some_and(|parent| parent.role().borrow().ready);
         if let Some(GroupHandle(parent)) = &parent {
-            parent.applier.end_split();
+            parent.applier.end_resize();
         }
         let membership = first_membership(&members, at);
         let initial = InitialState { applied: Some(at), committed: Some(at), membership, damaged: None };

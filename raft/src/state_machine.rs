@@ -4,9 +4,12 @@
 
 use std::any::Any;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::checkpoint::StateDelta;
 use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::{LogId, ReplicaId};
 
@@ -48,6 +51,34 @@ pub struct Applied {
     pub reply: Reply,
     /// What the entry has split off, if it is a split.
     pub split_off: Option<Box<SplitOff>>,
+    /// What the entry has taken over, if it is a merge.
+    pub absorbed: Option<Absorbed>,
+}
+
+/// What an entry has taken over of another replica here, whose state has nothing of it any more.
+pub struct Absorbed {
+    /// The other replica.
+    pub from: Arc<dyn AbsorbedReplica>,
+    /// The partitions that are served by this replica from now on.
+    pub partitions: Vec<PartitionId>,
+}
+
+/// A replica whose state another one here takes over: [`crate::GroupHandle::to_absorb`].
+pub trait AbsorbedReplica: Send + Sync {
+    /// The replica.
+    fn replica(&self) -> ReplicaId;
+    /// From now on it gives no cut to a checkpoint. Called before its state is taken: one without what was taken must not become
+    /// durable by itself.
+    fn begin_merge(&self);
+    /// Cuts its state, with what no checkpoint has taken of earlier cuts.
+    ///
+    /// # Errors
+    /// When it has failed: its state may be anything.
+    fn cut(&self) -> io::Result<StateDelta>;
+    /// Readers find there that the partitions are gone.
+    fn publish(&self);
+    /// What was cut is durable.
+    fn end_merge(&self);
 }
 
 /// What an entry has split off the state of a replica.
@@ -78,6 +109,12 @@ pub struct Extent {
 /// The replicated state of one shard. A pure function of the entries applied: no configuration, local
 /// clock, randomness or hash order. A panic stops this replica and nothing else.
 pub trait StateMachine: Send + 'static {
+    /// What apply of an entry needs of another replica here, if anything: it is applied when that is there. The error says why
+    /// it never will be; the replica is then as lost as the other one is.
+    fn prerequisite(&self, _entry: &Entry) -> Option<BoxFuture<'static, Result<(), String>>> {
+        None
+    }
+
     /// Applies a normal entry. `members`: those of the group at this entry.
     fn apply(&mut self, entry: &Entry, members: &Membership) -> Applied;
 

@@ -102,6 +102,16 @@ def split(before, after, children):
     return f"{len(before)} shards before, {len(after)} afterwards; {moved} partitions in {len(children)} new ones"
 
 
+def merged(after, absorbed):
+    """The shards by number afterwards, and the partitions of those that were absorbed, by number."""
+    check(absorbed, "no shard was merged")
+    left = set(after) & set(absorbed)
+    check(not left, f"shards {sorted(left)} are still there")
+    moved = sum(absorbed.values())
+    check(moved > 0, f"shards {sorted(absorbed)} carried nothing")
+    return f"{len(absorbed)} shards with {moved} partitions merged; {len(after)} shards afterwards"
+
+
 def joined(number, most, after, replicas, exit_code, was_told):
     """Nodes that the cluster listed at most and afterwards, replicas that the further node was given, and how it ended."""
     check(most == after + 1, f"the cluster had {most} nodes with node {number}, and {after} without it")

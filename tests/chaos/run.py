@@ -27,7 +27,7 @@ delay, loss, clock); docs/chaos.md says how each effect is measured:
   full     a node's disk is full                    clock    a node's wall clock jumps, and back
   hang     a node's disk hangs                      join     a further node joins, takes replicas, is unregistered
   eio      every access to a node's disk is an EIO  stall    a client stands still for longer than its session
-  split    shards are split, one after the other
+  split    shards are split, one after the other    merge    shards are merged into others, one after the other
 
 With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with that build, and there is a further kind:
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What clients notice while shards are split: three nodes, and librdkafka with its default settings.
+"""What clients notice while shards are split and merged again: three nodes, and librdkafka with its default settings.
 
 Usage: tests/resizing/run.py [--broker PATH] [--partitions N] [--rate RECORDS]
-  --partitions  of the topic; its shards are split until each partition has one of its own (default 16)
+  --partitions  of the topic; its shards are split until each partition has one of its own, and then merged again (default 16)
   --rate        records a second for each partition, by an idempotent producer; a consumer group reads them (default 200)
-Prints, for acknowledgements and for records that are read, the longest gap of any partition around each split; the latency
-of acknowledgements before the splits and during them; errors and retries that the clients counted. Needs tests/setup.
+Prints, for acknowledgements and for records that are read, the longest gap of any partition around each split and each merge; the
+latency of acknowledgements before them and during them; errors and retries that the clients counted. Needs tests/setup.
 The last line: PASS, or FAIL if a client saw an error or a record is missing or stands twice. Times are shown, not judged.
 """
 
@@ -33,8 +33,8 @@ except ImportError:
 
 TOPIC = "resized"
 NODES = 3
-SETTLE_SECONDS, BETWEEN_SPLITS_SECONDS = 3.0, 0.8
-# Around the request for a split.
+SETTLE_SECONDS, BETWEEN_SECONDS, MERGE_SECONDS_MAX = 3.0, 0.8, 60
+# Around the request for a split or merge.
 WINDOW_SECONDS = (-0.2, 0.8)
 CONSUMED_SECONDS_MAX = 20
 
@@ -131,7 +131,27 @@ class Operator:
         while (shard := self.shared()) is not None:
             moments.append(time.monotonic())
             self.run("split", str(shard))
-            time.sleep(BETWEEN_SPLITS_SECONDS)
+            time.sleep(BETWEEN_SECONDS)
+        return moments
+
+    def pool(self):
+        return {shard["id"]: shard for shard in self.run("list")["shards"] if shard["kind"] == "pool"}
+
+    def merge_all(self):
+        """Merges what was split off into the shard that it comes from; gives the moments."""
+        moments = []
+        for child in sorted(self.pool(), reverse=True):
+            split = self.run("describe", str(child))["split"]
+            if split is None:
+                continue
+            moments.append(time.monotonic())
+            self.run("merge", str(child), "--into", str(split["parent"]))
+            deadline = time.monotonic() + MERGE_SECONDS_MAX
+            while child in self.pool():
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"shard {child} is not merged: {self.run('describe', str(child))['merge']}")
+                time.sleep(0.05)
+            time.sleep(max(0.0, moments[-1] + BETWEEN_SECONDS - time.monotonic()))
         return moments
 
 
@@ -151,18 +171,23 @@ def quantiles(latencies):
     return f"p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, p99.9 {at(0.999):.1f} ms"
 
 
-def report(clients, moments):
+def report(clients, what, moments):
     for name, times in [("acknowledged", clients.acknowledged), ("read", clients.read)]:
         found = gaps(times, moments)
-        print(f"longest gap of a partition around a split, {name}: median {found[len(found) // 2]:.0f} ms, most {found[-1]:.0f} ms")
-    # The first requests look for the leaders.
-    before = [latency for at, latency in clients.latencies if moments[0] - SETTLE_SECONDS / 2 < at < moments[0]]
+        print(f"longest gap of a partition around a {what}, {name}: median {found[len(found) // 2]:.0f} ms, most {found[-1]:.0f} ms")
     during = [latency for at, latency in clients.latencies if moments[0] <= at < moments[-1] + WINDOW_SECONDS[1]]
-    print(f"acknowledgement before:  {quantiles(before)}")
-    print(f"acknowledgement during:  {quantiles(during)}")
+    print(f"acknowledgement during {len(moments)} {what}s: {quantiles(during)}")
+
+
+def report_all(clients, splits, merges):
+    # The first requests look for the leaders.
+    before = [latency for at, latency in clients.latencies if splits[0] - SETTLE_SECONDS / 2 < at < splits[0]]
+    print(f"acknowledgement before: {quantiles(before)}")
+    report(clients, "split", splits)
+    report(clients, "merge", merges)
     brokers = clients.statistics.get("brokers", {}).values()
     retries = sum(broker.get("txretries", 0) for broker in brokers)
-    print(f"{len(moments)} splits, {len(clients.written)} records acknowledged, {retries} requests sent again")
+    print(f"{len(splits)} splits, {len(merges)} merges, {len(clients.written)} records acknowledged, {retries} requests sent again")
 
 
 def main():
@@ -179,9 +204,10 @@ def main():
             admin.create_topics([NewTopic(TOPIC, given.partitions, NODES)])[TOPIC].result()
             clients = Clients(cluster.bootstrap, given.partitions, given.rate)
             time.sleep(SETTLE_SECONDS)
-            moments = Operator(given.broker, cluster.brokers[0]).split_all()
+            operator = Operator(given.broker, cluster.brokers[0])
+            splits, merges = operator.split_all(), operator.merge_all()
             wrong = clients.stop()
-            report(clients, moments)
+            report_all(clients, splits, merges)
         finally:
             cluster.kill()
     for line in wrong[:20]:

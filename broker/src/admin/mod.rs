@@ -20,6 +20,7 @@ mod partitions;
 pub mod readiness;
 mod shard_clock;
 mod shard_families;
+mod shard_merge;
 mod shard_move;
 mod shard_split;
 mod shards;
@@ -120,6 +121,7 @@ fn routes(state: AdminState) -> Router {
         .route("/v1/shards/{id}", get(shards::one))
         .route("/api/shards/{id}/set-clock", post(shard_clock::set))
         .route("/api/shards/{id}/set-clock/{to_ms}", post(shard_clock::set_to))
+        .route("/api/shards/{id}/merge", post(shard_merge::shard))
         .route("/api/shards/{id}/move", post(shard_move::shard))
         .route("/api/shards/{id}/split", post(shard_split::split))
         .route("/api/nodes/{id}/drain", post(nodes::drain))
@@ -132,6 +134,7 @@ fn routes(state: AdminState) -> Router {
 async fn index() -> &'static str {
     "Ottla admin port\n\n/openapi.json\n/healthz\n/readyz\n/metrics\n/metrics/groups?group=REGEX&topic=REGEX&scope=SCOPE\n/metrics/partitions?topic=REGEX\n/metrics/topics?topic=REGEX\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/groups/{id}\n/v1/shards\n/v1/shards/{id}\n\
      POST /api/shards/{id}/set-clock\nPOST /api/shards/{id}/set-clock/{to_ms}\n\
+     POST /api/shards/{id}/merge?into=SHARD\nPOST /api/shards/{id}/merge?cancel=true\n\
      POST /api/shards/{id}/move?nodes=NODE,...\nPOST /api/shards/{id}/move?cancel=true\n\
      POST /api/shards/{id}/split?partitions=TOPIC:NUMBER,...\n\
      POST /api/nodes/{id}/drain\nPOST /api/nodes/{id}/undrain\nPOST /api/zones/{zone}/drain\n\

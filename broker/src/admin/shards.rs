@@ -59,6 +59,10 @@ fn described(domain: &Domain, id: ShardId) -> Option<Value> {
         .split
         .as_ref()
         .map_or(Value::Null, |split| json!({ "parent": split.parent.0, "done": split.done.is_some() }));
+    page["merge"] = shard
+        .merge
+        .as_ref()
+        .map_or(Value::Null, |merge| json!({ "into": merge.survivor.0, "phase": merge.phase.name() }));
     page["topics"] = topics(&image, id);
     let closed = domain.partitions.closed().into_iter().find(|(_, aside)| aside.shard == Some(id));
     page["closed"] = closed.map_or(Value::Null, |(_, aside)| aside.why.into());

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::fields::{Registered, RegisteredWithLevels};
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind, SplitRecord};
 use super::liveness::{self, Liveness};
+use super::merge_record::{MergeRecord, MergeStep};
 use crate::codec::{CodecError, Each, Padded, Reader, Value, Varint, Writer, record, write_list};
 use crate::levels::{FeatureLevel, Levels};
 
@@ -173,6 +174,13 @@ pub enum Command {
         /// An index of the parent's log up to which the split is carried out.
         at: RaftIndex,
     },
+    /// A step of a merge of two shards. From feature level 4 on.
+    Merge(MergeStep),
+    /// Removes a shard that carries nothing. From feature level 4 on.
+    DropShard {
+        /// The shard.
+        shard: ShardId,
+    },
     /// Fences or unfences a node. From feature level 2 on.
     SetNodeLiveness {
         /// The node.
@@ -188,6 +196,7 @@ impl Command {
         match self {
             Self::SetNodeLiveness { .. } => liveness::LEVEL,
             Self::SplitShard { .. } | Self::EndSplit { .. } => SplitRecord::LEVEL,
+            Self::Merge(_) | Self::DropShard { .. } => MergeRecord::LEVEL,
             _ => FeatureLevel::FIRST,
         }
     }
@@ -244,6 +253,8 @@ record! {
         17 SetNodeLiveness { node, liveness },
         18 SplitShard { parent: Varint, child, partitions },
         19 EndSplit { child: Varint, at: Varint },
+        20 Merge(step),
+        21 DropShard { shard: Varint },
     }
     NewShard { id: Varint, kind, replicas }
     enum IntentEnd { 0 Done, 1 Abort }

@@ -18,6 +18,8 @@ use super::features;
 use super::fencing;
 use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
 use super::liveness::LivenessChange;
+use super::merge_record::MergeStep;
+use super::merges;
 use super::moves;
 use super::names;
 use super::nodes;
@@ -74,6 +76,8 @@ pub(super) enum ControllerRequest {
         child: ShardId,
         at: RaftIndex,
     },
+    /// A step of a merge of two shards.
+    Merge(MergeStep),
     /// Drains nodes, or ends that.
     Drain {
         nodes: Nodes,
@@ -99,6 +103,13 @@ impl ControllerRequest {
             | Self::RegisterNode(_)
             | Self::ForgetReplicas { .. }
             | Self::EndSplit { .. }
+            | Self::Merge(
+                MergeStep::Sealed { .. }
+                | MergeStep::Cancel { .. }
+                | MergeStep::Cancelled { .. }
+                | MergeStep::Absorbed { .. }
+                | MergeStep::TakenOver { .. },
+            )
             | Self::Balance
             | Self::SetLiveness(_) => true,
             Self::CreateTopic { .. }
@@ -107,6 +118,7 @@ impl ControllerRequest {
             | Self::ChangeConfig(_)
             | Self::ChangeReplicas { .. }
             | Self::SplitShard { .. }
+            | Self::Merge(MergeStep::Begin { .. })
             | Self::Drain { .. }
             | Self::Unregister(_)
             | Self::UpdateFeatures(_) => false,
@@ -184,6 +196,9 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
         }
         ControllerRequest::EndSplit { child, at } => {
             Ok(ControllerResult::done(splits::end(image, *child, *at).into_iter().collect()))
+        }
+        ControllerRequest::Merge(step) => {
+            Ok(ControllerResult::done(merges::decide(image, step)?.into_iter().collect()))
         }
         ControllerRequest::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
         ControllerRequest::ForgetReplicas { shard, reached, left } => {
@@ -492,8 +507,8 @@ fn pinned_nodes(image: &MetadataImage, topic: &Topic) -> Option<Vec<NodeId>> {
 fn change_replicas(image: &MetadataImage, shard: ShardId, nodes: &[NodeId]) -> Result<ControllerResult, MetadataError> {
     check_assignments(image, &[nodes.to_vec()], None)?;
     let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
-    if image.is_splitting(shard) {
-        return Err(MetadataError::InvalidRequest(format!("Shard {shard} is being split: try again.")));
+    if image.is_resizing(shard) {
+        return Err(MetadataError::InvalidRequest(format!("Shard {shard} is being split or merged: try again.")));
     }
     let replicas = placement::moved(image, record, nodes);
     let set = Command::SetReplicas { shard, before: ids_of(&record.replicas), replicas };

@@ -107,6 +107,7 @@ record! {
         16 SetLiveness(change),
         17 SplitShard { parent, partitions },
         18 EndSplit { child, at },
+        19 Merge(step),
     }
     NewTopic { name, partitions, factor, assignments, configs }
     enum InternalTopic { 0 ConsumerOffsets, 1 TransactionState }

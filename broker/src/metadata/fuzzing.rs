@@ -21,6 +21,7 @@ use super::image::{
     ShardKind, ShardRecord, SplitRecord, SplitReplica,
 };
 use super::liveness::{FenceReason, Liveness, LivenessChange};
+use super::merge_record::{MergePhase, MergeRecord, MergeReplica, MergeStep, SealReport};
 use super::records::{ClusterRecord, Record, ShardCreation};
 use super::registration::NodeRegistration;
 use super::requests::{
@@ -117,6 +118,19 @@ fn further() -> Vec<Command> {
     ]
 }
 
+fn merge_steps() -> Vec<MergeStep> {
+    let (survivor, absorbed, intent) = (ShardId(1), ShardId(301), RaftIndex(600));
+    let sealed = SealReport { index: RaftIndex(40), term: 3, checksum: 41 };
+    vec![
+        MergeStep::Begin { survivor, absorbed },
+        MergeStep::Sealed { absorbed, intent, sealed },
+        MergeStep::Cancel { absorbed, intent },
+        MergeStep::Cancelled { absorbed, intent },
+        MergeStep::Absorbed { absorbed, intent, term: 4 },
+        MergeStep::TakenOver { absorbed, replica: ReplicaId(1) },
+    ]
+}
+
 fn split_shard() -> Command {
     let kind = ShardKind::Pool { factor: 1, pinned: true };
     let child = NewShard { id: ShardId(301), kind, replicas: vec![replica(7)] };
@@ -137,8 +151,10 @@ fn later() -> Vec<Command> {
         Command::SetFeatureLevel { level: FeatureLevel(2) },
         Command::EndSplit { child: ShardId(301), at: RaftIndex(500) },
         split_shard(),
+        Command::DropShard { shard: ShardId(301) },
     ];
-    shards.map(Command::AddShard).chain(livenesses).chain(states).chain(others).collect()
+    let merges = merge_steps().into_iter().map(Command::Merge);
+    shards.map(Command::AddShard).chain(livenesses).chain(states).chain(others).chain(merges).collect()
 }
 
 pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
@@ -224,7 +240,8 @@ fn requests_of_nodes() -> Vec<ControllerRequest> {
         ControllerRequest::RegisterNode(Box::new(later)),
         ControllerRequest::UpdateFeatures(kinds.map(update).to_vec()),
     ];
-    livenesses.into_iter().chain(others).collect()
+    let merges = merge_steps().into_iter().map(ControllerRequest::Merge);
+    livenesses.into_iter().chain(others).chain(merges).collect()
 }
 
 fn registration() -> NodeRegistration {
@@ -385,6 +402,7 @@ fn later_records() -> Vec<Record> {
         founders: vec![ReplicaId(1), ReplicaId(2)],
         created: RaftIndex(5),
         split: None,
+        merge: None,
     };
     let pair = SplitReplica { parent: ReplicaId(1), child: ReplicaId(3) };
     let split = |done, partitions| {
@@ -393,6 +411,13 @@ fn later_records() -> Vec<Record> {
         Record::Shard(ShardRecord { split: Some(split), ..shard.clone() })
     };
     let splits = [split(None, vec![(Uuid::from_u128(9), vec![0, 200])]), split(Some(RaftIndex(500)), Vec::new())];
+    let merge = |phase| {
+        let sealed = SealReport { index: RaftIndex(40), term: 3, checksum: 41 };
+        let replicas = vec![MergeReplica { survivor: ReplicaId(1), absorbed: ReplicaId(3) }];
+        let merge = MergeRecord { survivor: ShardId(1), intent: RaftIndex(600), phase, replicas, sealed };
+        Record::Shard(ShardRecord { merge: Some(merge), ..shard.clone() })
+    };
+    let merges = [MergePhase::Seal, MergePhase::Cancel, MergePhase::Absorb, MergePhase::Drain].map(merge);
     let others = [
         Record::Cluster(cluster),
         Record::Shard(shard.clone()),
@@ -400,7 +425,7 @@ fn later_records() -> Vec<Record> {
         Record::BrokerConfig(Some(NodeId(2)), BTreeMap::from([("a".to_owned(), "b".to_owned())])),
     ];
     let intents = intents.into_iter().map(|intent| Record::Intent(key, intent));
-    nodes.map(Record::Node).into_iter().chain(intents).chain(others).chain(splits).collect()
+    nodes.map(Record::Node).into_iter().chain(intents).chain(others).chain(splits).chain(merges).collect()
 }
 
 /// What a replica's group is created with: its first members, and its shard.

@@ -21,6 +21,8 @@ use super::controller_client::ControllerClient;
 use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
 use super::image::{IntentKey, MetadataImage, ShardId, Topic};
+use super::merge_record::MergeStep;
+use super::merges;
 use super::names;
 use super::registration::NodeRegistration;
 use super::requests::{
@@ -382,6 +384,16 @@ impl MetadataHandle {
     /// When that cannot be recorded now.
     pub async fn end_split(&self, child: ShardId, at: RaftIndex) -> Result<(), MetadataError> {
         self.request(ControllerRequest::EndSplit { child, at }, false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// Requests or reports a step of a merge of two shards. Returns when it is recorded.
+    ///
+    /// # Errors
+    /// When the shards cannot be merged, the merge cannot be cancelled any more, or this cannot be recorded now.
+    pub async fn merge(&self, step: MergeStep) -> Result<(), MetadataError> {
+        // A controller of an older release would not understand the request.
+        merges::check_level(&self.image())?;
+        self.request(ControllerRequest::Merge(step), false, TIMEOUT).await.map(|_| ())
     }
 
     /// Drains nodes, or (`drain` false) ends that: leaderships are transferred and replicas moved to other nodes, a few

@@ -4,7 +4,6 @@
 //! May not know: how it is computed (`state_machine`) and how it is changed (`controller`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use ottla_protocol::ids::{NodeId, PartitionId};
@@ -12,6 +11,8 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::liveness::{FenceReason, Liveness};
+use super::merge_record::{MergePhase, MergeRecord};
+pub use super::shard_id::ShardId;
 use super::shared_map::SharedMap;
 use crate::config::{Config, Endpoint, TopicConfig};
 use crate::levels::{FeatureLevel, Levels};
@@ -23,21 +24,6 @@ pub const TRANSACTION_STATE: &str = "__transaction_state";
 
 /// The metadata group keeps at least this many voters, on drained nodes if necessary.
 const METADATA_VOTERS_MIN: usize = 3;
-
-/// One Raft group that carries partitions (or the metadata). Ids are never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct ShardId(pub u64);
-
-impl ShardId {
-    /// The shard that is the metadata group itself.
-    pub const METADATA: ShardId = ShardId(0);
-}
-
-impl fmt::Display for ShardId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// What a shard is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +74,8 @@ pub struct ShardRecord {
     pub created: RaftIndex,
     /// The split that makes it, or has made it.
     pub split: Option<SplitRecord>,
+    /// The merge by which another shard takes it over.
+    pub merge: Option<MergeRecord>,
 }
 
 /// The replica of a child on the node that has this replica of its parent.
@@ -475,8 +463,26 @@ impl MetadataImage {
 
     /// True if a split of the shard, or the one that makes it, was not reported as done: its replicas stay as they are.
     #[must_use]
-    pub fn is_splitting(&self, shard: ShardId) -> bool {
+    fn is_splitting(&self, shard: ShardId) -> bool {
         self.open_splits().any(|(child, split)| child.id == shard || split.parent == shard)
+    }
+
+    /// The merges under way, with the shards that are absorbed.
+    pub fn merges(&self) -> impl Iterator<Item = (&Arc<ShardRecord>, &MergeRecord)> {
+        self.shards.values().filter_map(|record| Some((record, record.merge.as_ref()?)))
+    }
+
+    /// The merge by which a shard takes over another one, until its log has done so.
+    #[must_use]
+    pub fn open_merge_into(&self, survivor: ShardId) -> Option<(&Arc<ShardRecord>, &MergeRecord)> {
+        self.merges().find(|(_, merge)| merge.survivor == survivor && merge.phase != MergePhase::Drain)
+    }
+
+    /// True if the shard is being split or merged: its replicas stay as they are.
+    #[must_use]
+    pub fn is_resizing(&self, shard: ShardId) -> bool {
+        let is_absorbed = self.shard(shard).is_some_and(|record| record.merge.is_some());
+        is_absorbed || self.open_merge_into(shard).is_some() || self.is_splitting(shard)
     }
 
     /// True if a node is registered and fenced.

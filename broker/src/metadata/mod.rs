@@ -31,6 +31,8 @@ pub mod image;
 mod leader_locator;
 mod liveness;
 pub(crate) mod membership_reconciler;
+mod merge_record;
+mod merges;
 mod moves;
 pub mod names;
 mod nodes;
@@ -45,7 +47,8 @@ mod removal_detector;
 mod replica;
 pub mod requests;
 mod sessions;
-pub mod shared_map;
+pub mod shard_id;
+mod shared_map;
 mod single_flight;
 mod splits;
 pub mod start;
@@ -66,6 +69,7 @@ pub use image::{
     SplitReplica, TRANSACTION_STATE, Topic,
 };
 pub use liveness::{FenceReason, Liveness};
+pub use merge_record::{MergePhase, MergeRecord, MergeReplica, MergeStep, SealReport, merged_epoch_base};
 pub use names::{is_internal, is_valid_topic_name};
 pub use peer_table::PeerTable;
 pub use records::ShardCreation;

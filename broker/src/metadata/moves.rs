@@ -1,4 +1,5 @@
-//! Which shards the balancer moves: those with replicas on nodes that are drained. A pure function of the image.
+//! Which shards the balancer moves: those with replicas on nodes that are drained; and which it removes: those that carry nothing
+//! any more. A pure function of the image.
 //!
 //! A few shards are moved at a time, including moves that operators requested; bytes are throttled by their sender. A
 //! replica stays where no other node can take it, so that a shard never has fewer replicas than intended. May not know:
@@ -10,6 +11,7 @@ use ottla_protocol::ids::NodeId;
 
 use super::command::Command;
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use super::merges;
 use super::placement;
 
 /// The most shards that are moved at the same time.
@@ -21,7 +23,7 @@ pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
     let carrying = || image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
     let room = MOVES_MAX.saturating_sub(carrying().filter(|shard| shard.is_moving()).count());
     let mut commands = Vec::new();
-    for shard in carrying().filter(|shard| !shard.is_moving() && !image.is_splitting(shard.id)) {
+    for shard in carrying().filter(|shard| !shard.is_moving() && !image.is_resizing(shard.id)) {
         if commands.len() == room {
             break;
         }
@@ -29,8 +31,24 @@ pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
         let replicas = placement::moved(&after, shard, &nodes);
         commands.push(set_replicas(&mut after, shard, replicas));
     }
+    commands.extend(rebuilds(&mut after, image));
+    commands.extend(merges::spent(image));
     for node in image.nodes.values().filter(|node| node.state == NodeState::Leaving) {
         commands.extend(removal_step(&mut after, node.id));
+    }
+    commands
+}
+
+/// Replicas in directories that are gone, in shards that were being split or merged when their nodes registered without these.
+fn rebuilds(after: &mut MetadataImage, image: &MetadataImage) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for node in image.nodes.keys() {
+        let stays =
+            |shard: &ShardRecord| shard.kind == ShardKind::Metadata || shard.is_moving() || image.is_resizing(shard.id);
+        let rebuilt = placement::rebuilt(after, *node, &[]);
+        for (shard, replicas) in rebuilt.into_iter().filter(|(shard, _)| !stays(shard)) {
+            commands.push(set_replicas(after, &shard, replicas));
+        }
     }
     commands
 }

@@ -240,9 +240,10 @@ pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(
     rebuilt
 }
 
-/// True when every replica's directory is still registered: only such a shard takes new partitions.
+/// True when every replica's directory is still registered, and no other shard takes it over: only such a shard takes new
+/// partitions.
 fn is_whole(image: &MetadataImage, shard: &ShardRecord) -> bool {
-    shard.replicas.iter().all(|replica| has_registered_directory(image, replica))
+    shard.merge.is_none() && shard.replicas.iter().all(|replica| has_registered_directory(image, replica))
 }
 
 fn whole_shards(image: &MetadataImage, kind: ShardKind) -> Vec<ShardId> {

@@ -91,6 +91,7 @@ mod tests {
             founders: Vec::new(),
             created: RaftIndex(1),
             split: None,
+            merge: None,
         };
         let now = rt::Instant(0) + Duration::from_secs(60);
         let ago = |seconds: u64| Some(now - Duration::from_secs(seconds));

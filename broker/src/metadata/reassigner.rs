@@ -74,7 +74,7 @@ impl MetadataHandle {
     }
 
     async fn record_move(&self, shard: ShardId, nodes: Vec<NodeId>, deadline: Instant) -> Result<(), MetadataError> {
-        self.wait_while(deadline, |image| image.is_splitting(shard)).await?;
+        self.wait_while(deadline, |image| image.is_resizing(shard)).await?;
         let left = deadline.since(rt::now());
         self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, left).await.map(|_| ())
     }
@@ -86,9 +86,9 @@ impl MetadataHandle {
         partitions: Vec<(Uuid, i32)>,
         deadline: Instant,
     ) -> Result<(), MetadataError> {
-        self.wait_while(deadline, |image| image.is_splitting(parent)).await?;
+        self.wait_while(deadline, |image| image.is_resizing(parent)).await?;
         let child = self.split_shard(parent, partitions).await?;
-        self.wait_while(deadline, |image| image.is_splitting(child)).await
+        self.wait_while(deadline, |image| image.is_resizing(child)).await
     }
 
     async fn wait_while(&self, deadline: Instant, is_so: impl Fn(&MetadataImage) -> bool) -> Result<(), MetadataError> {

@@ -25,6 +25,7 @@ use super::image::{
     Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
     ShardRecord, SplitRecord, SplitReplica,
 };
+use super::merge_record::{MergePhase, MergeRecord, MergeReplica, MergeStep, SealReport};
 use crate::codec::{CodecError, Encoding, Padded, Reader, Value, Varint, Writer, decode, encode, record};
 use crate::levels::FeatureLevel;
 
@@ -89,7 +90,7 @@ record! {
     // 0.2.0 wrote the first three fields, and all its replicas were founders; 0.3.0 did not record which are new.
     ShardRecord as RecordedShard {
         kind, replicas, created, founders = all_ids(&replicas), leaving = Vec::new(), adding = Vec::new();
-        later split;
+        later split, merge;
         without id = ShardId::default()
     }
     TopicRecord as RecordedTopic {
@@ -98,6 +99,18 @@ record! {
     }
     SplitReplica { parent: Varint, child: Varint }
     SplitRecord { parent: Varint, intent: Varint, replicas, done, partitions }
+    MergeReplica { survivor, absorbed }
+    MergeRecord { survivor: Varint, intent: Varint, phase, replicas, sealed }
+    SealReport { index, term, checksum }
+    enum MergePhase { 0 Seal, 1 Cancel, 2 Absorb, 3 Drain }
+    enum MergeStep {
+        0 Begin { survivor: Varint, absorbed: Varint },
+        1 Sealed { absorbed: Varint, intent: Varint, sealed },
+        2 Cancel { absorbed: Varint, intent: Varint },
+        3 Cancelled { absorbed: Varint, intent: Varint },
+        4 Absorbed { absorbed: Varint, intent: Varint, term },
+        5 TakenOver { absorbed: Varint, replica },
+    }
     PartitionRoute { shard: Varint, epoch_base, intent: Varint }
     Intent { kind, partitions }
     enum IntentKind { 0 Adopt, 1 Drop }
@@ -233,6 +246,7 @@ mod tests {
             founders: vec![replica.id],
             created: RaftIndex(5),
             split: None,
+            merge: None,
         };
         let value = Record::Shard(record.clone()).value();
         let key = Record::Shard(record.clone()).key();
@@ -323,6 +337,7 @@ mod tests {
                 founders: vec![ReplicaId(2), ReplicaId(3)],
                 created: RaftIndex(5),
                 split: None,
+                merge: None,
             }),
             Record::BrokerConfig(None, values.clone()),
             Record::BrokerConfig(Some(NodeId(4)), values),

@@ -53,7 +53,7 @@ pub(super) fn register(image: &MetadataImage, registration: &NodeRegistration) -
     if image.shards.contains_key(&ShardId::METADATA) {
         let rebuilt = placement::rebuilt(&after, registration.node.id, &registration.lost);
         // Until a split is done the replicas stay as they are; the node reports what it has lost again.
-        for (record, replicas) in rebuilt.into_iter().filter(|(record, _)| !image.is_splitting(record.id)) {
+        for (record, replicas) in rebuilt.into_iter().filter(|(record, _)| !image.is_resizing(record.id)) {
             let last = replicas.iter().map(|replica| replica.id.0.saturating_add(1)).max();
             after.next_replica_id = after.next_replica_id.max(last.unwrap_or(0));
             let whole = ShardRecord { replicas: replicas.clone(), ..record.as_ref().clone() };

@@ -60,7 +60,7 @@ impl StateMachine for MetadataReplica {
             Ok(outcomes) => outcomes,
             Err(error) => panic!("metadata entry {}: {error}; upgrade this node", entry.log_id),
         };
-        Applied { verdicts: Vec::new(), reply: Reply::new(outcomes), split_off: None }
+        Applied { verdicts: Vec::new(), reply: Reply::new(outcomes), split_off: None, absorbed: None }
     }
 
     fn term_started(&mut self, log_id: LogId) {

@@ -54,8 +54,8 @@ pub(super) fn split(
     check_level(image)?;
     let record = image.shard(parent).filter(|record| record.kind != ShardKind::Metadata);
     let record = record.ok_or_else(|| invalid(format!("There is no shard {parent} that carries partitions.")))?;
-    if image.is_splitting(parent) {
-        return Err(invalid(format!("Shard {parent} is being split.")));
+    if image.is_resizing(parent) {
+        return Err(invalid(format!("Shard {parent} is being split or merged.")));
     }
     if record.is_moving() {
         return Err(invalid(format!("The replicas of shard {parent} are being moved.")));

@@ -209,6 +209,7 @@ fn on_disk(config: &Config, opened: &[Opened]) -> Vec<ShardRecord> {
             founders: vec![replica.id],
             created: creation.created,
             split: None,
+            merge: None,
         })
     };
     all.filter_map(record).collect()

@@ -209,6 +209,7 @@ impl Partition {
 
 fn rejected(rejection: Rejection) -> AppendError {
     match rejection {
+        Rejection::Sealed => PartitionError::NotLeaderOrFollower.into(),
         Rejection::NotCarried => PartitionError::UnknownTopicOrPartition.into(),
         Rejection::OutOfOrder => AppendError::OutOfOrderSequence,
         Rejection::Fenced => AppendError::InvalidProducerEpoch,

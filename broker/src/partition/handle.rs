@@ -77,7 +77,7 @@ impl Partition {
         Ok((offsets, epoch))
     }
 
-    /// Checks the leader epoch that a client believes in (KIP-320). A split gives its partitions a new epoch, though the same node
+    /// Checks the leader epoch that a client believes in (KIP-320). A split or merge gives its partitions a new epoch, though the same node
     /// leads them: the one before is as good, for no other leader has appended anything. A client that was refused for it
     /// would wait for half a second.
     fn check_epoch(
@@ -88,7 +88,7 @@ impl Partition {
     ) -> Result<(), PartitionError> {
         match believed {
             Some(believed) if believed < epoch => {
-                let oldest = self.shard.led_from().map(|term| epoch_of(offsets.epoch_base, term.0));
+                let oldest = self.shard.oldest_epoch(self.id, offsets.epoch_base);
                 let is_as_good = oldest.is_some_and(|oldest| believed >= oldest);
                 if is_as_good { Ok(()) } else { Err(PartitionError::FencedLeaderEpoch) }
             }

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!  1                                  shard     ver, clock i64, term u64, order u64, checksum u64, floor u64,
-//!                                               split u64 (if one was applied)
+//!                                               split u64 (if one was applied), merge (intent u64, index u64, term u64), seal u64, sealed u8
+//!                                               (intent u64, term u64, index u64, clock i64, order u64, checksum u64) (if one
+//!                                               of these was applied)
 //!  2 | partition 20                   partition ver, intent u64, base i32, log start i64, next offset i64, last stable i64
 //!  3 | partition 20                   epochs    ver, count u32, (epoch i32, start i64)*
 //!  4 | partition 20 | producer id 8   producer  ver, epoch i16, timestamp i64, seen i64, order u64, coordinator epoch i32,
@@ -19,6 +21,7 @@ use ottla_protocol::ids::{Offset, PartitionId, ProducerId};
 use ottla_storage::ids::RaftIndex;
 
 use super::epochs::{EpochHistory, EpochStart};
+use super::merge_state::{LastMerge, Sealed};
 use super::producer_state::{BATCHES_REMEMBERED_MAX, ProducerHistory, RememberedBatch};
 use crate::codec::{
     CodecError, Counted, Encoding, OrMinusOne, Reader, Rest, Sorted, Value, Writer, decode, decode_version, encode,
@@ -57,6 +60,9 @@ pub(crate) struct ShardValue {
     pub(crate) checksum: u64,
     pub(crate) floor: RaftIndex,
     pub(crate) split: RaftIndex,
+    pub(crate) merge: LastMerge,
+    pub(crate) seal: RaftIndex,
+    pub(crate) sealed: Option<Sealed>,
 }
 
 impl ShardValue {
@@ -134,7 +140,9 @@ record! {
         6 Group(id, key: Rest),
     }
 
-    ShardValue { clock_ms, term, order, checksum, floor; later split }
+    ShardValue { clock_ms, term, order, checksum, floor; later split, merge, seal, sealed }
+    LastMerge { intent, index, term }
+    Sealed { intent, term, index, clock_ms, order, checksum }
     PartitionValue { intent, epoch_base, log_start, next_offset, last_stable }
     EpochStart { epoch, start }
     ProducerHistory {
@@ -210,9 +218,21 @@ mod tests {
 
     #[test]
     fn the_other_values_come_back() {
-        let shard =
-            ShardValue { clock_ms: 1, term: 2, order: 3, checksum: 4, floor: RaftIndex(5), split: RaftIndex(6) };
+        let shard = ShardValue {
+            clock_ms: 1,
+            term: 2,
+            order: 3,
+            checksum: 4,
+            floor: RaftIndex(5),
+            split: RaftIndex(6),
+            ..ShardValue::default()
+        };
         assert_eq!(ShardValue::decode(&shard.encode()).unwrap(), shard);
+        let sealed =
+            Sealed { intent: RaftIndex(7), term: 8, index: RaftIndex(9), clock_ms: 10, order: 11, checksum: 12 };
+        let merge = LastMerge { intent: RaftIndex(13), index: RaftIndex(15), term: 14 };
+        let merging = ShardValue { merge, seal: RaftIndex(7), sealed: Some(sealed), ..shard };
+        assert_eq!(ShardValue::decode(&merging.encode()).unwrap(), merging);
         let partition = PartitionValue {
             intent: RaftIndex(1),
             epoch_base: 2,

@@ -11,9 +11,13 @@
 //!  6 ForgetDropped   floor u64
 //!  7 Split           intent u64, child's shard u64, its creation (u32 length, bytes), replicas u32 (parent's u64, child's u64),
 //!                    count u32, per partition: id 20; from feature level 3 on
+//!  8 Seal            intent u64, replicas u32 (u64); from feature level 4 on
+//!  9 Unseal          intent u64; from feature level 4 on
+//! 10 Absorb          intent u64, absorbed shard u64, its Seal's index u64, its checksum u64, replicas u32 (survivor's u64,
+//!                    absorbed one's u64); from feature level 4 on
 //! 24 SetClock        milliseconds i64; from feature level 2 on
 //! ```
-//! Kinds are never reused. 8..=15 are kept for Seal, Unseal, Absorb, Abort, 16..=23 for transactions.
+//! Kinds are never reused. 11..=15 are kept for resizing, 16..=23 for transactions.
 //! Whatever depends on configuration, a local clock or record contents is decided before proposing and carried here
 //! (design section 3): apply reads nothing else. The batches themselves travel beside the payload, in the entry.
 //! Numbers are little-endian, except inside partition ids, which sort.
@@ -23,6 +27,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 use crate::codec::{CodecError, Counted, Encoding, Reader, Writer, decode_version, encode_version, record};
+use crate::metadata::MergeReplica;
 
 /// Version of the command format.
 const VERSION: u8 = 1;
@@ -96,6 +101,30 @@ pub struct Split {
     pub partitions: Vec<PartitionId>,
 }
 
+/// Another shard is to take over all that this one has: nothing of it changes any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// Metadata index of the intent.
+    pub intent: RaftIndex,
+    /// The shard's members.
+    pub replicas: Vec<ReplicaId>,
+}
+
+/// This shard takes over all that another one has, which is sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absorb {
+    /// Metadata index of the intent.
+    pub intent: RaftIndex,
+    /// Id of the shard that is taken over.
+    pub shard: u64,
+    /// The index of its Seal.
+    pub sealed: RaftIndex,
+    /// The checksum of its state there.
+    pub checksum: u64,
+    /// For each member that of the other shard.
+    pub replicas: Vec<MergeReplica>,
+}
+
 /// Why a log start moves; kept in the log for diagnosis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStartReason {
@@ -141,11 +170,37 @@ pub enum Command {
     },
     /// Another shard takes some of the partitions.
     Split(Split),
+    /// Nothing changes any more, until an Unseal.
+    Seal(Seal),
+    /// The merge for which the shard was sealed was cancelled.
+    Unseal {
+        /// Metadata index of the intent.
+        intent: RaftIndex,
+    },
+    /// All that another shard has is taken over.
+    Absorb(Absorb),
     /// Sets the shard clock for an operator, even if it falls.
     SetClock {
         /// Milliseconds since 1970.
         to_ms: i64,
     },
+}
+
+/// The kind of an Absorb.
+const ABSORB: u8 = 10;
+
+impl Absorb {
+    /// Reads it from an entry's payload, if the entry is one. Cheap for all others.
+    pub(crate) fn of(payload: &[u8]) -> Option<Self> {
+        if payload.get(1) != Some(&ABSORB) {
+            return None;
+        }
+        match Command::decode(payload) {
+            Ok(Command::Absorb(absorb)) => Some(absorb),
+            // Apply says what is wrong.
+            Ok(_) | Err(_) => None,
+        }
+    }
 }
 
 impl Command {
@@ -169,6 +224,8 @@ record! {
     Split {
         intent, child, creation, replicas: Counted<u32, SPLIT_REPLICAS_MAX>, partitions: Counted<u32, SPLIT_PARTITIONS_MAX>
     }
+    Seal { intent, replicas: Counted<u32, SPLIT_REPLICAS_MAX> }
+    Absorb { intent, shard, sealed, checksum, replicas: Counted<u32, SPLIT_REPLICAS_MAX> }
     enum LogStartReason { 1 Retention, 2 DeleteRecords, 3 Checkpointed }
 
     enum Command {
@@ -179,6 +236,9 @@ record! {
         5 ExpireProducers { cutoff_ms },
         6 ForgetDropped { floor },
         7 Split(split),
+        8 Seal(seal),
+        9 Unseal { intent },
+        10 Absorb(absorb),
         24 SetClock { to_ms },
     }
 }

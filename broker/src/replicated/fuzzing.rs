@@ -9,10 +9,13 @@ use uuid::Uuid;
 
 use super::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
 use super::command::{
-    AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason, Split, SplitReplica,
+    Absorb, AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason, Seal, Split,
+    SplitReplica,
 };
 use super::epochs::EpochHistory;
+use super::merge_state::{LastMerge, Sealed};
 use super::producer_state::{Claim, ProducerTable};
+use crate::metadata::MergeReplica;
 
 /// An entry's command: decoded bytes encode to the same bytes.
 pub(crate) fn command(data: &[u8]) {
@@ -32,6 +35,8 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
     let replicas = vec![SplitReplica { parent: ReplicaId(3), child: ReplicaId(12) }];
     let creation = Bytes::from_static(b"creation");
     let split = Split { intent: RaftIndex(10), child: 4, creation, replicas, partitions: vec![id(0), id(5)] };
+    let pair = MergeReplica { survivor: ReplicaId(3), absorbed: ReplicaId(12) };
+    let absorb = Absorb { intent: RaftIndex(11), shard: 4, sealed: RaftIndex(80), checksum: 81, replicas: vec![pair] };
     let commands = [
         Command::Data(Vec::new()),
         Command::Data(vec![BatchDecision::default(), guarded]),
@@ -41,6 +46,9 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
         Command::ExpireProducers { cutoff_ms: 1_000 },
         Command::ForgetDropped { floor: RaftIndex(9) },
         Command::Split(split),
+        Command::Seal(Seal { intent: RaftIndex(11), replicas: vec![ReplicaId(3), ReplicaId(12)] }),
+        Command::Unseal { intent: RaftIndex(11) },
+        Command::Absorb(absorb),
         Command::SetClock { to_ms: 2_000 },
     ];
     commands.iter().map(|command| command.encode().to_vec()).collect()
@@ -97,7 +105,18 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
             Claim { producer_id, epoch: 1, first_sequence, last_offset_delta: 1, timestamp_ms: 9, log_append_time };
         let _ = producers.record(&claim, Offset(10), 4, order);
     }
-    let shard = ShardValue { clock_ms: 1, term: 2, order: 3, checksum: 4, floor: RaftIndex(5), split: RaftIndex(6) };
+    let shard = ShardValue {
+        clock_ms: 1,
+        term: 2,
+        order: 3,
+        checksum: 4,
+        floor: RaftIndex(5),
+        split: RaftIndex(6),
+        ..ShardValue::default()
+    };
+    let sealed = Sealed { intent: RaftIndex(7), term: 8, index: RaftIndex(9), clock_ms: 10, order: 11, checksum: 12 };
+    let merge = LastMerge { intent: RaftIndex(13), index: RaftIndex(15), term: 14 };
+    let merging = ShardValue { merge, seal: RaftIndex(7), sealed: Some(sealed), ..shard };
     let partition = PartitionValue {
         intent: RaftIndex(1),
         epoch_base: 2,
@@ -108,6 +127,7 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
     let history = producers.get(ProducerId(5)).unwrap();
     let pairs = [
         (Key::Shard, shard.encode()),
+        (Key::Shard, merging.encode()),
         (Key::Partition(id(0)), partition.encode()),
         (Key::Epochs(id(0)), checkpoint_keys::encode_epochs(&epochs)),
         (Key::Producer(id(0), ProducerId(5)), checkpoint_keys::encode_producer(history)),

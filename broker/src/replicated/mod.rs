@@ -15,6 +15,8 @@ pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod group;
+mod merge;
+pub mod merge_state;
 pub mod producer_state;
 pub mod shard_state;
 mod split;

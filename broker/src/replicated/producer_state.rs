@@ -185,6 +185,14 @@ impl ProducerTable {
         self.histories.insert(id, history);
     }
 
+    /// Gives a producer another place in the order of last use. The numbers of one table are given in their order.
+    pub fn number(&mut self, id: ProducerId, order: u64) {
+        if let Some(history) = self.histories.get_mut(&id) {
+            self.by_order.remove(&std::mem::replace(&mut history.order, order));
+            self.by_order.insert(order, id);
+        }
+    }
+
     /// Removes a producer.
     pub fn remove(&mut self, id: ProducerId) -> Option<ProducerHistory> {
         let history = self.histories.remove(&id)?;

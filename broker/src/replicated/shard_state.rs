@@ -18,9 +18,10 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 
 use super::changes::{Dirty, Touched};
-use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, Split};
+use super::command::{Absorb, AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, Split};
 use super::epochs::EpochHistory;
 use super::group::{GroupChange, GroupStore};
+use super::merge_state::{LastMerge, Sealed, TakenOver};
 use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance, precedes};
 
 /// A constant of the format, not a setting: every replica must evict alike.
@@ -47,6 +48,8 @@ pub enum Rejection {
     Malformed,
     /// The group store refused the batch, with this Kafka code.
     Group(i16),
+    /// Another shard is about to carry the partition.
+    Sealed,
 }
 
 /// What apply decided about one batch.
@@ -72,7 +75,7 @@ pub enum ApplyReply {
     Data(Vec<BatchOutcome>),
     /// For each partition its log start afterwards; `None` if it is not carried.
     LogStarts(Vec<(PartitionId, Option<Offset>)>),
-    /// The group has other members than the split was decided for, or is changing them: nothing was split.
+    /// The group has other members than a split or merge was decided for, or is changing them: nothing was changed.
     OtherMembers,
     /// How many partitions or producers the command changed.
     Changed(usize),
@@ -123,6 +126,12 @@ pub struct ShardState {
     pub(crate) floor: RaftIndex,
     /// The intent of the last split: it and those before it are not carried out again.
     pub(crate) last_split: RaftIndex,
+    /// The last merge by which it took over another one.
+    pub(crate) last_merge: LastMerge,
+    /// The intent of the last Seal, or of the merge that was cancelled before it: those up to it are refused.
+    pub(crate) last_seal: RaftIndex,
+    /// What it was when it was sealed, if it is.
+    pub(crate) sealed: Option<Sealed>,
     pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
     pub(crate) dropped: BTreeMap<PartitionId, RaftIndex>,
     pub(crate) producers_by_order: BTreeMap<u64, (PartitionId, ProducerId)>,
@@ -132,6 +141,10 @@ pub struct ShardState {
     pub(crate) touched: BTreeMap<PartitionId, Touched>,
     /// What the last entry has split off, until it is taken.
     pub(crate) split_off: Option<Box<SplitOff>>,
+    /// The Absorb that the last entry was, until it is carried out.
+    pub(super) absorbing: Option<Box<Absorb>>,
+    /// By the last merge; not replicated.
+    pub(crate) taken_over: TakenOver,
 }
 
 impl ShardState {
@@ -225,14 +238,21 @@ impl ShardState {
 
     fn apply_change(&mut self, command: Command, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
         match command {
+            Command::Unseal { intent } => self.unseal(intent),
+            Command::Seal(seal) => self.seal(&seal, members),
+            Command::SetLogStart(changes) if self.is_sealed() => {
+                ApplyReply::LogStarts(changes.iter().map(|change| (change.id, None)).collect())
+            }
+            Command::Data(_) => ApplyReply::Data(Vec::new()),
+            _ if self.is_sealed() => ApplyReply::Changed(0),
             Command::Split(split) => self.split(split, members),
+            Command::Absorb(absorb) => self.accept_absorb(absorb, members),
             Command::Adopt(partitions) => ApplyReply::Changed(self.adopt(&partitions)),
             Command::Drop(partitions) => ApplyReply::Changed(self.drop_partitions(&partitions)),
             Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),
             Command::ExpireProducers { cutoff_ms } => ApplyReply::Changed(self.expire_producers(cutoff_ms)),
             Command::ForgetDropped { floor } => ApplyReply::Changed(self.forget_dropped(floor)),
             Command::SetClock { to_ms } => ApplyReply::Changed(self.set_clock(to_ms)),
-            Command::Data(_) => ApplyReply::Data(Vec::new()),
         }
     }
 
@@ -267,6 +287,9 @@ impl ShardState {
             return rejected(Rejection::Malformed);
         };
         let (term, clock_ms) = (self.term, self.clock_ms);
+        if self.is_sealed() {
+            return rejected(Rejection::Sealed);
+        }
         let Some(partition) = self.partitions.get_mut(&id) else {
             return rejected(Rejection::NotCarried);
         };
@@ -356,7 +379,7 @@ impl ShardState {
         (self.producers_by_order.len(), self.producers_evicted)
     }
 
-    fn forget_producer(&mut self, id: PartitionId, producer: ProducerId) {
+    pub(super) fn forget_producer(&mut self, id: PartitionId, producer: ProducerId) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         if let Some(history) = partition.producers.remove(producer) {
             self.producers_by_order.remove(&history.order);
@@ -427,7 +450,7 @@ impl ShardState {
         Some(partition)
     }
 
-    fn forget_partition(&mut self, id: PartitionId, partition: &PartitionState) {
+    pub(super) fn forget_partition(&mut self, id: PartitionId, partition: &PartitionState) {
         for (producer, history) in partition.producers.iter() {
             self.producers_by_order.remove(&history.order);
             self.dirty.producers.insert((id, producer));
@@ -474,10 +497,10 @@ impl ShardState {
     }
 
     /// True if a partition may have had another leader before the present one: it has records of earlier epochs, or has come
-    /// by a split.
+    /// by a split or a merge.
     pub(crate) fn had_other_leaders(&self, id: PartitionId) -> bool {
         let Some(partition) = self.partitions.get(&id) else { return false };
-        partition.intent <= self.last_split
+        partition.intent <= self.last_split.max(self.last_merge.intent)
             || partition.epochs.oldest().is_some_and(|oldest| oldest < epoch_of(partition.epoch_base, self.term))
     }
 
@@ -548,8 +571,9 @@ impl ShardState {
     /// The rolling checksum over all decisions, combined with that of the groups.
     #[must_use]
     pub fn checksum(&self) -> u64 {
-        // Taken while entries are applied: other shards may carry thousands of partitions.
-        if !self.keeps_groups {
+        // Taken while entries are applied: other shards may carry thousands of partitions. What a sealed one still has depends on
+        // how far the survivor's replica beside it is.
+        if !self.keeps_groups || self.sealed.is_some() {
             return self.checksum;
         }
         let groups = self.partitions.values().filter_map(|partition| partition.groups.as_ref());

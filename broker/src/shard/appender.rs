@@ -32,11 +32,18 @@ use crate::replicated::shard_state::{ApplyReply, BatchOutcome, Rejection};
 /// Who waits for an entry.
 enum Caller {
     Batches(PackedEntry),
-    Command {
-        answer: oneshot::Sender<Result<ApplyReply, PartitionError>>,
-        /// It is a split: batches of its partitions are held until it is decided.
-        holds: bool,
-    },
+    Command { answer: oneshot::Sender<Result<ApplyReply, PartitionError>>, handover: HandoverOf },
+}
+
+/// What a command means for batches that are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HandoverOf {
+    /// Nothing.
+    Others,
+    /// It is a split or a Seal: they are held until it is decided, and then for the successor.
+    Decided,
+    /// It is an Unseal: there is no successor.
+    Ended,
 }
 
 type Window = ProposalWindow<Caller>;
@@ -130,10 +137,19 @@ impl Shard {
         while window.is_open() {
             let command = self.queue.lock().pop_command();
             if let Some(QueuedCommand { command, answer }) = command {
-                if let Command::Split(split) = &command {
-                    self.queue.lock().hold(Handover::proposed(&split.partitions, rt::now()));
+                let handover = match &command {
+                    Command::Split(split) => Some(Handover::proposed(&split.partitions, rt::now())),
+                    Command::Seal(_) => Some(Handover::sealed(rt::now())),
+                    _ => None,
+                };
+                let caller = match &command {
+                    Command::Unseal { .. } => Caller::Command { answer, handover: HandoverOf::Ended },
+                    _ if handover.is_some() => Caller::Command { answer, handover: HandoverOf::Decided },
+                    _ => Caller::Command { answer, handover: HandoverOf::Others },
+                };
+                if let Some(handover) = handover {
+                    self.queue.lock().hold(handover);
                 }
-                let caller = Caller::Command { answer, holds: matches!(command, Command::Split(_)) };
                 self.propose(term, window, &command, Batches::default(), caller).await;
                 continue;
             }
@@ -245,9 +261,11 @@ impl Shard {
 
     fn answer(&self, caller: Caller, log_id: LogId, reply: ApplyReply) {
         match (caller, reply) {
-            (Caller::Command { answer, holds }, reply) => {
-                if holds && !matches!(reply, ApplyReply::Changed(1..)) {
+            (Caller::Command { answer, handover }, reply) => {
+                let is_carried_out = matches!(reply, ApplyReply::Changed(1..));
+                if handover == HandoverOf::Ended || handover == HandoverOf::Decided && !is_carried_out {
                     self.queue.lock().end_handover();
+                    self.work.notify_one();
                 }
                 let _gone = answer.send(Ok(reply));
             }
@@ -283,8 +301,8 @@ impl Shard {
     /// Answers the callers of an entry that has failed, or whose outcome is not known.
     fn refuse(&self, caller: Caller, error: &ProposeError) {
         match caller {
-            Caller::Command { answer, holds } => {
-                if holds {
+            Caller::Command { answer, handover } => {
+                if handover == HandoverOf::Decided {
                     self.queue.lock().end_handover();
                 }
                 let _gone = answer.send(Err(self.cause(error)));

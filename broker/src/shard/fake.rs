@@ -29,8 +29,8 @@ use super::proposal_window::Applied;
 use super::state_machine::{LocalStorage, ShardStateMachine};
 use crate::config::TopicConfig;
 use crate::metadata::{
-    Intent, IntentKey, IntentKind, InternalTopic, MetadataImage, PartitionRoute, ReplicaRecord, ShardCreation, ShardId,
-    ShardKind, ShardRecord, Topic,
+    Intent, IntentKey, IntentKind, InternalTopic, MergeStep, MetadataImage, PartitionRoute, ReplicaRecord,
+    ShardCreation, ShardId, ShardKind, ShardRecord, Topic,
 };
 use crate::replicated::command::Command;
 use crate::replicated::shard_state::ShardState;
@@ -238,6 +238,10 @@ impl Group for FakeGroup {
         futures_util::future::ready(Ok(())).boxed()
     }
 
+    fn begins_behind(&self, _: RaftIndex) -> bool {
+        true
+    }
+
     fn advance_membership(&self, _: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>> {
         futures_util::future::ready(Ok(MembershipStep::Reached)).boxed()
     }
@@ -250,6 +254,7 @@ pub(crate) struct FakeMetadata {
     pub(crate) ended: Arc<Mutex<Vec<IntentKey>>>,
     /// Children whose split was reported as done, and the index.
     pub(crate) ended_splits: Arc<Mutex<Vec<(ShardId, RaftIndex)>>>,
+    pub(crate) merge_steps: Arc<Mutex<Vec<MergeStep>>>,
     /// Shown at the next read index.
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
     /// The image cannot be confirmed to be current.
@@ -265,6 +270,7 @@ impl FakeMetadata {
             images,
             ended: Arc::default(),
             ended_splits: Arc::default(),
+            merge_steps: Arc::default(),
             unseen: Arc::default(),
             unconfirmed: Arc::default(),
             removed_from_cluster,
@@ -300,6 +306,11 @@ impl MetadataView for FakeMetadata {
 
     fn end_split(&self, child: ShardId, at: RaftIndex) -> BoxFuture<'static, bool> {
         self.ended_splits.lock().push((child, at));
+        futures_util::future::ready(true).boxed()
+    }
+
+    fn report_merge(&self, step: MergeStep) -> BoxFuture<'static, bool> {
+        self.merge_steps.lock().push(step);
         futures_util::future::ready(true).boxed()
     }
 
@@ -340,6 +351,7 @@ pub(crate) fn image_with_topic(partitions: i32, config: TopicConfig) -> Metadata
         founders: vec![REPLICA],
         created: RaftIndex(1),
         split: None,
+        merge: None,
     };
     let mut image = MetadataImage { index: RaftIndex(10), ..MetadataImage::default() };
     image.topics.insert(topic.name.clone(), topic.clone());

@@ -42,6 +42,8 @@ pub trait Group: Send + Sync + 'static {
     fn could_lead(&self, replica: ReplicaId) -> bool;
     /// Transfers leadership to another voter; the role changes when it is done.
     fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
+    /// True if the log here begins behind an entry; if not, it is purged up to there soon.
+    fn begins_behind(&self, index: RaftIndex) -> bool;
     /// Makes one membership change towards exactly these voters.
     fn advance_membership(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>>;
 }
@@ -97,6 +99,10 @@ impl Group for GroupHandle {
     fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
         let handle = self.clone();
         async move { GroupHandle::transfer_leadership(&handle, to).await }.boxed()
+    }
+
+    fn begins_behind(&self, index: RaftIndex) -> bool {
+        GroupHandle::begins_behind(self, index)
     }
 
     fn advance_membership(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>> {

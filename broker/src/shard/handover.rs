@@ -1,5 +1,5 @@
-//! The handover of queued batches from a shard to the child that a split makes of a part of it (design section 8): clients
-//! are not told that their partition moves.
+//! The handover of queued batches from a shard to the child that a split makes of a part of it, or to the shard that takes it
+//! over (design section 8): clients are not told that their partition moves.
 //!
 //! ```text
 //!  Split is proposed      batches of its partitions are held: apply would refuse what is in the log behind it
@@ -22,16 +22,17 @@ use super::queued::QueuedBatch;
 /// are told to look for the leader.
 pub(crate) const HANDOVER_WAIT: Duration = Duration::from_secs(2);
 
-/// The child: a shard that takes batches over.
+/// The child or survivor: a shard that takes batches over.
 pub(crate) trait Successor: std::fmt::Debug + Send + Sync {
     /// Queues a batch behind all others, or answers it.
     fn enqueue(&self, batch: QueuedBatch);
 }
 
-/// The partitions that a split takes out of a shard, and what becomes of their batches.
+/// The partitions that a split or merge takes out of a shard, and what becomes of their batches.
 #[derive(Debug)]
 pub(crate) struct Handover {
-    partitions: BTreeSet<PartitionId>,
+    /// `None`: all that the shard carries.
+    partitions: Option<BTreeSet<PartitionId>>,
     to: To,
 }
 
@@ -53,17 +54,29 @@ pub(crate) enum Destination {
 impl Handover {
     /// Of a split that is proposed now.
     pub(crate) fn proposed(partitions: &[PartitionId], now: Instant) -> Self {
-        Self { partitions: partitions.iter().copied().collect(), to: To::HeldUntil(now + HANDOVER_WAIT) }
+        Self { partitions: Some(partitions.iter().copied().collect()), to: To::HeldUntil(now + HANDOVER_WAIT) }
+    }
+
+    /// Of the Seal of a shard that another one takes over, which is proposed now.
+    pub(crate) fn sealed(now: Instant) -> Self {
+        Self { partitions: None, to: To::HeldUntil(now + HANDOVER_WAIT) }
     }
 
     /// To a child that is open here, of the partitions that it carries.
     pub(crate) fn to(child: Weak<dyn Successor>, partitions: BTreeSet<PartitionId>) -> Self {
-        Self { partitions, to: To::Child(child) }
+        Self { partitions: Some(partitions), to: To::Child(child) }
+    }
+
+    /// The shard carries these partitions from now on: nothing of them goes elsewhere.
+    pub(crate) fn take_back(&mut self, carried: &BTreeSet<PartitionId>) {
+        if let Some(partitions) = &mut self.partitions {
+            partitions.retain(|partition| !carried.contains(partition));
+        }
     }
 
     /// `None`: the shard keeps the partition, or the child is gone.
     pub(crate) fn destination_of(&self, partition: PartitionId) -> Option<Destination> {
-        if !self.partitions.contains(&partition) {
+        if self.partitions.as_ref().is_some_and(|partitions| !partitions.contains(&partition)) {
             return None;
         }
         match &self.to {

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use ottla_env::watch;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
-use crate::metadata::{IntentEnd, IntentKey, InternalTopic, MetadataHandle, MetadataImage, ShardId};
+use crate::metadata::{IntentEnd, IntentKey, InternalTopic, MergeStep, MetadataHandle, MetadataImage, ShardId};
 
 /// The metadata image, and what a shard reports to the controller.
 pub trait MetadataView: Send + Sync + 'static {
@@ -24,6 +24,8 @@ pub trait MetadataView: Send + Sync + 'static {
     /// Reports that the split which makes `child` is carried out in the log of its parent up to `at`; false if it must be
     /// reported again.
     fn end_split(&self, child: ShardId, at: RaftIndex) -> BoxFuture<'static, bool>;
+    /// Reports a step of a merge; false if it must be reported again.
+    fn report_merge(&self, step: MergeStep) -> BoxFuture<'static, bool>;
     /// Reports that a shard's membership is as recorded (`reached`), and which replicas have left; false if not
     /// recorded.
     fn forget_replicas(
@@ -64,6 +66,11 @@ impl MetadataView for MetadataHandle {
     fn end_split(&self, child: ShardId, at: RaftIndex) -> BoxFuture<'static, bool> {
         let metadata = self.clone();
         async move { MetadataHandle::end_split(&metadata, child, at).await.is_ok() }.boxed()
+    }
+
+    fn report_merge(&self, step: MergeStep) -> BoxFuture<'static, bool> {
+        let metadata = self.clone();
+        async move { MetadataHandle::merge(&metadata, step).await.is_ok() }.boxed()
     }
 
     fn forget_replicas(

@@ -22,7 +22,7 @@ pub(crate) struct SeededShard {
 
 /// All of them, by their replicas.
 #[derive(Default)]
-pub struct SeededChildren(Mutex<BTreeMap<ReplicaId, SeededShard>>);
+pub(crate) struct SeededChildren(Mutex<BTreeMap<ReplicaId, SeededShard>>);
 
 impl SeededChildren {
     pub(crate) fn insert(&self, child: ReplicaId, seeded: SeededShard) {

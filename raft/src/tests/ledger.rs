@@ -120,7 +120,7 @@ impl StateMachine for Ledger {
             self.checksum ^= 1;
         }
         let verdicts = entry.batches.iter().map(|_| ottla_storage::entry::Verdict::Rejected).collect();
-        Applied { verdicts, reply: Reply::new(self.checksum), split_off: None }
+        Applied { verdicts, reply: Reply::new(self.checksum), split_off: None, absorbed: None }
     }
 
     fn needs_records(&self) -> bool {

@@ -8,7 +8,6 @@
 //! - transactions: markers on some partitions only, EndTxn applied to the next one, offsets of a transaction visible
 //!   before its commit, the last stable offset one too high, a delayed batch after a time-out's abort, a lost index of
 //!   aborted ones, an open one removed by compaction, a read at the high watermark instead of the last stable offset;
-//! - merge: all of its own, an epoch base that is not announced;
 //! - membership: a learner counted in the quorum: openraft counts, not we. A prior term's entry committed by counting:
 //!   openraft counts, not we;
 //! - segment files that are used again: frames of an older incarnation accepted, since none ever lie in a file;
@@ -197,6 +196,18 @@ bugs! {
         "After a crash nobody knows that a split's child was created and waits for its state (shards).",
     SplitCutTwice "split-cut-twice":
         "A checkpoint takes the parent past a split before the child is durable (applier).",
+    MergeLosesProducers "merge-loses-producers":
+        "The shard that takes over another one does not take what is known of producers (shard state).",
+    MergeEpochFalls "merge-epoch-falls":
+        "The shard that takes over another one goes on with its epoch bases (shard state).",
+    SealedAppends "sealed-appends":
+        "A shard that is sealed for a merge still changes (shard state).",
+    SealReportedEarly "seal-reported-early":
+        "A merge begins before all members of the absorbed shard have its Seal (merges).",
+    AbsorbReportedEarly "absorb-reported-early":
+        "A shard that was absorbed is removed while a replica beside it has not taken it over (shards).",
+    MergeCutTwice "merge-cut-twice":
+        "Checkpoints take the two states of a merge one by one (applier).",
     BatchesSwapped "batches-swapped":
         "Two batches of a partition in one entry change places (queue).",
     AnsweredOutOfOrder "answered-out-of-order":

@@ -80,23 +80,39 @@ impl DataDir {
         assert_eq!(cut.parent.applied, cut.child.applied, "replica {child} is cut from {parent} at another entry");
         let here = |replica| self.log_of(replica).map_err(|error| DataDirError::io(&self.path, error));
         let (log, _) = (here(parent)?, here(child)?);
+        self.commit_moved(cut.parent, cut.child, cut.moved, &[(&log, split)]).await?;
+        self.index.begin(child, split);
+        Ok(())
+    }
+
+    /// One transaction, in both generations of the checkpoint: a state that has given bytes away, the one that has taken them,
+    /// and the rows that say so. `verdicts`: the entries whose verdicts belong to these states.
+    pub(super) async fn commit_moved(
+        &self,
+        from: StateDelta,
+        to: StateDelta,
+        moved: Vec<ExtentKey>,
+        verdicts: &[(&ReplicaLog, RaftIndex)],
+    ) -> Result<(), DataDirError> {
         while self.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
         }
+        let (giver, taker) = (from.replica, to.replica);
         let mut checkpoint = self.checkpoint.lock().await;
-        let written = self.write_verdicts(&log, cut.parent.applied.index).await;
-        written.map_err(|error| self.fail("verdicts", error))?;
-        let mut operations = self.operations(&checkpoint, vec![cut.parent, cut.child]).await;
-        for key in cut.moved {
-            if checkpoint.newest().owners.has_row(parent, key.partition) {
-                operations.push(Operation::Disown(parent, key.partition));
+        // One that has applied nothing since the start has no verdicts that a checkpoint lacks.
+        let is_new = |log: &ReplicaLog, upto| self.checkpointed(log.id()).is_none_or(|known| known.index < upto);
+        for (log, upto) in verdicts.iter().filter(|(log, upto)| is_new(log, *upto)) {
+            self.write_verdicts(log, *upto).await.map_err(|error| self.fail("verdicts", error))?;
+        }
+        let mut operations = self.operations(&checkpoint, vec![from, to]).await;
+        for key in moved {
+            if checkpoint.newest().owners.has_row(giver, key.partition) {
+                operations.push(Operation::Disown(giver, key.partition));
             }
-            operations.push(Operation::Owner(child, key));
+            operations.push(Operation::Owner(taker, key));
         }
         // Written to both generations: what one of them does not know could not be removed.
         self.transact_cut(&mut checkpoint, operations, true).await?;
-        self.transact_cut(&mut checkpoint, Vec::new(), true).await?;
-        self.index.begin(child, split);
-        Ok(())
+        self.transact_cut(&mut checkpoint, Vec::new(), true).await
     }
 }

@@ -5,7 +5,7 @@
 use ottla_protocol::ids::PartitionId;
 
 use super::ExtentKey;
-use super::batch_index::BatchIndex;
+use super::batch_index::{BatchIndex, Partition};
 use super::owners::Owners;
 use super::partition::GONE;
 use crate::ids::ReplicaId;
@@ -41,7 +41,9 @@ impl BatchIndex {
         let key = owners.key(from, partition);
         let ExtentKey { lineage, .. } = key;
         let before = owners.key(replica, partition);
-        let is_new = before == key || self.partition(before).is_none();
+        // What it served before it gave the partition away is dead, if another one has taken and dropped it since.
+        let is_dead = |partition: Partition| partition.read().log_start == GONE;
+        let is_new = before == key || self.partition(before).is_none_or(is_dead);
         assert!(is_new, "replica {replica}, {partition}: it has lineage {} already", before.lineage);
         owners.remove(from, partition);
         assert!(owners.set(replica, key), "replica {replica}, {partition}: another one owns lineage {lineage}");

@@ -29,11 +29,19 @@ pub(crate) fn before(world: &World, node: SimNode, index: i32) -> Option<Before>
     Some(Before { shard: shard.creation.shard, applied })
 }
 
-/// Judges an acknowledgement. A shard whose replicas are being changed is left out.
+/// Judges an acknowledgement. A shard whose replicas are being changed is left out, and one that has given the partition to
+/// another shard meanwhile: the batch may be in that one's log.
 pub(crate) fn judge(world: &World, index: i32, before: Option<Before>) {
     let Some(Before { shard, applied }) = before else { return };
-    let Some(record) = world.image().and_then(|image| image.shard(shard).cloned()) else { return };
-    if record.is_moving() || record.replicas.len() != world.min_in_sync() {
+    let Some(image) = world.image() else { return };
+    let Some(record) = image.shard(shard).cloned() else { return };
+    let id = world.partition(index);
+    let route = image.topic_by_id(&id.topic).and_then(|topic| topic.route(id.index));
+    if image.is_resizing(shard)
+        || route.is_none_or(|route| route.shard != shard)
+        || record.is_moving()
+        || record.replicas.len() != world.min_in_sync()
+    {
         return;
     }
     // `None`: it is down, and may have had it.

@@ -9,7 +9,7 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    MERGES_FROM, MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -39,6 +39,16 @@ const OF_SPLITS: &[Bug] = &[
     Bug::SplitCutTwice,
 ];
 
+/// The bugs of merges.
+const OF_MERGES: &[Bug] = &[
+    Bug::MergeLosesProducers,
+    Bug::MergeEpochFalls,
+    Bug::SealedAppends,
+    Bug::SealReportedEarly,
+    Bug::AbsorbReportedEarly,
+    Bug::MergeCutTwice,
+];
+
 impl Ground {
     const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], clients: None };
     /// Nodes have racks, and producers compress.
@@ -53,9 +63,13 @@ impl Ground {
     const SENDING_ON: Self = Self { first_seed: SENDS_ON_FROM, clients: Some(ExtraClients::Producers), ..Self::ANY };
     /// Shards are split.
     const SPLITTING: Self = Self { first_seed: SPLITS_FROM, ..Self::ANY };
+    /// Shards are merged.
+    const MERGING: Self = Self { first_seed: MERGES_FROM, ..Self::ANY };
     /// Nodes run two releases.
     const MIXED_RELEASES: Self =
         Self { first_seed: MIXED_RELEASES_FROM, nodes: 3, profiles: &[Profile::Generations], ..Self::ANY };
+    /// Nodes are stopped and unregistered.
+    const STOPPING: Self = Self { first_seed: GRACEFUL_STOPS_FROM, profiles: &[Profile::GracefulStops], ..Self::ANY };
     /// One node founds the cluster.
     const ALONE: Self = Self { first_seed: GRACEFUL_STOPS_FROM, nodes: 1, storm: Duration::from_secs(20), ..Self::ANY };
     /// The disks of a majority stall.
@@ -66,10 +80,7 @@ impl Ground {
 
     fn of(bug: Bug) -> Self {
         match bug {
-            // Nodes are stopped and unregistered.
-            Bug::RemovalNotDetected => {
-                Self { first_seed: GRACEFUL_STOPS_FROM, profiles: &[Profile::GracefulStops], ..Self::ANY }
-            }
+            Bug::RemovalNotDetected => Self::STOPPING,
             // A node that is being unregistered loses its disk, or is killed when it is forgotten.
             Bug::RegisteredWhileLeaving => {
                 Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::GracefulStops], ..Self::ANY }
@@ -89,6 +100,7 @@ impl Ground {
             }
             Bug::FormerLeaderForgotten => Self::SENDING_ON,
             bug if OF_SPLITS.contains(&bug) => Self::SPLITTING,
+            bug if OF_MERGES.contains(&bug) => Self::MERGING,
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed
             | Bug::MinIsrNotAwaited

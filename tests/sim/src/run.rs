@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::metadata::{MetadataImage, ShardId, Topic};
+use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord, Topic};
 use ottla_broker::shard::Shard;
 use ottla_broker::shard::read_view::LogOffsetSnapshot;
 use ottla_env::rt;
@@ -27,8 +27,8 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    PARTS_FROM, Profile, SPLITS_FROM, Tuning, damages_heads, has_late_founder, loses_leavers, loses_seed_node,
-    loses_voters, mixes_releases, stalls_followers, unregisters_early,
+    MERGES_FROM, PARTS_FROM, Profile, SPLITS_FROM, Tuning, damages_heads, has_late_founder, loses_leavers,
+    loses_seed_node, loses_voters, mixes_releases, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -244,7 +244,7 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
         world.run_client("reassigner", None, reassigner::reassigner(world.clone(), plan.seed >= PARTS_FROM));
     }
     if plan.seed >= SPLITS_FROM {
-        world.run_client("resizer", None, resizer::resizer(world.clone()));
+        world.run_client("resizer", None, resizer::resizer(world.clone(), plan.seed >= MERGES_FROM));
     }
     world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
@@ -365,12 +365,19 @@ fn describe(world: &World) -> String {
         let shown: Vec<_> = image.topics.iter().map(shown).collect();
         let (index, role) = (image.index, *running.metadata.group().role().borrow());
         let nodes = image.nodes.len();
+        let of_node = |record: &&Arc<ShardRecord>| {
+            record.replicas.iter().any(|replica| node_of(replica.node) == running.node)
+                && record.id != ShardId::METADATA
+                && running.shards.get(record.id).is_none()
+        };
+        let lacking: Vec<_> = image.shards.values().filter(of_node).collect();
         let members = (image.shard(ShardId::METADATA), running.metadata.group().membership());
         format!(
-            "node {}: metadata {index:?} {role:?} of {nodes} nodes, {members:?}, open intents {:?}, open splits {:?}, {}, roles {roles:?}, failures {failures:?}",
+            "node {}: metadata {index:?} {role:?} of {nodes} nodes, {members:?}, open intents {:?}, open splits {:?}, merges {:?}, lacking {lacking:?}, {}, roles {roles:?}, failures {failures:?}",
             running.node.0,
             image.intents,
             image.open_splits().collect::<Vec<_>>(),
+            image.merges().map(|(record, merge)| (record.id, merge)).collect::<Vec<_>>(),
             shown.join(" ")
         )
     };

@@ -24,6 +24,8 @@ pub(super) enum Words {
     SetClock(SetClock),
     /// Makes partitions of a shard a shard of their own, on the same nodes, while clients go on
     Split(Split),
+    /// Merges a shard into another one on the same nodes, while clients go on
+    Merge(Merge),
     /// Moves a shard to other nodes, with all its partitions, while clients go on
     Move(Move),
 }
@@ -84,6 +86,24 @@ pub(super) struct Split {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla shard merge 9 --into 3\n  ottla shard describe 9\n  \
+                        ottla shard merge 9 --cancel")]
+pub(super) struct Merge {
+    /// Number of the shard, which ends with this
+    shard: u64,
+    /// The shard that takes over all its partitions
+    #[arg(long, value_name = "SHARD", required_unless_present = "cancel")]
+    into: Option<u64>,
+    /// Takes the merge that is under way back
+    #[arg(long, conflicts_with = "into")]
+    cancel: bool,
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ottla shard move 9 --to 2,3,4\n  ottla shard describe 9\n  \
                         ottla shard move 9 --cancel")]
 pub(super) struct Move {
@@ -114,6 +134,7 @@ pub(super) async fn run(words: Words) -> Result<(), Failure> {
         }
         Words::SetClock(words) => set_clock(&words).await,
         Words::Split(words) => split(&words).await,
+        Words::Merge(words) => merge(&words).await,
         Words::Move(words) => move_to(&words).await,
     }
 }
@@ -161,6 +182,21 @@ async fn split(words: &Split) -> Result<(), Failure> {
             cell(&answer["partitions"]),
             cell(&answer["child"])
         )
+    })
+}
+
+/// Returns when the merge is recorded; the leaders of both shards carry it out.
+async fn merge(words: &Merge) -> Result<(), Failure> {
+    let admin = &words.admin.url;
+    let target = words.into.map_or_else(|| "cancel=true".to_owned(), |into| format!("into={into}"));
+    let path = format!("/api/shards/{}/merge?{target}", words.shard);
+    let answer = json_of(admin, &path, &http::post(admin, &path).await?)?;
+    show(&words.output, &answer, |answer| {
+        let (id, partitions) = (cell(&answer["id"]), cell(&answer["partitions"]));
+        match answer["into"].is_null() {
+            true => format!("shard {id}: is not merged; it keeps its {partitions} partitions\n"),
+            false => format!("shard {id}: {partitions} partitions move to shard {}\n", cell(&answer["into"])),
+        }
     })
 }
 

@@ -140,7 +140,7 @@ mod tests {
         let mut cache = PartitionCache::default();
         cache.valid_for(RaftIndex(1)).insert(&topic("t"), 0, find(), counted.clone());
         assert!(cache.get(&topic("t"), 0).is_none(), "not adopted yet");
-        rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default()));
+        rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default(), Box::new(|_| None)));
         partitions.find(TopicRef::Name("t"), 0).await.unwrap();
         cache.valid_for(RaftIndex(1)).insert(&topic("t"), 0, find(), counted);
         assert!(cache.get(&topic("t"), 0).is_some());

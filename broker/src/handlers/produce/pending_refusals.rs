@@ -107,7 +107,7 @@ mod tests {
         let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
         let metadata = std::sync::Arc::new(FakeMetadata::new(image_with_topic(3, TopicConfig::default())));
         let partitions = Partitions::new(Shards::for_tests(shard.clone(), metadata.clone()));
-        rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default()));
+        rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default(), Box::new(|_| None)));
         let partition = partitions.find(TopicRef::Name("t"), 0).await.unwrap();
         let (timeout, origin) = (Duration::from_secs(5), Origin::Client(CONNECTION));
         let options = AppendOptions { acks: Acks::All, timeout, origin, guard: None };

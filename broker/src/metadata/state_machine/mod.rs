@@ -4,6 +4,7 @@
 //! rolling checksum over every change (I6). Values that are local to the node (effective configurations) are derived
 //! and part of neither. May not know: clocks, randomness, the proposer of an entry, waiting requests.
 
+mod merges;
 mod nodes;
 mod shards;
 mod splits;
@@ -61,8 +62,10 @@ pub enum Refusal {
     PartitionCount,
     /// No such intent is open.
     NoSuchIntent,
-    /// A split of the shard is open, or the one that is reported is not.
+    /// A split or merge of the shard is open, or the split that is reported is not.
     Split,
+    /// The step of a merge is not due.
+    Merge,
     /// No such node.
     NoSuchNode,
     /// A registered node does not understand the feature level.
@@ -283,6 +286,8 @@ impl MetadataStateMachine {
             Command::SetFeatureLevel { level } => self.set_feature_level(level),
             Command::SplitShard { parent, child, partitions } => self.split_shard(index, parent, child, partitions),
             Command::EndSplit { child, at } => self.end_split(index, child, at),
+            Command::Merge(step) => self.merge(index, step),
+            Command::DropShard { shard } => self.drop_shard(shard),
             Command::SetNodeLiveness { node, liveness } => self.set_node_liveness(node, liveness),
         };
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)

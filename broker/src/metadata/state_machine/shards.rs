@@ -55,6 +55,7 @@ impl MetadataStateMachine {
             founders,
             created: index,
             split,
+            merge: None,
         });
         Ok(())
     }
@@ -95,7 +96,7 @@ impl MetadataStateMachine {
         if !record.replicas.iter().map(|replica| &replica.id).eq(before) {
             return Err(Refusal::Replicas);
         }
-        if self.image.is_splitting(shard) {
+        if self.image.is_resizing(shard) {
             return Err(Refusal::Split);
         }
         let wanted: BTreeSet<_> = replicas.iter().map(|replica| replica.id).collect();

@@ -23,7 +23,7 @@ impl MetadataStateMachine {
         partitions: Vec<(Uuid, Vec<i32>)>,
     ) -> Result<(), Refusal> {
         let record = self.image.shards.get(&parent).ok_or(Refusal::Shard)?;
-        if self.image.is_splitting(parent) {
+        if self.image.is_resizing(parent) {
             return Err(Refusal::Split);
         }
         let of_parent = record.replicas.iter().map(|replica| (replica.node, replica.directory));

@@ -192,7 +192,9 @@ impl Model {
             }
             Command::RemoveNode { node } => return self.remove_node(*node),
             Command::SetReplicas { shard, before, replicas } => return self.set_replicas(shard.0, before, replicas),
-            Command::SplitShard { .. } | Command::EndSplit { .. } => unreachable!("none is drawn"),
+            Command::SplitShard { .. } | Command::EndSplit { .. } | Command::Merge(_) | Command::DropShard { .. } => {
+                unreachable!("none is drawn")
+            }
             Command::ForgetReplicas { shard, reached, left } => return self.forget_replicas(*shard, reached, left),
         }
         Ok(())

@@ -8,6 +8,7 @@ mod forward_codec;
 mod image_model;
 mod live;
 mod liveness;
+mod merges;
 mod moves;
 pub(crate) mod placement;
 mod placement_model;

@@ -19,10 +19,10 @@ use crate::metadata::splits;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::{apply, cluster, node};
 
-const TOPIC: Uuid = Uuid::from_u128(7);
+pub(super) const TOPIC: Uuid = Uuid::from_u128(7);
 
 /// Three nodes at this level, and a topic of four partitions on one shard of three replicas.
-fn at_level(level: i16) -> (MetadataStateMachine, ShardId) {
+pub(super) fn at_level(level: i16) -> (MetadataStateMachine, ShardId) {
     let nodes = (1..=3).map(|id| NodeRecord { levels: Levels::OWN, ..node(id, None, &[100]) });
     let mut machine = cluster(nodes.collect());
     apply(&mut machine, &[Command::SetFeatureLevel { level: FeatureLevel(level) }]);
@@ -39,14 +39,18 @@ fn request(parent: ShardId, indexes: &[i32]) -> ControllerRequest {
     ControllerRequest::SplitShard { parent, partitions: indexes.iter().map(|index| (TOPIC, *index)).collect() }
 }
 
-fn split(machine: &mut MetadataStateMachine, parent: ShardId, indexes: &[i32]) -> Result<ShardId, MetadataError> {
+pub(super) fn split(
+    machine: &mut MetadataStateMachine,
+    parent: ShardId,
+    indexes: &[i32],
+) -> Result<ShardId, MetadataError> {
     let commands = decide(machine.image(), &request(parent, indexes))?.commands;
     let child = ShardId(machine.image().next_shard_id);
     apply(machine, &commands);
     Ok(child)
 }
 
-fn end(machine: &mut MetadataStateMachine, child: ShardId, at: u64) {
+pub(super) fn end(machine: &mut MetadataStateMachine, child: ShardId, at: u64) {
     let command = splits::end(machine.image(), child, RaftIndex(at)).unwrap();
     apply(machine, &[command]);
 }
@@ -57,7 +61,7 @@ fn record(machine: &MetadataStateMachine, shard: ShardId) -> (ShardRecord, Split
     (record, split)
 }
 
-fn routes(machine: &MetadataStateMachine) -> Vec<ShardId> {
+pub(super) fn routes(machine: &MetadataStateMachine) -> Vec<ShardId> {
     machine.image().topic("t").unwrap().partitions.iter().map(|route| route.shard).collect()
 }
 

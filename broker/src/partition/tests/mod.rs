@@ -61,7 +61,12 @@ struct World {
 fn world_of(image: MetadataImage) -> World {
     let (group, shard) = FakeGroup::leading(POOL);
     let metadata = FakeMetadata::new(image);
-    rt::spawn(crate::shard::tasks::run(shard.clone(), Arc::new(metadata.clone()), LeaderTaskSettings::default()));
+    rt::spawn(crate::shard::tasks::run(
+        shard.clone(),
+        Arc::new(metadata.clone()),
+        LeaderTaskSettings::default(),
+        Box::new(|_| None),
+    ));
     let partitions = Partitions::new(Shards::for_tests(shard, Arc::new(metadata.clone())));
     World { group, metadata, partitions }
 }

@@ -123,6 +123,13 @@ impl AppendQueue {
         self.handover = None;
     }
 
+    /// The shard has taken these partitions over, which may have been split off it before.
+    pub(crate) fn take_back(&mut self, carried: &BTreeSet<PartitionId>) {
+        if let Some(handover) = &mut self.handover {
+            handover.take_back(carried);
+        }
+    }
+
     /// Gives the child what waits for it, in order, and from now on whatever arrives for it.
     pub(crate) fn hand_over(&mut self, handover: Handover) {
         self.handover = Some(handover);

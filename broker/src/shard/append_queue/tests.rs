@@ -197,6 +197,34 @@ fn what_waits_for_partitions_that_move_goes_to_the_child_in_order_and_holds_up_n
     assert_eq!(sizes(&queue.pack(Instant(0), usize::MAX, ready, |_| false).batches), [6]);
 }
 
+/// The child of an earlier split has come home: what is sent to it comes here, and would go in a circle.
+#[test]
+fn what_a_shard_takes_over_again_stays_there() {
+    let mut queue = AppendQueue::default();
+    let child = Arc::new(Child::default());
+    let successor: Weak<Child> = Arc::downgrade(&child);
+    queue.hand_over(Handover::to(successor, [id(1), id(2)].into()));
+    queue.take_back(&[id(1)].into());
+    [(1, 1), (2, 2)].into_iter().for_each(|(index, bytes)| queue.push(batch(index, bytes, None).0));
+    assert_eq!(sizes(child.0.lock().iter()), [2]);
+    assert_eq!(sizes(&queue.pack(Instant(0), usize::MAX, ready, |_| false).batches), [1]);
+}
+
+/// Whatever it carries, for all of it is to go.
+#[test]
+fn a_shard_that_is_sealed_holds_everything_and_gives_what_it_carried() {
+    let mut queue = AppendQueue::default();
+    queue.push(batch(1, 1, None).0);
+    queue.hold(Handover::sealed(Instant(0)));
+    queue.push(batch(2, 2, None).0);
+    assert!(queue.pack(Instant(0), usize::MAX, ready, |_| false).batches.is_empty());
+    let survivor = Arc::new(Child::default());
+    let successor: Weak<Child> = Arc::downgrade(&survivor);
+    queue.hand_over(Handover::to(successor, [id(1), id(2)].into()));
+    queue.push(batch(1, 3, None).0);
+    assert_eq!(sizes(survivor.0.lock().iter()), [1, 2, 3]);
+}
+
 #[test]
 fn a_coordinators_batch_is_not_handed_over() {
     let mut queue = AppendQueue::default();

@@ -4,12 +4,13 @@
 //! and state. May not know: topics, sockets, how other replicas are reached. Invariant: nothing is proposed while this
 //! replica does not lead, or has not applied an entry of its own term.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_env::{rt, watch};
-use ottla_protocol::ids::PartitionId;
+use ottla_protocol::ids::{LeaderEpoch, PartitionId};
 use ottla_raft::{Membership, Role};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::ids::{LogId, ReplicaId, Term};
@@ -32,7 +33,7 @@ use super::state_machine_view::StateMachineView;
 use crate::metadata::{ShardCreation, ShardId, ShardKind};
 use crate::replicated::command::Command;
 use crate::replicated::error::{AppendError, PartitionError};
-use crate::replicated::shard_state::{ApplyReply, ShardState};
+use crate::replicated::shard_state::{ApplyReply, ShardState, epoch_of};
 
 /// A follower that has not heard from its leader for so long serves no reads.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -58,6 +59,16 @@ pub struct Shard {
     pub(super) led_since: Mutex<Option<rt::Instant>>,
     /// See [`Shard::take_over_from`].
     taken_over: Mutex<Option<TakenOver>>,
+    /// See [`Shard::take_over_absorbed`].
+    absorbed: Mutex<Option<AbsorbedEpochs>>,
+}
+
+/// What this shard took over from others while it led in a term, which this node led as well.
+#[derive(Debug)]
+struct AbsorbedEpochs {
+    term: Term,
+    /// The oldest epoch of each partition in which this node has led it without a break.
+    oldest: BTreeMap<PartitionId, LeaderEpoch>,
 }
 
 /// What this shard took over from its parent, which this node led.
@@ -105,6 +116,7 @@ impl Shard {
             read_barrier: ReadBarrier::default(),
             led_since: Mutex::default(),
             taken_over: Mutex::default(),
+            absorbed: Mutex::default(),
         })
     }
 
@@ -194,6 +206,37 @@ impl Shard {
         let term = self.leading()?;
         let taken_over = (*self.taken_over.lock()).filter(|taken_over| taken_over.led_in == Some(term));
         Some(taken_over.map_or(term, |taken_over| taken_over.led_from))
+    }
+
+    /// Takes over what waits in the queue of a shard that was absorbed, if both are led here, and what still arrives there.
+    pub(super) fn take_over_absorbed(self: &Arc<Self>, absorbed: &Self) {
+        let bases = std::mem::take(&mut self.state().lock().taken_over).epoch_bases;
+        let partitions: BTreeSet<_> = bases.keys().copied().collect();
+        self.queue.lock().take_back(&partitions);
+        let (Some(term), Some(led_from)) = (self.leading(), absorbed.led_from()) else { return };
+        {
+            let mut known = self.absorbed.lock();
+            let mut of_term =
+                known.take().filter(|known| known.term == term).map_or(BTreeMap::new(), |known| known.oldest);
+            of_term.extend(bases.into_iter().map(|(id, base)| (id, epoch_of(base, led_from.0))));
+            *known = Some(AbsorbedEpochs { term, oldest: of_term });
+        }
+        let successor: Arc<dyn Successor> = self.clone();
+        absorbed.queue.lock().hand_over(Handover::to(Arc::downgrade(&successor), partitions));
+    }
+
+    /// The oldest leader epoch of a partition from which on no other node has led it: see [`Self::led_from`].
+    pub(crate) fn oldest_epoch(&self, id: PartitionId, epoch_base: i32) -> Option<LeaderEpoch> {
+        let term = self.leading()?;
+        let absorbed = self.absorbed.lock();
+        let of_term = absorbed.as_ref().filter(|absorbed| absorbed.term == term);
+        let absorbed = of_term.and_then(|absorbed| absorbed.oldest.get(&id)).copied();
+        absorbed.or_else(|| self.led_from().map(|term| epoch_of(epoch_base, term.0)))
+    }
+
+    /// True if the shard is sealed for a merge: nothing of it changes.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.state().lock().is_sealed()
     }
 
     /// This replica leads and serves in `term`, and has proposed nothing yet.

@@ -443,7 +443,12 @@ async fn a_producer_that_waits_for_an_adoption_keeps_its_order() {
             answer
         })
         .collect();
-    rt::spawn(crate::shard::tasks::run(shard.clone(), metadata, crate::shard::LeaderTaskSettings::default()));
+    rt::spawn(crate::shard::tasks::run(
+        shard.clone(),
+        metadata,
+        crate::shard::LeaderTaskSettings::default(),
+        Box::new(|_| None),
+    ));
     let mut offsets = Vec::new();
     for answer in answers {
         offsets.push(base(answer.await));

@@ -167,6 +167,7 @@ mod tests {
                 founders: Vec::new(),
                 created: RaftIndex(1),
                 split: None,
+                merge: None,
             };
             (record.id, Arc::new(record))
         };

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use ottla_env::mutants::{self, Bug};
-use ottla_raft::{Creation, GroupHandle, RaftError, SeededChild};
+use ottla_raft::{Creation, GroupHandle, RaftError, Resize, SeededChild};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::ids::ReplicaId;
 
@@ -43,16 +43,26 @@ impl Shards {
         }
     }
 
-    /// Makes groups of what a replica here splits off, one after the other, until it stops.
-    pub(super) async fn open_children(self, parent: GroupHandle, directory: Arc<DataDir>) {
-        while let Some(child) = parent.next_split().await {
-            let (replica, parent) = (child.replica(), child.parent());
-            match self.open_child(&directory, child).await {
-                Ok(()) => tracing::info!(replica = replica.0, "opened: replica {parent} has split it off"),
-                Err(error) => {
-                    self.leave_closed(replica, None, &error);
-                    return;
+    /// Makes durable what apply of a replica here has split off or taken over, one after the other, until it stops: what is split
+    /// off becomes a group.
+    pub(super) async fn finish_resizes(self, group: GroupHandle, directory: Arc<DataDir>) {
+        while let Some(resize) = group.next_resize().await {
+            let finished = match resize {
+                Resize::Split(child) => {
+                    let (replica, parent) = (child.replica(), child.parent());
+                    let opened = self.open_child(&directory, *child).await;
+                    opened
+                        .map(|()| tracing::info!(replica = replica.0, "opened: replica {parent} has split it off"))
+                        .map_err(|error| (replica, error))
                 }
+                Resize::Merge(merged) => {
+                    let survivor = merged.survivor();
+                    self.finish_merge(&directory, merged).await.map_err(|error| (survivor, error))
+                }
+            };
+            if let Err((replica, error)) = finished {
+                self.leave_closed(replica, None, &error);
+                return;
             }
         }
     }
@@ -60,13 +70,13 @@ impl Shards {
     async fn open_child(&self, directory: &Arc<DataDir>, child: SeededChild) -> Result<(), OpenError> {
         let replica = child.replica();
         let unreadable = |what: &str| OpenError::Unreadable { replica, what: what.to_owned() };
-        let seeded = self.0.seeded.get(replica).ok_or_else(|| unreadable("nothing is known of it"))?;
+        let seeded = self.0.siblings.children.get(replica).ok_or_else(|| unreadable("nothing is known of it"))?;
         let creation = ShardCreation::decode(&seeded.creation).map_err(|error| unreadable(&error.to_string()))?;
         let created = self.0.unseeded.lock().remove(&replica);
         let parent = self.all().into_iter().find(|shard| shard.replica == seeded.parent);
         let group = self.0.host.open_child(directory.clone(), child, created).await?;
         self.add(creation, replica, directory, group, seeded.view, parent);
-        self.0.seeded.remove(replica);
+        self.0.siblings.children.remove(replica);
         Ok(())
     }
 
@@ -76,7 +86,7 @@ impl Shards {
     pub(super) fn left_to_split(&self, split: &SplitRecord, replica: ReplicaId) -> Option<bool> {
         let Some(done) = split.done else { return Some(true) };
         let first = split.replicas.iter().find(|of| of.child == replica)?;
-        if self.0.seeded.contains(replica) || self.0.unseeded.lock().contains_key(&replica) {
+        if self.0.siblings.children.contains(replica) || self.0.unseeded.lock().contains_key(&replica) {
             return Some(true);
         }
         let has_passed = match self.0.host.group(first.parent) {

@@ -4,6 +4,7 @@
 //! requests.
 
 mod children;
+mod merges;
 mod open_error;
 mod unseeded;
 
@@ -34,7 +35,7 @@ use super::leadership::preferred_balance::PreferredLeaderBalancer;
 use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
 use super::rpc::LedShard;
-use super::seeded_children::SeededChildren;
+use super::siblings::Siblings;
 use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
 use super::state_machine_view::StateMachineView;
 use super::tasks::membership_reconciler;
@@ -56,8 +57,8 @@ pub(super) struct Inner {
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     /// Replicas on the disks of this node that do not run.
     closed: ClosedReplicas,
-    /// What splits have made here and does not run yet.
-    seeded: Arc<SeededChildren>,
+    /// What splits have made here and does not run yet, and what merges take over.
+    siblings: Arc<Siblings>,
     /// The creations of children that a crash has left here without a state.
     unseeded: Mutex<BTreeMap<ReplicaId, Bytes>>,
     /// Held while a replica is removed: from before it stops until it is gone from the disk.
@@ -92,6 +93,8 @@ impl Shards {
         metadata: Arc<dyn MetadataView>,
         task_settings: LeaderTaskSettings,
     ) -> Self {
+        let siblings = Arc::<Siblings>::default();
+        siblings.partners.set_host(host.downgrade());
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
             let (weak, remote_leaders) = (weak.clone(), Arc::<RemoteLeaders>::default());
             let last_entry_ms = move || {
@@ -107,7 +110,7 @@ impl Shards {
                 task_settings,
                 shards: RwLock::default(),
                 closed: ClosedReplicas::default(),
-                seeded: Arc::default(),
+                siblings,
                 unseeded: Mutex::default(),
                 removals: Arc::default(),
                 changes: watch::Sender::new(0),
@@ -219,7 +222,7 @@ impl Shards {
         state: ShardState,
     ) -> (ShardStateMachine, StateMachineView) {
         let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
-        let machine = ShardStateMachine::new(state, replica, storage, self.0.seeded.clone());
+        let machine = ShardStateMachine::new(state, replica, storage, self.0.siblings.clone());
         let view = machine.view();
         (machine, view)
     }
@@ -236,18 +239,21 @@ impl Shards {
     ) {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
-        let splits = self.clone().open_children(group.clone(), directory.clone());
-        rt::spawn_critical("splits", Owner::process(), splits);
+        let resizes = self.clone().finish_resizes(group.clone(), directory.clone());
+        rt::spawn_critical("resizes", Owner::process(), resizes);
         let shard =
             Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, self.0.clocks.clone());
         // Before it can be found: nothing that is sent to it comes before what waits there.
         if let Some(parent) = parent {
             shard.take_over_from(&parent);
         }
+        self.0.siblings.partners.opened(replica, shard.machine.state.clone());
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
         let owner = shard.group().owner();
         rt::spawn_critical("appender", owner.clone(), shard.clone().run());
-        let tasks = tasks::run(shard.clone(), self.0.metadata.clone(), self.0.task_settings.clone());
+        let weak = Arc::downgrade(&self.0);
+        let leader_of = Box::new(move |shard| Shards(weak.upgrade()?).leader_of(shard));
+        let tasks = tasks::run(shard.clone(), self.0.metadata.clone(), self.0.task_settings.clone(), leader_of);
         rt::spawn_critical("retention", owner.clone(), tasks);
         rt::spawn_critical(
             "membership",
@@ -319,6 +325,7 @@ impl Shards {
     fn mark_closed(&self, replica: ReplicaId, closed: ClosedReplica) {
         tracing::error!(replica = replica.0, "left aside: {}", closed.why);
         if closed.is_lost {
+            self.0.siblings.partners.lost(replica);
             self.0.directories.values().for_each(|directory| directory.set_aside(replica));
         }
         self.0.closed.insert(replica, closed);
@@ -328,6 +335,7 @@ impl Shards {
     async fn close(&self, replica: ReplicaId) {
         let running = self.all().into_iter().find(|shard| shard.replica == replica);
         self.0.host.close(replica).await;
+        self.0.siblings.partners.closed(replica);
         if let Some(shard) = running {
             self.0.shards.write().remove(&shard.creation.shard);
             self.0.changes.send_modify(|version| *version += 1);
@@ -341,6 +349,7 @@ impl Shards {
             let image = images.borrow_and_update().clone();
             let removed_metadata = *removed.borrow_and_update();
             let mut failed = !self.remove_left(&image, removed_metadata).await;
+            failed |= !self.report_absorbed(&image).await;
             for record in image.shards.values() {
                 failed |= !self.ensure(record).await;
             }
@@ -383,8 +392,8 @@ impl Shards {
             }
             self.close(shard.replica).await;
         }
-        if self.0.closed.is_lost(replica.id) {
-            // The metadata records it again, but it is lost.
+        if self.0.closed.is_lost(replica.id) && !self.0.metadata.image().is_resizing(record.id) {
+            // The metadata records it again, but it is lost; or could not replace it while the shard was being split or merged.
             self.0.metadata.report_lost(vec![replica.id]);
         }
         if self.0.closed.contains(replica.id) {
@@ -441,7 +450,7 @@ impl Shards {
             |replica: &ReplicaId| is_last(*replica) || replica.0 < image.next_replica_id && !recorded.contains(replica);
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
-                if self.0.seeded.involves(replica) {
+                if self.0.siblings.children.involves(replica) || self.0.siblings.partners.involves(replica) {
                     all = false;
                     continue;
                 }

@@ -8,9 +8,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_raft::{Applied, Extent, Membership, Reply, StateMachine};
+use ottla_raft::{Absorbed, Applied, Extent, Membership, Reply, StateMachine};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Entry;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
@@ -18,14 +20,16 @@ use parking_lot::Mutex;
 
 use super::cut_points::{CutPoint, CutPoints};
 use super::data_waiters::ANY_BYTES;
+use super::merge_partners::Partner;
 use super::read_view::{LogOffsetSnapshot, ReadView};
-use super::seeded_children::{SeededChildren, SeededShard};
+use super::seeded_children::SeededShard;
+use super::siblings::Siblings;
 use super::state_machine_view::StateMachineView;
 use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
 use crate::replicated::changes::Touched;
 use crate::replicated::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
-use crate::replicated::command::AdoptedPartition;
+use crate::replicated::command::{Absorb, AdoptedPartition};
 use crate::replicated::group::GroupStore;
 use crate::replicated::producer_state::ProducerTable;
 use crate::replicated::shard_state::{PartitionState, ShardState, SplitOff};
@@ -71,7 +75,7 @@ pub struct ShardStateMachine {
     cut_points: Arc<Mutex<CutPoints>>,
     applied: RaftIndex,
     replica: ReplicaId,
-    children: Arc<SeededChildren>,
+    siblings: Arc<Siblings>,
     /// The partitions that the metadata places in the shard; only for recovery of lost entries.
     placed: Vec<AdoptedPartition>,
 }
@@ -83,18 +87,18 @@ impl ShardStateMachine {
         Self { placed, ..self }
     }
 
-    /// A state machine over `state`, which is published to readers at once. What splits of the shard make here is kept in
-    /// `children`.
+    /// A state machine over `state`, which is published to readers at once. What splits and merges of the shard concern
+    /// here is kept in `siblings`.
     #[must_use]
     pub fn new(
         mut state: ShardState,
         replica: ReplicaId,
         storage: Arc<dyn LocalStorage>,
-        children: Arc<SeededChildren>,
+        siblings: Arc<Siblings>,
     ) -> Self {
         let ids: Vec<_> = state.partitions.keys().copied().collect();
         state.touched.extend(ids.into_iter().map(|id| (id, Touched { log_start_moved: true, ..Touched::default() })));
-        let mut machine = Self::unpublished(state, replica, storage, children);
+        let mut machine = Self::unpublished(state, replica, storage, siblings);
         machine.publish();
         machine
     }
@@ -103,7 +107,7 @@ impl ShardStateMachine {
         state: ShardState,
         replica: ReplicaId,
         storage: Arc<dyn LocalStorage>,
-        children: Arc<SeededChildren>,
+        siblings: Arc<Siblings>,
     ) -> Self {
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -112,7 +116,7 @@ impl ShardStateMachine {
             cut_points: Arc::default(),
             applied: RaftIndex(0),
             replica,
-            children,
+            siblings,
             placed: Vec::new(),
         }
     }
@@ -121,9 +125,9 @@ impl ShardStateMachine {
     fn seed(&self, child: ReplicaId, SplitOff { split, child: state }: SplitOff) -> ottla_raft::SplitOff {
         let partitions = state.partitions.keys().copied().collect();
         let storage = self.storage.of_replica(child);
-        let machine = Self::unpublished(state, child, storage, self.children.clone());
+        let machine = Self::unpublished(state, child, storage, self.siblings.clone());
         let seeded = SeededShard { parent: self.replica, creation: split.creation.clone(), view: machine.view() };
-        self.children.insert(child, seeded);
+        self.siblings.children.insert(child, seeded);
         ottla_raft::SplitOff {
             child,
             members: Membership::of(split.replicas.iter().map(|replica| replica.child)),
@@ -131,6 +135,21 @@ impl ShardStateMachine {
             partitions,
             state_machine: Box::new(machine),
         }
+    }
+
+    /// Takes over the replica beside this one; apply was held back until it was sealed.
+    ///
+    /// # Panics
+    /// When it is not here any more: this replica stops, and applies the entry again when it is started again.
+    fn absorb(&self, state: &mut ShardState, absorb: &Absorb) -> Absorbed {
+        let pair = absorb.replicas.iter().find(|pair| pair.survivor == self.replica);
+        let Some(pair) = pair else { panic!("replica {}: merge {} names it not", self.replica, absorb.intent.0) };
+        let partner = self.siblings.partners.begin(*pair);
+        let Some(Partner { state: other, group }) = partner else {
+            panic!("replica {}: replica {}, which it takes over, is not here", self.replica, pair.absorbed)
+        };
+        let partitions = state.absorb(absorb, &mut other.lock());
+        Absorbed { from: group, partitions }
     }
 
     /// What its shard reads.
@@ -144,14 +163,30 @@ impl ShardStateMachine {
 impl StateMachine for ShardStateMachine {
     fn apply(&mut self, entry: &Entry, members: &Membership) -> Applied {
         self.applied = entry.log_id.index;
-        let (verdicts, reply, split_off) = {
+        let (verdicts, reply, split_off, absorbed) = {
             let mut state = self.state.lock();
             let settled = members.voters.first().filter(|_| members.voters.len() == 1 && members.learners.is_empty());
             let (verdicts, reply) = state.apply(entry, settled);
-            (verdicts, reply, state.take_split_off(self.replica))
+            let absorbed = state.take_absorb().map(|absorb| self.absorb(&mut state, &absorb));
+            (verdicts, reply, state.take_split_off(self.replica), absorbed)
         };
         let split_off = split_off.map(|(child, split_off)| Box::new(self.seed(child, *split_off)));
-        Applied { verdicts, reply: Reply::new(reply), split_off }
+        Applied { verdicts, reply: Reply::new(reply), split_off, absorbed }
+    }
+
+    /// An Absorb waits until the replica beside this one is sealed.
+    fn prerequisite(&self, entry: &Entry) -> Option<BoxFuture<'static, Result<(), String>>> {
+        let absorb = Absorb::of(&entry.payload)?;
+        if absorb.intent <= self.state.lock().last_merge.intent {
+            return None;
+        }
+        let pair = absorb.replicas.iter().find(|pair| pair.survivor == self.replica);
+        // A member that came later should have begun with a snapshot.
+        let unnamed = || Err(format!("merge {} does not name this replica", absorb.intent.0));
+        Some(match pair {
+            Some(pair) => self.siblings.partners().sealed(pair.absorbed, absorb.intent).boxed(),
+            None => ready(unnamed()).boxed(),
+        })
     }
 
     /// True for a shard that keeps groups: committed offsets are records.
@@ -213,8 +248,16 @@ impl StateMachine for ShardStateMachine {
     }
 
     fn extents(&self, stored: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
-        let keeps_groups = self.state.lock().keeps_groups;
+        let (keeps_groups, has_applied, last_merge) = {
+            let own = self.state.lock();
+            (own.keeps_groups, own.last.is_some() || own.term > 0, own.last_merge)
+        };
         let state = restore(keeps_groups, stored).map_err(io::Error::other)?;
+        if has_applied && state.last_merge.intent > last_merge.intent {
+            // The bytes that it would import are here, and another replica's.
+            let what = format!("the snapshot is behind merge {}, which it has not come to", state.last_merge.intent.0);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let extent = |(id, partition): (&PartitionId, &PartitionState)| Extent {
             partition: *id,
             log_start: partition.log_start,
@@ -315,6 +358,10 @@ pub(crate) fn digest(state: &ShardState) -> u64 {
     let mut sum = OFFSET_BASIS;
     let mut add = |bytes: &[u8]| sum = fnv1a(sum, bytes.iter().copied());
     add(&shard_value(state).encode());
+    // What it still has depends on how far the survivor's replica beside it is.
+    if state.sealed.is_some() {
+        return sum;
+    }
     for (id, partition) in &state.partitions {
         add(&Key::Partition(*id).encode());
         add(&partition_value(partition).encode());
@@ -339,6 +386,9 @@ fn shard_value(state: &ShardState) -> ShardValue {
         checksum: state.checksum,
         floor: state.floor,
         split: state.last_split,
+        merge: state.last_merge,
+        seal: state.last_seal,
+        sealed: state.sealed,
     }
 }
 
@@ -367,6 +417,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
             let shard = ShardValue::decode(value)?;
             (state.clock_ms, state.term, state.order) = (shard.clock_ms, shard.term, shard.order);
             (state.checksum, state.floor, state.last_split) = (shard.checksum, shard.floor, shard.split);
+            (state.last_merge, state.last_seal, state.sealed) = (shard.merge, shard.seal, shard.sealed);
         }
         Key::Partition(id) => {
             let stored = PartitionValue::decode(value)?;

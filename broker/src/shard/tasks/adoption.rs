@@ -12,7 +12,7 @@ use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::ids::RaftIndex;
 
-use crate::metadata::{IntentKey, IntentKind, MetadataImage};
+use crate::metadata::{IntentKey, IntentKind, MergePhase, MetadataImage};
 use crate::replicated::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
 use crate::replicated::error::PartitionError;
 use crate::shard::{MetadataView, Shard};
@@ -68,6 +68,10 @@ impl Adoption {
         let mut open = Open::default();
         let mut known = BTreeSet::new();
         let state = shard.state().lock();
+        // They are the survivor's, or wait until it is unsealed.
+        if state.is_sealed() {
+            return open;
+        }
         for (key, intent) in image.intents_of(shard.creation.shard) {
             known.insert(*key);
             if self.reported.contains(key) {
@@ -105,7 +109,9 @@ fn bring_forward(adopt: &mut VecDeque<AdoptedPartition>, wanted: &[PartitionId])
 pub(crate) fn floor(shard: &Shard, image: &MetadataImage) -> Option<RaftIndex> {
     let id = shard.creation.shard;
     let split = image.open_split_of(id).map(|(_, split)| split.intent);
-    let first_open = image.first_intent_of(id).into_iter().chain(split).min();
+    let merges = image.merges().filter(|(record, merge)| record.id == id || merge.survivor == id);
+    let merge = merges.filter(|(_, merge)| merge.phase != MergePhase::Drain).map(|(_, merge)| merge.intent).min();
+    let first_open = image.first_intent_of(id).into_iter().chain(split).chain(merge).min();
     let floor = first_open.map_or(image.index, |index| RaftIndex(index.0.saturating_sub(1)));
     let state = shard.state().lock();
     (floor > state.floor && state.dropped.values().any(|dropped| *dropped <= floor)).then_some(floor)

@@ -1,4 +1,4 @@
-//! The tasks of a shard's leader: adoption of partitions, splits, retention, expiration of producers, forgetting of dropped
+//! The tasks of a shard's leader: adoption of partitions, splits, merges, retention, expiration of producers, forgetting of dropped
 //! partitions (design sections 4 and 11), and the membership of its group.
 //!
 //! Everything here only proposes: apply decides. [`run`] starts a round of each task when it is due.
@@ -7,6 +7,7 @@
 pub(super) mod adoption;
 mod expiration;
 pub(super) mod membership_reconciler;
+mod merges;
 mod retention;
 mod splits;
 
@@ -20,6 +21,8 @@ use super::metadata_view::MetadataView;
 use crate::config::Config;
 use crate::replicated::error::PartitionError;
 use adoption::Adoption;
+pub(crate) use merges::LeaderOf;
+use merges::Merges;
 
 /// How often the tasks of a leader run, and by which times.
 #[derive(Debug, Clone)]
@@ -61,10 +64,15 @@ impl Default for LeaderTaskSettings {
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Runs until the replica stops.
-pub(crate) async fn run(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>, settings: LeaderTaskSettings) {
+pub(crate) async fn run(
+    shard: Arc<Shard>,
+    metadata: Arc<dyn MetadataView>,
+    settings: LeaderTaskSettings,
+    leader_of: LeaderOf,
+) {
     let mut images = metadata.changes();
     let mut role = shard.role_changes();
-    let mut adoption = Adoption::default();
+    let (mut adoption, mut merges) = (Adoption::default(), Merges::default());
     let start = rt::now();
     let (mut retention_at, mut offsets_at) = (start + settings.retention_check, start + settings.offsets_check);
     let mut producers_at = start + settings.producer_check;
@@ -73,7 +81,9 @@ pub(crate) async fn run(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>, sett
         if shard.leading().is_some() {
             let image = images.borrow_and_update().clone();
             let adopted = adoption.reconcile(&shard, &*metadata, &image).await;
-            if adopted.is_err() || splits::reconcile(&shard, &*metadata, &image).await.is_err() {
+            let split = splits::reconcile(&shard, &*metadata, &image).await;
+            let merged = merges.reconcile(&shard, &*metadata, &image, &leader_of).await;
+            if adopted.is_err() || split.is_err() || merged.is_err() {
                 next = next.min(rt::now() + RETRY);
             }
         }
@@ -84,20 +94,30 @@ pub(crate) async fn run(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>, sett
             () = shard.adoption_requested() => {}
             () = rt::sleep_until(next) => {}
         }
-        let now = rt::now();
-        let image = metadata.image();
+        let (now, image) = (rt::now(), metadata.image());
+        let acts = !shard.is_sealed();
         if now >= retention_at {
             retention_at = now + settings.retention_check;
-            report(&shard, "retention", retention::enforce_retention(&shard, &image).await);
-            report(&shard, "forgetting", expiration::forget_dropped(&shard, &image).await);
+            if acts {
+                report(&shard, "retention", retention::enforce_retention(&shard, &image).await);
+                report(&shard, "forgetting", expiration::forget_dropped(&shard, &image).await);
+            }
         }
         if now >= offsets_at {
             offsets_at = now + settings.offsets_check;
-            report(&shard, "group offsets", retention::follow_checkpoint(&shard).await);
+            if acts {
+                report(&shard, "group offsets", retention::follow_checkpoint(&shard).await);
+            }
         }
         if now >= producers_at {
             producers_at = now + settings.producer_check;
-            report(&shard, "producers", expiration::expire_producers(&shard, settings.producer_expiration_ms).await);
+            if acts {
+                report(
+                    &shard,
+                    "producers",
+                    expiration::expire_producers(&shard, settings.producer_expiration_ms).await,
+                );
+            }
         }
     }
 }

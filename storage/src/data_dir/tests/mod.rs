@@ -7,6 +7,7 @@ mod crash;
 mod directory;
 mod gaps;
 mod import;
+mod merge;
 mod panics;
 mod real;
 mod relocate;

@@ -84,6 +84,14 @@ pub(super) fn split_of(entry: &Entry) -> Option<i32> {
     std::str::from_utf8(&entry.payload).unwrap().strip_prefix("split ").map(|index| index.parse().unwrap())
 }
 
+/// The partition that the entry takes over from another replica, with its next offset and log start, if it is a merge.
+pub(super) fn absorb_of(entry: &Entry) -> Option<(i32, (i64, i64))> {
+    let words = std::str::from_utf8(&entry.payload).unwrap().strip_prefix("absorb ")?;
+    let mut words = words.split(' ').map(|word| word.parse::<i64>().unwrap());
+    let mut next = || words.next().unwrap();
+    Some((i32::try_from(next()).unwrap(), (next(), next())))
+}
+
 /// The replicated state: a pure function of the entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Model {
@@ -103,6 +111,10 @@ impl Model {
         }
         if let Some(index) = split_of(entry) {
             self.partitions.remove(&index);
+            self.dirty.insert(index);
+        }
+        if let Some((index, ends)) = absorb_of(entry) {
+            self.partitions.insert(index, ends);
             self.dirty.insert(index);
         }
         let mut verdicts = Vec::new();
@@ -190,6 +202,19 @@ impl Toy {
             changes,
             checksum: 5,
         })
+    }
+
+    /// The same, also if nothing was applied since the last cut.
+    pub(super) fn cut_now(&self) -> Option<StateDelta> {
+        self.state.lock().cut_at = None;
+        self.cut()
+    }
+
+    /// Another replica has taken over all that this one had.
+    pub(super) fn give_up(&self) {
+        let mut state = self.state.lock();
+        let gone = std::mem::take(&mut state.model.partitions);
+        state.model.dirty.extend(gone.into_keys());
     }
 
     /// Whether a split is applied and not durable.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
+use ottla_broker::metadata::CONSUMER_OFFSETS;
 use ottla_env::sim;
 
 use super::committer::coordinator;
@@ -19,9 +20,11 @@ use crate::world::World;
 const SWEEP_MS: u64 = 1_000;
 
 /// The client's state of one partition.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Slot {
     offset: i64,
+    /// See [`bases`].
+    bases: Vec<i32>,
     /// The last acknowledged commit cannot expire before.
     kept_until: Duration,
     next_at: Duration,
@@ -43,7 +46,7 @@ pub(crate) async fn expiring_commits(world: World, number: u64) {
     let mut committer = ExpiringCommitter { world, client, group, slots };
     while committer.world.workload_runs() {
         let index = usize::try_from(sim::random_below(committer.slots.len() as u64)).unwrap_or(0);
-        let (slot, now) = (committer.slots[index], sim::elapsed());
+        let (slot, now) = (committer.slots[index].clone(), sim::elapsed());
         if now >= slot.next_at {
             committer.commit(index).await;
         } else if now < slot.kept_until {
@@ -53,6 +56,14 @@ pub(crate) async fn expiring_commits(world: World, number: u64) {
     }
 }
 
+/// The epoch bases of the group partitions. A merge changes that of what moves, and may move its clock on: by what the clock of the
+/// absorbed shard was behind the wall clock that most nodes agree with.
+fn bases(world: &World) -> Vec<i32> {
+    let image = world.image();
+    let topic = image.as_ref().and_then(|image| image.topic(CONSUMER_OFFSETS));
+    topic.map(|topic| topic.partitions.iter().map(|route| route.epoch_base).collect()).unwrap_or_default()
+}
+
 impl ExpiringCommitter {
     /// The name of the partition's commits in the oracle.
     fn name(&self, index: usize) -> String {
@@ -60,7 +71,7 @@ impl ExpiringCommitter {
     }
 
     async fn commit(&mut self, index: usize) {
-        let (began, name) = (sim::elapsed(), self.name(index));
+        let (began, name, bases) = (sim::elapsed(), self.name(index), bases(&self.world));
         let kept_ms = 700 + sim::random_below(800);
         let offset = self.slots[index].offset + 1;
         self.slots[index].offset = offset;
@@ -83,6 +94,7 @@ impl ExpiringCommitter {
         let slot = &mut self.slots[index];
         if code == Some(0) {
             commits.acknowledged = offset;
+            slot.bases = bases;
             // The cluster does not trust a clock that jumps, and one that is behind catches up by an eighth.
             slot.kept_until = began + Duration::from_millis(kept_ms * 8 / 9 - 5);
             slot.next_at = sim::elapsed() + Duration::from_millis(kept_ms + sim::random_below(SWEEP_MS));
@@ -107,7 +119,8 @@ impl ExpiringCommitter {
         let Some(answer) = self.client.call(node, 5, &request).await else { return };
         let told = answer.topics.first().and_then(|topic| topic.partitions.first());
         let Some(told) = told.filter(|told| answer.error_code == 0 && told.error_code == 0) else { return };
-        if sim::elapsed() >= self.slots[index].kept_until {
+        let slot = &self.slots[index];
+        if sim::elapsed() >= slot.kept_until || slot.bases != bases(&self.world) {
             return;
         }
         let told = Some(told.committed_offset).filter(|offset| *offset >= 0);

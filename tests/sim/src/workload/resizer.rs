@@ -1,6 +1,6 @@
-//! An operator that splits shards.
+//! An operator that splits and merges shards.
 
-use ottla_broker::metadata::{MetadataImage, ShardId};
+use ottla_broker::metadata::{MergeStep, MetadataImage, ShardId};
 use ottla_env::sim;
 use uuid::Uuid;
 
@@ -10,11 +10,15 @@ use crate::world::World;
 /// Most shards that carry partitions; every group costs the run time.
 pub(super) const SHARDS_MAX: usize = 24;
 
-/// Splits shards until the workload ends.
-pub(crate) async fn resizer(world: World) {
+/// Splits shards, and merges them too if `merges`, until the workload ends.
+pub(crate) async fn resizer(world: World, merges: bool) {
     while world.workload_runs() {
         pause(1_200).await;
         let Some(image) = world.image() else { continue };
+        if merges && sim::random_below(2) == 0 {
+            merge(&world, &image).await;
+            continue;
+        }
         let Some((shard, partitions)) = draw_split(&image) else { continue };
         let line = format!("shard {shard} is split: {} partitions move", partitions.len());
         let node = world.random_node();
@@ -23,6 +27,41 @@ pub(crate) async fn resizer(world: World) {
             .await;
         world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
+}
+
+/// Merges two shards, or takes the merge of one back, however far it is.
+async fn merge(world: &World, image: &MetadataImage) {
+    let merging = image.merges().next().map(|(record, merge)| (record.id, merge.intent));
+    let step = match merging.filter(|_| sim::random_below(4) == 0) {
+        Some((absorbed, intent)) => MergeStep::Cancel { absorbed, intent },
+        None => match draw_merge(image) {
+            Some((survivor, absorbed)) => MergeStep::Begin { survivor, absorbed },
+            None => return,
+        },
+    };
+    let node = world.random_node();
+    let answer = world.request(node, move |running| async move { running.metadata.merge(step).await }).await;
+    world.trace_fault(format!("{step:?}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+}
+
+/// Two shards whose replicas lie side by side; once in a while any two.
+fn draw_merge(image: &MetadataImage) -> Option<(ShardId, ShardId)> {
+    let places = |shard: ShardId| {
+        let record = image.shard(shard)?;
+        let mut places: Vec<_> = record.replicas.iter().map(|replica| (replica.node, replica.directory)).collect();
+        places.sort_unstable();
+        Some(places)
+    };
+    let shards: Vec<_> = image.shards.keys().copied().filter(|shard| *shard != ShardId::METADATA).collect();
+    let any = sim::random_below(8) == 0;
+    let pairs = shards.iter().flat_map(|into| shards.iter().map(move |from| (*into, *from)));
+    let fits = |(into, from): &(ShardId, ShardId)| {
+        let may_end = image.shard(*from).is_some_and(|record| record.split.is_some());
+        into != from && (any || may_end && places(*into) == places(*from))
+    };
+    let pairs: Vec<_> = pairs.filter(fits).collect();
+    let at = sim::random_below(pairs.len().max(1) as u64);
+    pairs.get(usize::try_from(at).ok()?).copied()
 }
 
 /// A shard that carries partitions, and some of these, or all.

@@ -438,6 +438,7 @@ proptest! {
     }
 }
 
+mod merge;
 mod split;
 
 mod groups {

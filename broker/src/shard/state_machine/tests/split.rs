@@ -26,8 +26,8 @@ fn of_intent(intent: RaftIndex, parent: ReplicaId, partitions: Vec<PartitionId>)
 /// Splits a replica's state; the child goes on behind the same entry.
 pub(super) fn split(parent: &mut Replica, partitions: Vec<PartitionId>) -> Option<Replica> {
     let (at, reply) = (parent.next, parent.run(&command(partitions), vec![]).1);
-    let seeded = parent.machine.children.get(CHILD_REPLICA)?;
-    parent.machine.children.remove(CHILD_REPLICA);
+    let seeded = parent.machine.siblings.children.get(CHILD_REPLICA)?;
+    parent.machine.siblings.children.remove(CHILD_REPLICA);
     let child = std::mem::take(&mut *seeded.view.state.lock());
     assert_eq!(reply, ApplyReply::Changed(child.partitions.len()));
     assert_eq!((seeded.parent, &seeded.creation[..], child.last), (REPLICA, &b"child"[..], Some(at)));
@@ -70,7 +70,7 @@ fn held(state: &ShardState, of: impl Fn(&PartitionId) -> bool) -> BTreeMap<Bytes
     held
 }
 
-fn restored(checkpoint: &BTreeMap<Bytes, Bytes>) -> ShardState {
+pub(super) fn restored(checkpoint: &BTreeMap<Bytes, Bytes>) -> ShardState {
     restore(false, &checkpoint.clone().into_iter().collect::<Vec<_>>()).unwrap()
 }
 
@@ -115,7 +115,7 @@ fn together_they_hold_what_the_parent_held_also_in_their_checkpoints() {
         assert_eq!(digest(&restored(&child_checkpoint)), digest(&child.machine.state.lock()));
         goes_on(&mut parent, &mut child, &sent, moves);
         assert_eq!(parent.run(&command(chosen), vec![]).1, ApplyReply::Changed(0), "applied once");
-        assert!(parent.machine.children.get(CHILD_REPLICA).is_none());
+        assert!(parent.machine.siblings.children.get(CHILD_REPLICA).is_none());
     });
 }
 
@@ -177,7 +177,7 @@ fn children_of_one_state_have_different_checksums() {
         parent.adopt(1, 0, 0);
         let Command::Split(split) = command(vec![id(0)]) else { unreachable!() };
         let _ = parent.run(&Command::Split(Split { child, ..split }), vec![]);
-        let seeded = parent.machine.children.get(CHILD_REPLICA).unwrap();
+        let seeded = parent.machine.siblings.children.get(CHILD_REPLICA).unwrap();
         seeded.view.state.lock().checksum()
     });
     assert_ne!(sums[0], sums[1]);
@@ -212,7 +212,7 @@ fn a_split_for_other_members_changes_nothing_and_may_come_again() {
     let before = digest(&parent.machine.state.lock());
     let refused = parent.run(&of_intent(INTENT, ReplicaId(7), vec![id(0)]), vec![]).1;
     assert_eq!(refused, ApplyReply::OtherMembers);
-    assert!(parent.offsets(0).is_some() && parent.machine.children.get(CHILD_REPLICA).is_none());
+    assert!(parent.offsets(0).is_some() && parent.machine.siblings.children.get(CHILD_REPLICA).is_none());
     assert_ne!(digest(&parent.machine.state.lock()), before, "the entry counts");
     assert!(split(&mut parent, vec![id(0)]).is_some());
 }
@@ -227,7 +227,7 @@ fn a_replica_that_is_not_named_drops_what_moves() {
     told.0.lock().clear();
     assert_eq!(parent.run(&command(vec![id(1)]), vec![]).1, ApplyReply::Changed(1));
     assert_eq!(*told.0.lock(), [(id(1), "dropped")]);
-    assert!(parent.machine.children.get(CHILD_REPLICA).is_none());
+    assert!(parent.machine.siblings.children.get(CHILD_REPLICA).is_none());
 }
 
 /// The metadata waits for the group of a child that it has recorded.
