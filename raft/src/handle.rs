@@ -236,6 +236,11 @@ impl GroupHandle {
         }
     }
 
+    /// Waits until all splits and merges that were applied here are durable; for ever, if the disk fails.
+    pub async fn resizes_ended(&self) {
+        self.0.applier.resizes_ended().await;
+    }
+
     /// True if all splits and merges that were applied here are durable.
     #[must_use]
     pub fn has_no_open_resize(&self) -> bool {

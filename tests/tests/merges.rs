@@ -86,6 +86,41 @@ fn shards_are_split_and_merged_again_while_clients_write() {
     check(&cluster, TOPIC, PARTITIONS, &acknowledged);
 }
 
+/// A topic is given shards of its own, and puts them back.
+#[test]
+fn a_topic_is_resized_while_clients_write() {
+    let cluster = Cluster::start(3, &[]);
+    cluster.create_topic(TOPIC, PARTITIONS, 3);
+    let writers = Writers::start(&cluster.addresses(), TOPIC, PARTITIONS);
+    writers.wait_for(100);
+    let broker = &cluster.brokers[1];
+    let own = || {
+        let listed = json(broker, &["shard", "list"]);
+        let own = listed["shards"].as_array().unwrap().iter().filter(|shard| shard["pinned"] == true);
+        own.map(|shard| shard["partitions"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    for (count, partitions) in [(8, vec![1; 8]), (1, vec![8]), (0, vec![])] {
+        let bootstrap = cluster.brokers[0].address().to_string();
+        let count = count.to_string();
+        let words = ["topic", "resize", TOPIC, "--shards", &count, "--bootstrap-server", &bootstrap];
+        let (code, told) = broker.command(&words);
+        assert_eq!(code, Some(0), "{told}");
+        until("the topic has as many shards as it asks for", || own() == partitions);
+        writers.wait_for(50);
+    }
+    let (code, told) = broker.command(&[
+        "topic",
+        "resize",
+        TOPIC,
+        "--shards",
+        "9",
+        "--bootstrap-server",
+        &cluster.brokers[0].address().to_string(),
+    ]);
+    assert!(code == Some(1) && told.contains("a partition is not divided"), "{told}");
+    check(&cluster, TOPIC, PARTITIONS, &writers.stop());
+}
+
 /// One of its nodes is down: it cannot be sealed everywhere, so it is not sealed at all.
 #[test]
 fn a_merge_that_cannot_begin_stops_nobody_and_is_taken_back() {

@@ -57,6 +57,7 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     of(double("min.cleanable.dirty.ratio", "0.5", Range::Fraction(0.0, 1.0), "Share of uncompacted bytes from which a partition is compacted.").acts(LATER_COMPACTION), &[("log.cleaner.min.cleanable.ratio", 1)]),
     of(long("min.compaction.lag.ms", "0", at_least(0), "A record is not compacted earlier than this after it was written.").acts(LATER_COMPACTION), &[("log.cleaner.min.compaction.lag.ms", 1)]),
     of(int("min.insync.replicas", "1", at_least(1), "Voters that must have synced a batch before a producer with acks=all is answered; a majority always must.").acts("produce"), &[("min.insync.replicas", 1)]),
+    of(int("ottla.shard.count", "-1", Range::Between(-1, 100_000), "How many shards the topic's partitions are to have for themselves, at most one for each: shards are split, merged and moved until it is so, while clients go on. 0 puts them into the shards that all topics share; -1 leaves them where they are.").acts("balancer"), &[]),
     of(boolean("preallocate", "false", "Whether files are given their full size when they are made.").idle("segment files are always prepared beforehand"), &[("log.preallocate", 1)]),
     of(boolean("remote.log.copy.disable", "false", "Stops copying to remote storage.").idle(NO_TIERING), &[]),
     of(boolean("remote.log.delete.on.disable", "false", "Deletes remote data when remote storage is switched off.").idle(NO_TIERING), &[]),

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Command;
 use super::error::MetadataError;
-use super::image::MetadataImage;
+use super::image::{MetadataImage, Topic};
+use super::merges;
 use super::requests::{ConfigChange, ConfigOp, ConfigOwner};
+use super::topic_shards::SHARD_COUNT;
 use crate::config::ConfigError;
 use crate::config::setting::{Dynamic, Kind, Setting};
 use crate::config::table::{nearest, setting, settings};
@@ -34,6 +36,9 @@ pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec
                     "Topic '{name}' is internal: it must stay compacted"
                 )));
             }
+            if after.get(SHARD_COUNT) != before.get(SHARD_COUNT) {
+                check_shard_count(image, topic, &after)?;
+            }
             let command = Command::SetTopicConfig { id: topic.id, overrides: after.clone() };
             Ok(if after == *before { Vec::new() } else { vec![command] })
         }
@@ -43,6 +48,26 @@ pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec
         ConfigOwner::Node(node) => broker_config(image, change, Some(*node)),
         ConfigOwner::AllNodes => broker_config(image, change, None),
     }
+}
+
+/// Fails for more shards than the topic has partitions, and below the feature level from which on shards are merged.
+fn check_shard_count(
+    image: &MetadataImage,
+    topic: &Topic,
+    overrides: &BTreeMap<String, String>,
+) -> Result<(), MetadataError> {
+    let Some(count) = overrides.get(SHARD_COUNT).and_then(|count| count.parse::<i32>().ok()) else { return Ok(()) };
+    if topic.internal && count >= 0 {
+        return Err(MetadataError::InvalidConfig(format!("Topic '{}' is internal: it has its shards.", topic.name)));
+    }
+    if count > topic.partition_count() {
+        return Err(MetadataError::InvalidConfig(format!(
+            "Topic '{}' has {} partitions, and a partition is not divided: {SHARD_COUNT} is at most that.",
+            topic.name,
+            topic.partition_count()
+        )));
+    }
+    if count >= 0 { merges::check_level(image) } else { Ok(()) }
 }
 
 fn broker_config(

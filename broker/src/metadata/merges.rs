@@ -122,7 +122,7 @@ pub(super) fn pairs(into: &ShardRecord, from: &ShardRecord) -> Option<Vec<MergeR
 }
 
 /// True if the record of a shard is to be removed: it was absorbed and no replica needs it any more, or it was made for
-/// partitions that are all gone.
+/// partitions that are all gone, and no other one that is here was split off it: after a crash it alone may give that its state.
 pub(super) fn is_spent(image: &MetadataImage, record: &ShardRecord) -> bool {
     if image.level < MergeRecord::LEVEL || image.partitions_by_shard.get(&record.id).is_some_and(|count| *count > 0) {
         return false;
@@ -138,6 +138,10 @@ pub(super) fn is_spent(image: &MetadataImage, record: &ShardRecord) -> bool {
                 && !record.is_moving()
                 && !image.is_resizing(record.id)
                 && image.first_intent_of(record.id).is_none()
+                && !image
+                    .shards
+                    .values()
+                    .any(|child| child.split.as_ref().is_some_and(|split| split.parent == record.id))
         }
     }
 }

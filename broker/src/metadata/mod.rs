@@ -55,6 +55,7 @@ pub mod start;
 pub mod state_machine;
 #[cfg(test)]
 mod tests;
+mod topic_shards;
 
 pub use crate::codec::CodecError;
 pub use crate::levels::{FEATURE, FeatureLevel, Levels};

@@ -13,6 +13,7 @@ use super::command::Command;
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::merges;
 use super::placement;
+use super::topic_shards;
 
 /// The most shards that are moved at the same time.
 pub(super) const MOVES_MAX: usize = 2;
@@ -33,6 +34,10 @@ pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
     }
     commands.extend(rebuilds(&mut after, image));
     commands.extend(merges::spent(image));
+    // Decided on the image as it is: only where nothing else is due.
+    if commands.is_empty() {
+        commands.extend(topic_shards::due(image));
+    }
     for node in image.nodes.values().filter(|node| node.state == NodeState::Leaving) {
         commands.extend(removal_step(&mut after, node.id));
     }

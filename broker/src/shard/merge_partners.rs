@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use ottla_env::watch;
-use ottla_raft::{AbsorbedReplica, WeakHost};
+use ottla_raft::{AbsorbedReplica, GroupHandle, WeakHost};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 
@@ -69,6 +69,10 @@ impl MergePartners {
         self.changes.send_modify(|version| *version += 1);
     }
 
+    fn group(&self, replica: ReplicaId) -> Option<GroupHandle> {
+        self.host.get()?.upgrade()?.group(replica)
+    }
+
     /// Waits until a replica here is sealed for a merge.
     pub(super) async fn sealed(self: Arc<Self>, replica: ReplicaId, intent: RaftIndex) -> Result<(), String> {
         let mut changes = self.changes.subscribe();
@@ -81,8 +85,7 @@ impl MergePartners {
             if is_lost {
                 return Err(format!("it takes over replica {replica}, which is lost"));
             }
-            let group = self.host.get().and_then(WeakHost::upgrade).and_then(|host| host.group(replica));
-            let (Some(state), Some(group)) = (state, group) else {
+            let (Some(state), Some(group)) = (state, self.group(replica)) else {
                 // The sender is this table's.
                 let _changed = changes.changed().await;
                 continue;
@@ -92,6 +95,9 @@ impl MergePartners {
             loop {
                 drop(applied.borrow_and_update());
                 if state.lock().sealed.is_some_and(|sealed| sealed.intent == intent) {
+                    let Some(group) = self.group(replica) else { break };
+                    // What it has split off before: its own state must not become durable without that.
+                    group.resizes_ended().await;
                     return Ok(());
                 }
                 tokio::select! {
@@ -108,7 +114,7 @@ impl MergePartners {
 
     /// A replica that is taken over from now on, and the merge is not durable.
     pub(super) fn begin(&self, pair: MergeReplica) -> Option<Partner> {
-        let group = self.host.get()?.upgrade()?.group(pair.absorbed)?.to_absorb();
+        let group = self.group(pair.absorbed)?.to_absorb();
         let mut known = self.known.lock();
         let state = known.states.get(&pair.absorbed)?.clone();
         known.open.insert(pair);

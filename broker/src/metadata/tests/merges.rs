@@ -11,6 +11,7 @@ use crate::metadata::error::MetadataError;
 use crate::metadata::image::{IntentKind, ShardId};
 use crate::metadata::merge_record::{MergePhase, MergeRecord, MergeStep, SealReport};
 use crate::metadata::moves;
+use crate::metadata::splits;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::apply;
 
@@ -210,11 +211,21 @@ fn a_merge_needs_shards_that_lie_side_by_side_and_the_level() {
 #[test]
 fn shards_that_were_made_for_partitions_which_are_gone_are_removed() {
     let (mut machine, _, child) = halves();
+    let (mut kept_machine, kept) = (machine.clone(), machine.image().clone());
     assert_eq!(dropped(&machine), []);
     apply(&mut machine, &[Command::DeleteTopic { id: TOPIC }]);
     assert_eq!(dropped(&machine), [], "its partitions are to be dropped");
     settle(&mut machine);
     assert_eq!(dropped(&machine), [child]);
+    // After a crash only its parent may have the state of what was split off.
+    let Command::SplitShard { child: grandchild, .. } = splits::split(&kept, child, &[(TOPIC, 1), (TOPIC, 3)]).unwrap()
+    else {
+        unreachable!()
+    };
+    apply(&mut kept_machine, &[splits::split(&kept, child, &[(TOPIC, 1), (TOPIC, 3)]).unwrap()]);
+    end(&mut kept_machine, grandchild.id, 30);
+    assert_eq!(kept_machine.image().partitions_by_shard[&child], 0);
+    assert_eq!(dropped(&kept_machine), []);
     let index = RaftIndex(machine.image().index.0 + 1);
     let pool = ShardId(1);
     assert_eq!(machine.apply_command(index, Command::DropShard { shard: pool }), Outcome::Refused(Refusal::Shard));

@@ -16,3 +16,4 @@ mod reassign;
 mod replica_assignment;
 mod splits;
 mod state_machine;
+mod topic_shards;

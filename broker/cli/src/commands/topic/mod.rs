@@ -7,6 +7,7 @@ mod delete;
 mod describe;
 mod list;
 mod produce;
+mod resize;
 
 use clap::Subcommand;
 
@@ -23,6 +24,8 @@ pub(super) enum Words {
     Create(create::Words),
     /// Changes a topic's configs or gives it more partitions
     Alter(alter::Words),
+    /// Gives a topic shards of its own, or takes them back, while clients go on
+    Resize(resize::Words),
     /// Deletes topics and all their records
     Delete(delete::Words),
     /// Writes the lines of standard input as records
@@ -38,6 +41,7 @@ pub(super) async fn run(words: Words) -> Result<(), Failure> {
         Words::Describe(words) => describe::run(&words).await,
         Words::Create(words) => create::run(&words).await,
         Words::Alter(words) => alter::run(&words).await,
+        Words::Resize(words) => resize::run(&words).await,
         Words::Delete(words) => delete::run(&words).await,
         Words::Produce(words) => produce::run(&words).await,
         Words::Consume(words) => consume::run(&words).await,

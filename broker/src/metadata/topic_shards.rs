@@ -1,0 +1,134 @@
+//! Gives topics as many shards of their own as `ottla.shard.count` asks for (design section 8): splits, merges, and moves of
+//! shards that are to be merged. A pure function of the image, one step at a time.
+//!
+//! ```text
+//!  partitions share a shard with other topics    they are split off
+//!  too few shards                                the one with the most partitions is halved
+//!  too many                                      the two with the fewest are merged, on the nodes of one of them
+//!  0                                             each is merged into a shard of the pool
+//! ```
+//! A topic rests while one of its shards is being split, merged or moved, and merges wait while one of their nodes is fenced: they
+//! would be cancelled. May not know: load, how a shard is split or merged.
+
+use std::collections::BTreeMap;
+
+use ottla_storage::ids::ReplicaId;
+use uuid::Uuid;
+
+use super::command::Command;
+use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord, Topic};
+use super::merge_record::{MergePhase, MergeRecord, MergeStep};
+use super::{merges, splits};
+
+/// The most splits and merges that are open at the same time.
+const RESIZES_MAX: usize = 2;
+
+/// The setting.
+pub(super) const SHARD_COUNT: &str = "ottla.shard.count";
+
+/// How many shards of its own a topic is to have; `None`: its shards stay as they are.
+fn wanted(topic: &Topic) -> Option<usize> {
+    let count: i64 = topic.overrides.get(SHARD_COUNT)?.parse().ok()?;
+    usize::try_from(count).ok()
+}
+
+/// The next step, if one is due.
+pub(super) fn due(image: &MetadataImage) -> Option<Command> {
+    if image.level < MergeRecord::LEVEL {
+        return None;
+    }
+    let open_merges = image.merges().filter(|(_, merge)| merge.phase != MergePhase::Drain).count();
+    if image.open_splits().count() + open_merges >= RESIZES_MAX {
+        return None;
+    }
+    let topics = image.topics.values().filter(|topic| !topic.internal);
+    topics.filter_map(|topic| Some((topic, wanted(topic)?))).find_map(|(topic, count)| step(image, topic, count))
+}
+
+/// The shards of a topic.
+struct Shards<'a> {
+    /// Those that carry nothing else.
+    own: Vec<(&'a ShardRecord, Vec<i32>)>,
+    /// The others, with the topic's partitions in them.
+    shared: Vec<(ShardId, Vec<i32>)>,
+}
+
+fn step(image: &MetadataImage, topic: &Topic, count: usize) -> Option<Command> {
+    let Shards { mut own, shared } = shards_of(image, topic)?;
+    // The ones with the fewest partitions first.
+    own.sort_by_key(|(record, indexes)| (indexes.len(), record.id));
+    if count == 0 {
+        let (record, _) = own.first()?;
+        return merge(image, record, pool_of(image, record));
+    }
+    let split = |shard: ShardId, indexes: Vec<i32>| {
+        let partitions: Vec<(Uuid, i32)> = indexes.into_iter().map(|index| (topic.id, index)).collect();
+        splits::split(image, shard, &partitions).ok()
+    };
+    if let Some((shard, indexes)) = shared.into_iter().max_by_key(|(shard, indexes)| (indexes.len(), shard.0)) {
+        return split(shard, indexes.into_iter().take(splits::PARTITIONS_MAX).collect());
+    }
+    let count = count.min(topic.partitions.len());
+    if own.len() < count {
+        let (record, indexes) = own.last()?;
+        return split(record.id, indexes.iter().copied().skip(1).step_by(2).take(splits::PARTITIONS_MAX).collect());
+    }
+    if own.len() > count {
+        let (record, _) = own.first()?;
+        return merge(image, record, own.iter().skip(1).map(|(other, _)| *other).collect());
+    }
+    None
+}
+
+/// `None` while one of them is changing.
+fn shards_of<'a>(image: &'a MetadataImage, topic: &Topic) -> Option<Shards<'a>> {
+    let mut carried: BTreeMap<ShardId, Vec<i32>> = BTreeMap::new();
+    for (index, route) in (0..).zip(topic.partitions.iter()) {
+        carried.entry(route.shard).or_default().push(index);
+    }
+    let mut shards = Shards { own: Vec::new(), shared: Vec::new() };
+    for (id, indexes) in carried {
+        let record = image.shard(id)?;
+        if image.is_resizing(id) || record.is_moving() || image.first_intent_of(id).is_some() {
+            return None;
+        }
+        let all = image.partitions_by_shard.get(&id).copied().unwrap_or(0);
+        let is_own = matches!(record.kind, ShardKind::Pool { pinned: true, .. }) && all == indexes.len() as u64;
+        match is_own {
+            true => shards.own.push((record, indexes)),
+            false => shards.shared.push((id, indexes)),
+        }
+    }
+    Some(shards)
+}
+
+/// The shards of the pool of as many replicas, those with the fewest partitions first.
+fn pool_of<'a>(image: &'a MetadataImage, record: &ShardRecord) -> Vec<&'a ShardRecord> {
+    let ShardKind::Pool { factor, .. } = record.kind else { return Vec::new() };
+    let kind = ShardKind::Pool { factor, pinned: false };
+    let mut pool: Vec<&ShardRecord> =
+        image.shards.values().map(AsRef::as_ref).filter(|other| other.kind == kind).collect();
+    pool.sort_by_key(|other| (image.partitions_by_shard.get(&other.id).copied().unwrap_or(0), other.id));
+    pool
+}
+
+/// Merges a shard into the first of the others that lies beside it; if none does, moves it to the nodes of the first one.
+fn merge(image: &MetadataImage, absorbed: &ShardRecord, others: Vec<&ShardRecord>) -> Option<Command> {
+    let is_up = |record: &ShardRecord| record.replicas.iter().all(|replica| !image.is_fenced(replica.node));
+    let at_rest = |other: &&ShardRecord| !image.is_resizing(other.id) && !other.is_moving() && is_up(other);
+    let others: Vec<_> = others.into_iter().filter(at_rest).filter(|_| is_up(absorbed)).collect();
+    if let Some(beside) = others.iter().find(|other| merges::pairs(other, absorbed).is_some()) {
+        return merges::decide(image, &MergeStep::Begin { survivor: beside.id, absorbed: absorbed.id }).ok()?;
+    }
+    let first =
+        others.first().filter(|other| other.replicas.iter().all(|replica| image.takes_replicas(replica.node)))?;
+    let mut ids = (image.next_replica_id..).map(ReplicaId);
+    let place = |replica: &ReplicaRecord| {
+        let here = |own: &&ReplicaRecord| (own.node, own.directory) == (replica.node, replica.directory);
+        let own = absorbed.replicas.iter().find(here).copied();
+        own.or_else(|| Some(ReplicaRecord { id: ids.next()?, ..*replica }))
+    };
+    let replicas: Option<Vec<_>> = first.replicas.iter().map(place).collect();
+    let before = absorbed.replicas.iter().map(|replica| replica.id).collect();
+    Some(Command::SetReplicas { shard: absorbed.id, before, replicas: replicas? })
+}
