@@ -117,3 +117,20 @@ impl Group {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_are_suspended_and_tried_in_turn_as_long_as_nobody_acknowledges_them() {
+        let after = |millis: u64| suspends_heartbeats(QUORUM_SILENCE_MAX + Duration::from_millis(millis));
+        assert!(!suspends_heartbeats(QUORUM_SILENCE_MAX - Duration::from_millis(1)));
+        let (suspended, cycle) = (SUSPEND_TIME, SUSPEND_TIME + TRIAL_TIME);
+        for turn in 0..3_u64 {
+            let begin = turn * u64::try_from(cycle.as_millis()).unwrap_or(0);
+            let end = begin + u64::try_from(suspended.as_millis()).unwrap_or(0);
+            assert!(after(begin) && after(end - 1) && !after(end), "turn {turn}");
+        }
+    }
+}

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::frame::{Kind, RawFrame, Stamp, encode};
 use super::replica::{ReplicaState, Slot};
 use super::*;
-use crate::entry::{Batches, EntryBatch};
-use crate::ids::{RaftIndex, Term};
+use crate::entry::{Batches, Entry, EntryBatch, EntryKind};
+use crate::ids::{LogId, RaftIndex, Term};
 use ottla_env::sim;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 
@@ -84,4 +84,30 @@ fn what_is_durable_never_falls() {
     let shared = Shared::new(disk, "/data/log".into(), LogOptions::default(), preparation, [place(0); 3]);
     shared.set_durable_upto(place(4096));
     shared.set_durable_upto(place(8));
+}
+
+/// The purge horizon: a member that lacks more than that is better served by a snapshot.
+#[test]
+fn entries_behind_the_horizon_are_those_after_which_more_was_written() {
+    sim::run(2, || async {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(2, SimDiskOptions::default()));
+        let options = LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() };
+        let (log, _) = Log::open(disk, Path::new("/data/log"), options, Vec::new(), &mut NoSink).await.unwrap();
+        let creation = GroupCreation { replica: R, payload: Bytes::new(), vote: None, purged: None };
+        let replica = log.create_group(creation).await.unwrap();
+        for index in 1..=40_u64 {
+            let log_id = LogId { term: Term(1), index: RaftIndex(index) };
+            let payload = Bytes::from(vec![1; 4_000]);
+            let entry = Entry { log_id, kind: EntryKind::Normal, clock_ms: 1, payload, batches: Batches::default() };
+            let (sender, receiver) = oneshot::channel();
+            replica.append(vec![entry], Box::new(move |outcome| drop(sender.send(outcome))));
+            receiver.await.unwrap().unwrap();
+        }
+        let behind = |bytes| replica.behind(bytes).map_or(0, |id| id.index.0);
+        let found = [0, 40_000, 80_000, 120_000].map(behind);
+        // Each is a commit of two pages.
+        assert_eq!(found, [40, 35, 30, 25]);
+        assert_eq!(replica.behind(1 << 30), None);
+        log.close().await.unwrap();
+    });
 }

@@ -223,6 +223,9 @@ mod tests {
             prop_assert_eq!(u32_at(&header, 16), u32::from(run.class.0));
             let sound = HeaderFound::Sound { id: run.id, incarnation: run.incarnation, lineage: run.lineage };
             prop_assert_eq!(decode_header(&header), sound);
+            // No more than the header is read of a run that is opened.
+            prop_assert_eq!(decode_header(&header[..HEADER_BYTES]), decode_header(&header));
+            prop_assert_eq!(decode_header(&header[..HEADER_BYTES - 1]), HeaderFound::Damaged);
             let image = encode_tables(&run, &tables, at);
             prop_assert_eq!(image.len() as u64, tables_bytes(tables.extents.len(), tables.stand_ins.len()));
             let tail = image.last_chunk::<TAIL_BYTES>().unwrap();

@@ -363,3 +363,27 @@ fn is_zstd(batch: &[u8]) -> bool {
 fn record_count(batch: &[u8]) -> u64 {
     RawHeader::of(batch).map_or(0, |header| u64::from(header.record_count().cast_unsigned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_protocol::produce::{ProducePartition, ProduceTopic};
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_refused_whole_is_answered_for_each_partition() {
+        let part = |index| ProducePartition { index, records: None };
+        let topic = |id, parts: &[i32]| ProduceTopic {
+            name: None,
+            id: Some(uuid::Uuid::from_u128(id)),
+            partitions: parts.iter().copied().map(part).collect(),
+        };
+        let topics = vec![topic(1, &[0, 3]), topic(2, &[1])];
+        let request = ProduceRequest { transactional_id: None, acks: 1, timeout_ms: 1, topics };
+        let answer = refused(request, ErrorCode::InvalidRequiredAcks);
+        let told = answer.topics.iter().flat_map(|topic| topic.partitions.iter().map(|part| (topic.id, part)));
+        let told: Vec<_> = told.map(|(id, part)| (id.map(|id| id.as_u128()), part.index, part.error)).collect();
+        let error = ErrorCode::InvalidRequiredAcks;
+        assert_eq!(told, [(Some(1), 0, error), (Some(1), 3, error), (Some(2), 1, error)]);
+    }
+}

@@ -88,3 +88,14 @@ fn code_of(response: &Response) -> i16 {
 fn first(mut codes: impl Iterator<Item = i16>) -> i16 {
     codes.find(|code| *code != 0).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_counts_and_none_is_none() {
+        assert_eq!(first([0, 7, 3].into_iter()), 7);
+        assert_eq!(first([0, 0].into_iter()), 0);
+    }
+}
