@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::crash::{Moments, check_index_files, check_partition, check_runs, observe};
-use super::toy::{self, Model, Toy, absorb_of, batch, entry, open, partition};
+use super::toy::{
+    self, Accepted, Model, Toy, absorb_of, accepted, batch, entry, open, partition, random, read_on, write,
+};
 use crate::data_dir::{DataDir, DataDirOptions, MergeCut, RecoveredReplica};
 use crate::entry::{Entry, Verdict};
-use crate::ids::{LogId, RaftIndex, ReplicaId};
+use crate::ids::ReplicaId;
 use crate::index::ExtentKey;
-use crate::log::{EntryRange, LogOptions};
+use crate::log::LogOptions;
 use ottla_env::disk::Disk;
 use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
@@ -36,9 +36,6 @@ struct Committed {
     /// It was removed, or is being removed.
     removed: bool,
 }
-
-/// A batch as it was accepted: base offset, end offset, epoch, bytes.
-type Accepted = Vec<(i64, i64, i32, Bytes)>;
 
 #[derive(Default)]
 struct Expected {
@@ -65,11 +62,8 @@ impl Expected {
     }
 
     fn note(&mut self, entry: &Entry, verdicts: &[Verdict]) {
-        for (batch, verdict) in entry.batches.iter().zip(verdicts) {
-            let Verdict::Accepted { base_offset, epoch } = verdict else { continue };
-            let count = i64::from(i32::from_be_bytes(batch.data[23..27].try_into().unwrap())) + 1;
-            let line = (base_offset.0, base_offset.0 + count, epoch.0, batch.data.clone());
-            if batch.partition.index == MOVED { self.moved.push(line) } else { self.kept.push(line) }
+        for (index, line) in accepted(entry, verdicts) {
+            if index == MOVED { self.moved.push(line) } else { self.kept.push(line) }
         }
     }
 }
@@ -86,6 +80,8 @@ impl Pair {
     /// Applies the survivor's Absorb, and makes it real.
     async fn merge(&self, entry: &Entry) {
         let absorbed = self.absorbed.as_ref().expect("it is kept until the merge is real");
+        let taken = absorb_of(entry).map(|(_, ends)| ends);
+        assert_eq!(absorbed.model().partitions.get(&MOVED).copied(), taken, "what is taken over is there");
         self.survivor.apply(entry);
         [&self.survivor, absorbed].into_iter().for_each(|toy| toy.set_splits(true));
         let (from, to) = (absorbed.log.id(), self.survivor.log.id());
@@ -114,26 +110,6 @@ impl Pair {
         let (next, log_start) = model.partitions[&MOVED];
         check_partition(owner, MOVED, &expected.moved, next, log_start).await;
     }
-}
-
-fn random(term: u64, first: u64, partitions: &[i32]) -> Vec<Entry> {
-    let below = sim::random_below;
-    let one = |index: u64| {
-        let payload = if below(8) == 0 { format!("trim {}", partitions[0]) } else { String::new() };
-        let batches = (0..below(4)).map(|b| {
-            let at = usize::try_from(below(partitions.len() as u64)).unwrap();
-            (partitions[at], batch(index * 7 + b, 1 + below(3), usize::try_from(below(2000)).unwrap()))
-        });
-        entry(term, index, batches.collect(), &payload)
-    };
-    (first..first + 1 + below(3)).map(one).collect()
-}
-
-/// Appends, waits for the sync, applies.
-async fn write(toy: &Toy, acknowledge: impl FnOnce(Vec<Entry>), entries: Vec<Entry>) {
-    toy.append(entries.clone()).await.unwrap().unwrap();
-    acknowledge(entries.clone());
-    entries.iter().for_each(|entry| toy.apply(entry));
 }
 
 /// Two replicas, of which one takes over the other in the middle of their lives; every moment is kept.
@@ -196,17 +172,6 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments<Committed>) {
             }
         }
     }
-}
-
-/// Entries that the log holds behind these.
-async fn read_on(toy: &Toy, first: u64, last: Option<LogId>) -> Vec<Entry> {
-    let mut all = Vec::new();
-    let last = last.map_or(0, |id| id.index.0);
-    while first + (all.len() as u64) <= last {
-        let range = EntryRange { first: RaftIndex(first + all.len() as u64), last: RaftIndex(last) };
-        all.extend(toy.log.read(range, 1 << 20).await.unwrap());
-    }
-    all
 }
 
 /// What the log holds behind the checkpoint; what was not acknowledged counts from now on.

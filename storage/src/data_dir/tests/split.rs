@@ -8,13 +8,15 @@ use bytes::Bytes;
 use ottla_protocol::ids::Offset;
 
 use super::crash::{Moments, check_index_files, check_partition, check_runs, observe};
-use super::toy::{self, DIR, Model, Toy, batch, entry, open, partition, split_of};
+use super::toy::{
+    self, Accepted, DIR, Model, Toy, accepted, batch, entry, open, partition, random, read_on, split_of, write,
+};
 use crate::data_dir::identity::LINEAGE_FORMAT_VERSION;
 use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica, SplitCut};
 use crate::entry::{Entry, Verdict};
-use crate::ids::{LogId, RaftIndex, ReplicaId};
+use crate::ids::{LogId, ReplicaId};
 use crate::index::ExtentKey;
-use crate::log::{EntryRange, GroupCreation, LogOptions};
+use crate::log::{GroupCreation, LogOptions};
 use crate::read::{ReadError, ReadRequest};
 use ottla_env::disk::Disk;
 use ottla_env::sim;
@@ -39,9 +41,6 @@ struct Committed {
     durable: usize,
     child: Vec<Entry>,
 }
-
-/// A batch as it was accepted: base offset, end offset, epoch, bytes.
-type Accepted = Vec<(i64, i64, i32, Bytes)>;
 
 /// What both replicas have, by what they applied.
 #[derive(Default)]
@@ -82,11 +81,8 @@ impl Expected {
     }
 
     fn note(&mut self, entry: &Entry, verdicts: &[Verdict]) {
-        for (batch, verdict) in entry.batches.iter().zip(verdicts) {
-            let Verdict::Accepted { base_offset, epoch } = verdict else { continue };
-            let count = i64::from(i32::from_be_bytes(batch.data[23..27].try_into().unwrap())) + 1;
-            let line = (base_offset.0, base_offset.0 + count, epoch.0, batch.data.clone());
-            if batch.partition.index == MOVED { self.moved.push(line) } else { self.kept.push(line) }
+        for (index, line) in accepted(entry, verdicts) {
+            if index == MOVED { self.moved.push(line) } else { self.kept.push(line) }
         }
     }
 }
@@ -171,13 +167,6 @@ impl Family {
     }
 }
 
-/// Appends, waits for the sync, applies.
-async fn write(toy: &Toy, acknowledge: impl FnOnce(Vec<Entry>), entries: Vec<Entry>) {
-    toy.append(entries.clone()).await.unwrap().unwrap();
-    acknowledge(entries.clone());
-    entries.iter().for_each(|entry| toy.apply(entry));
-}
-
 /// Writes a long batch, of which and of whose forerunners most expires, and frees what that allows.
 async fn write_long(toy: &Toy, index: u64) {
     let long = entry(1, index, vec![(0, batch(index, 1, 9_000))], "trim 0");
@@ -186,19 +175,6 @@ async fn write_long(toy: &Toy, index: u64) {
     if let Some(kept) = toy.directory.oldest_kept(toy.log.id()) {
         toy.log.purge(kept).await.unwrap();
     }
-}
-
-fn random(term: u64, first: u64, partitions: &[i32]) -> Vec<Entry> {
-    let below = sim::random_below;
-    let one = |index: u64| {
-        let payload = if below(8) == 0 { format!("trim {}", partitions[0]) } else { String::new() };
-        let batches = (0..below(4)).map(|b| {
-            let at = usize::try_from(below(partitions.len() as u64)).unwrap();
-            (partitions[at], batch(index * 7 + b, 1 + below(3), usize::try_from(below(2000)).unwrap()))
-        });
-        entry(term, index, batches.collect(), &payload)
-    };
-    (first..first + 1 + below(3)).map(one).collect()
 }
 
 /// A parent that is split in the middle of its life; every moment is kept.
@@ -248,17 +224,6 @@ async fn history(sim: &SimDisk, steps: u64, padding_bytes: usize, moments: &Mome
         }
     }
     family
-}
-
-/// Entries that the log holds behind these.
-async fn read_on(toy: &Toy, first: u64, last: Option<LogId>) -> Vec<Entry> {
-    let mut all = Vec::new();
-    let last = last.map_or(0, |id| id.index.0);
-    while first + (all.len() as u64) <= last {
-        let range = EntryRange { first: RaftIndex(first + all.len() as u64), last: RaftIndex(last) };
-        all.extend(toy.log.read(range, 1 << 20).await.unwrap());
-    }
-    all
 }
 
 /// Opens the directory after a crash; what was there besides counts as acknowledged from now on.

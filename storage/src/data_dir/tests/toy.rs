@@ -18,9 +18,10 @@ use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, EntryBatch, EntryKind, Verdict};
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 use crate::index::ExtentKey;
-use crate::log::{GroupCreation, LogOptions, ReplicaLog};
+use crate::log::{EntryRange, GroupCreation, LogOptions, ReplicaLog};
 use crate::rewrite::{RetentionClass, RewriteOptions};
 use ottla_env::disk::Disk;
+use ottla_env::sim;
 
 pub(super) const DIR: &str = "/data";
 
@@ -90,6 +91,53 @@ pub(super) fn absorb_of(entry: &Entry) -> Option<(i32, (i64, i64))> {
     let mut words = words.split(' ').map(|word| word.parse::<i64>().unwrap());
     let mut next = || words.next().unwrap();
     Some((i32::try_from(next()).unwrap(), (next(), next())))
+}
+
+/// Batches as they were accepted: base offset, end offset, epoch, bytes.
+pub(super) type Accepted = Vec<(i64, i64, i32, Bytes)>;
+
+/// The accepted batches of an entry, each with its partition.
+pub(super) fn accepted(entry: &Entry, verdicts: &[Verdict]) -> Vec<(i32, (i64, i64, i32, Bytes))> {
+    let mut accepted = Vec::new();
+    for (batch, verdict) in entry.batches.iter().zip(verdicts) {
+        let Verdict::Accepted { base_offset, epoch } = verdict else { continue };
+        let count = i64::from(i32::from_be_bytes(batch.data[23..27].try_into().unwrap())) + 1;
+        let line = (base_offset.0, base_offset.0 + count, epoch.0, batch.data.clone());
+        accepted.push((batch.partition.index, line));
+    }
+    accepted
+}
+
+/// A few entries with batches for these partitions, of which the first one may lose its oldest.
+pub(super) fn random(term: u64, first: u64, partitions: &[i32]) -> Vec<Entry> {
+    let below = sim::random_below;
+    let one = |index: u64| {
+        let payload = if below(8) == 0 { format!("trim {}", partitions[0]) } else { String::new() };
+        let batches = (0..below(4)).map(|b| {
+            let at = usize::try_from(below(partitions.len() as u64)).unwrap();
+            (partitions[at], batch(index * 7 + b, 1 + below(3), usize::try_from(below(2000)).unwrap()))
+        });
+        entry(term, index, batches.collect(), &payload)
+    };
+    (first..first + 1 + below(3)).map(one).collect()
+}
+
+/// Appends, waits for the sync, applies.
+pub(super) async fn write(toy: &Toy, acknowledge: impl FnOnce(Vec<Entry>), entries: Vec<Entry>) {
+    toy.append(entries.clone()).await.unwrap().unwrap();
+    acknowledge(entries.clone());
+    entries.iter().for_each(|entry| toy.apply(entry));
+}
+
+/// Entries that the log holds behind these.
+pub(super) async fn read_on(toy: &Toy, first: u64, last: Option<LogId>) -> Vec<Entry> {
+    let mut all = Vec::new();
+    let last = last.map_or(0, |id| id.index.0);
+    while first + (all.len() as u64) <= last {
+        let range = EntryRange { first: RaftIndex(first + all.len() as u64), last: RaftIndex(last) };
+        all.extend(toy.log.read(range, 1 << 20).await.unwrap());
+    }
+    all
 }
 
 /// The replicated state: a pure function of the entries.
