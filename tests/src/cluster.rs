@@ -227,3 +227,20 @@ pub fn check(cluster: &Cluster, topic: &str, partitions: i32, acknowledged: &Ack
         assert_eq!(values.len(), found.len(), "no value is there twice");
     }
 }
+
+/// Kills the leader of the first partition while clients write, brings it back, then kills all nodes at once: what was
+/// acknowledged is there.
+pub fn keeps_all(cluster: &mut Cluster, topic: &str, partitions: i32, writers: Writers) {
+    let leader = cluster.leader(topic, 0).unwrap();
+    cluster.brokers[leader - 1].kill();
+    until("another node leads", || cluster.leader(topic, 0).is_some_and(|now| now != leader));
+    writers.wait_for(200);
+    cluster.brokers[leader - 1].run();
+    writers.wait_for(200);
+    let acknowledged = writers.stop();
+    cluster.brokers.iter_mut().for_each(Broker::kill);
+    cluster.brokers.iter_mut().for_each(Broker::spawn);
+    cluster.brokers.iter_mut().for_each(Broker::wait_until_ready);
+    until("every partition is led", || (0..partitions).all(|index| cluster.leader(topic, index).is_some()));
+    check(cluster, topic, partitions, &acknowledged);
+}

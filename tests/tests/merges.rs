@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use ottla_tests::cluster::{Cluster, Writers, check, until};
+use ottla_tests::cluster::{Cluster, Writers, check, keeps_all, until};
 use ottla_tests::process::Broker;
 use serde_json::Value;
 
@@ -71,19 +71,7 @@ fn shards_are_split_and_merged_again_while_clients_write() {
     let after = shards(&cluster.brokers[0]);
     assert_eq!((after.len(), sum(&after)), (before.len(), sum(&before)));
 
-    let leader = cluster.leader(TOPIC, 0).unwrap();
-    cluster.brokers[leader - 1].kill();
-    until("another node leads", || cluster.leader(TOPIC, 0).is_some_and(|now| now != leader));
-    writers.wait_for(200);
-    cluster.brokers[leader - 1].run();
-    writers.wait_for(200);
-    let acknowledged = writers.stop();
-
-    cluster.brokers.iter_mut().for_each(Broker::kill);
-    cluster.brokers.iter_mut().for_each(Broker::spawn);
-    cluster.brokers.iter_mut().for_each(Broker::wait_until_ready);
-    until("every partition is led", || (0..PARTITIONS).all(|index| cluster.leader(TOPIC, index).is_some()));
-    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+    keeps_all(&mut cluster, TOPIC, PARTITIONS, writers);
 }
 
 /// A topic is given shards of its own, and puts them back.

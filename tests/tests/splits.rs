@@ -10,7 +10,7 @@ use kafka_protocol::messages::alter_partition_reassignments_request::{Reassignab
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId};
 use ottla_tests::batch::TestBatch;
-use ottla_tests::cluster::{Cluster, Writers, check, until};
+use ottla_tests::cluster::{Cluster, Writers, check, keeps_all, until};
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, topic_name};
 use serde_json::Value;
@@ -66,19 +66,7 @@ fn shards_are_split_until_each_partition_has_its_own_while_clients_write() {
     assert_eq!(shards.len(), 8);
     writers.wait_for(200);
 
-    let leader = cluster.leader(TOPIC, 0).unwrap();
-    cluster.brokers[leader - 1].kill();
-    until("another node leads", || cluster.leader(TOPIC, 0).is_some_and(|now| now != leader));
-    writers.wait_for(200);
-    cluster.brokers[leader - 1].run();
-    writers.wait_for(200);
-    let acknowledged = writers.stop();
-
-    cluster.brokers.iter_mut().for_each(Broker::kill);
-    cluster.brokers.iter_mut().for_each(Broker::spawn);
-    cluster.brokers.iter_mut().for_each(Broker::wait_until_ready);
-    until("every partition is led", || (0..PARTITIONS).all(|index| cluster.leader(TOPIC, index).is_some()));
-    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+    keeps_all(&mut cluster, TOPIC, PARTITIONS, writers);
 }
 
 /// The nodes of each partition's replicas.
