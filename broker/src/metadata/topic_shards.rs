@@ -7,6 +7,7 @@
 //!  too many                                      the two with the fewest are merged, on the nodes of one of them
 //!  0                                             each is merged into a shard of the pool
 //! ```
+//! Shards that lie in different directories of one node stay apart, so that a topic may have more shards than it asks for.
 //! A topic rests while one of its shards is being split, merged or moved, and merges wait while one of their nodes is fenced: they
 //! would be cancelled. May not know: load, how a shard is split or merged.
 
@@ -120,8 +121,13 @@ fn merge(image: &MetadataImage, absorbed: &ShardRecord, others: Vec<&ShardRecord
     if let Some(beside) = others.iter().find(|other| merges::pairs(other, absorbed).is_some()) {
         return merges::decide(image, &MergeStep::Begin { survivor: beside.id, absorbed: absorbed.id }).ok()?;
     }
-    let first =
-        others.first().filter(|other| other.replicas.iter().all(|replica| image.takes_replicas(replica.node)))?;
+    // Within a node a replica is not moved from one directory to another: a second one of a shard counts as the successor of a
+    // replica that was lost.
+    let is_free = |replica: &ReplicaRecord| {
+        let own = absorbed.replicas.iter().find(|own| own.node == replica.node);
+        image.takes_replicas(replica.node) && own.is_none_or(|own| own.directory == replica.directory)
+    };
+    let first = others.iter().find(|other| other.replicas.iter().all(is_free))?;
     let mut ids = (image.next_replica_id..).map(ReplicaId);
     let place = |replica: &ReplicaRecord| {
         let here = |own: &&ReplicaRecord| (own.node, own.directory) == (replica.node, replica.directory);

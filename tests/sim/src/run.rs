@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord, Topic};
+use ottla_broker::metadata::{MergePhase, MetadataImage, ShardId, ShardRecord, Topic};
 use ottla_broker::shard::Shard;
 use ottla_broker::shard::read_view::LogOffsetSnapshot;
 use ottla_env::rt;
@@ -27,8 +27,8 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    MERGES_FROM, PARTS_FROM, Profile, SPLITS_FROM, Tuning, damages_heads, has_late_founder, loses_leavers,
-    loses_seed_node, loses_voters, mixes_releases, stalls_followers, unregisters_early,
+    MERGES_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning, damages_heads, has_late_founder,
+    loses_leavers, loses_seed_node, loses_voters, mixes_releases, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -244,7 +244,11 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
         world.run_client("reassigner", None, reassigner::reassigner(world.clone(), plan.seed >= PARTS_FROM));
     }
     if plan.seed >= SPLITS_FROM {
-        world.run_client("resizer", None, resizer::resizer(world.clone(), plan.seed >= MERGES_FROM));
+        world.run_client(
+            "resizer",
+            None,
+            resizer::resizer(world.clone(), plan.seed >= MERGES_FROM, plan.seed >= SHARD_COUNTS_FROM),
+        );
     }
     world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
@@ -331,7 +335,8 @@ fn caught_up(world: &World) -> bool {
 
 /// True if shards have carried out all that the metadata has decided.
 fn has_ended(image: &MetadataImage) -> bool {
-    image.intents.is_empty() && image.open_splits().next().is_none()
+    let merges = image.merges().any(|(_, merge)| merge.phase != MergePhase::Drain);
+    image.intents.is_empty() && image.open_splits().next().is_none() && !merges
 }
 
 /// Every replica on a sound disk carries partitions that the metadata assigns to its shard, and no others.

@@ -25,7 +25,7 @@ const STEPS_MAX: usize = 400;
 
 /// Nodes, and topics of these numbers of partitions in the pool.
 fn world(nodes: i32, level: i16, topics: &[usize]) -> MetadataStateMachine {
-    let nodes = (1..=nodes).map(|id| NodeRecord { levels: Levels::OWN, ..node(id, None, &[100, 90]) });
+    let nodes = (1..=nodes).map(|id| NodeRecord { levels: Levels::OWN, ..node(id, None, &[100]) });
     let mut machine = cluster(nodes.collect());
     apply(&mut machine, &[Command::SetFeatureLevel { level: FeatureLevel(level) }]);
     let pool = missing_pool_shards(machine.image(), 3);
@@ -190,4 +190,31 @@ fn whatever_topics_ask_for_in_whatever_order_ends() {
             }
         }
     });
+}
+
+/// What lies in another directory of a node would be taken for lost, were a second replica of it made there.
+#[test]
+fn no_replica_is_moved_within_a_node() {
+    let nodes = (1..=4).map(|id| NodeRecord { levels: Levels::OWN, ..node(id, None, &[100, 90]) });
+    let mut machine = cluster(nodes.collect());
+    apply(&mut machine, &[Command::SetFeatureLevel { level: FeatureLevel(4) }]);
+    let pool = missing_pool_shards(machine.image(), 3);
+    let ids: Vec<_> = pool.iter().map(|shard| shard.id).collect();
+    apply(&mut machine, &pool.into_iter().map(Command::AddShard).collect::<Vec<_>>());
+    let (name, id, overrides) = ("t0".to_owned(), Uuid::from_u128(1), BTreeMap::new());
+    apply(&mut machine, &[Command::CreateTopic { name, id, internal: false, overrides, shards: ids }]);
+    set(&mut machine, 0, 1).unwrap();
+    for _ in 0..STEPS_MAX {
+        carry_out(&mut machine);
+        let due = moves::due(machine.image());
+        for command in &due {
+            let Command::SetReplicas { shard, replicas, .. } = command else { continue };
+            let before = machine.image().shard(*shard).unwrap().replicas.clone();
+            for replica in replicas {
+                let own = before.iter().find(|own| own.node == replica.node);
+                assert!(own.is_none_or(|own| own.directory == replica.directory), "shard {shard}");
+            }
+        }
+        apply(&mut machine, &due);
+    }
 }

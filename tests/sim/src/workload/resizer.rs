@@ -1,20 +1,26 @@
-//! An operator that splits and merges shards.
+//! An operator that splits and merges shards, and gives a topic shards of its own.
 
-use ottla_broker::metadata::{MergeStep, MetadataImage, ShardId};
+use ottla_broker::metadata::{ConfigChange, ConfigOp, ConfigOwner, MergeStep, MetadataImage, ShardId};
 use ottla_env::sim;
 use uuid::Uuid;
 
 use super::pause;
+use crate::registry::{PARTITIONS, TOPIC};
 use crate::world::World;
 
 /// Most shards that carry partitions; every group costs the run time.
 pub(super) const SHARDS_MAX: usize = 24;
 
-/// Splits shards, and merges them too if `merges`, until the workload ends.
-pub(crate) async fn resizer(world: World, merges: bool) {
+/// Splits shards, merges them too if `merges`, and sets how many a topic has for itself if `counts`, until the workload ends.
+pub(crate) async fn resizer(world: World, merges: bool, counts: bool) {
     while world.workload_runs() {
         pause(1_200).await;
         let Some(image) = world.image() else { continue };
+        if counts && sim::random_below(3) == 0 {
+            let count = i64::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
+            set_count(&world, count).await;
+            continue;
+        }
         if merges && sim::random_below(2) == 0 {
             merge(&world, &image).await;
             continue;
@@ -27,6 +33,26 @@ pub(crate) async fn resizer(world: World, merges: bool) {
             .await;
         world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
+    // What is under way ends, and no further step begins: else there would be no moment to look at.
+    while counts && world.image().is_some() && !set_count(&world, -1).await {
+        pause(200).await;
+    }
+}
+
+/// Sets how many shards the topic is to have for itself; -1: as many as there are.
+async fn set_count(world: &World, count: i64) -> bool {
+    let ops = vec![("ottla.shard.count".to_owned(), ConfigOp::Set(count.to_string()))];
+    let change = ConfigChange { owner: ConfigOwner::Topic(TOPIC.to_owned()), ops, replace: false };
+    let node = world.random_node();
+    let answer = world
+        .request(node, move |running| async move { running.metadata.alter_configs(vec![change], false).await })
+        .await;
+    let is_set = answer.as_ref().is_some_and(|answers| answers.iter().all(Result::is_ok));
+    world.trace_fault(format!(
+        "{count} shards: {}",
+        answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))
+    ));
+    is_set
 }
 
 /// Merges two shards, or takes the merge of one back, however far it is.
