@@ -236,7 +236,7 @@ impl GroupHandle {
         }
     }
 
-    /// Waits until all splits and merges that were applied here are durable; for ever, if the disk fails.
+    /// The caller waits until all splits and merges that this replica applied are durable; for ever, if the disk fails.
     pub async fn resizes_ended(&self) {
         self.0.applier.resizes_ended().await;
     }

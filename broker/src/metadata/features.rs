@@ -24,6 +24,17 @@ fn common<'a>(nodes: impl Iterator<Item = &'a NodeRecord>) -> Option<Levels> {
     nodes.map(|node| Some(node.levels)).reduce(|all, one| all?.common(one?)).flatten()
 }
 
+/// Fails while the cluster is below the level from which on something can be done.
+pub(super) fn require(image: &MetadataImage, needed: FeatureLevel, what: &str) -> Result<(), MetadataError> {
+    if image.level >= needed {
+        return Ok(());
+    }
+    Err(MetadataError::UnsupportedVersion(format!(
+        "{what} from level {needed} of {FEATURE} on, and the cluster is at level {}.",
+        image.level
+    )))
+}
+
 /// Checks whether a node that starts may be registered.
 pub(super) fn check_node(image: &MetadataImage, node: &NodeRecord) -> Result<(), MetadataError> {
     let others = || image.nodes.values().filter(|other| other.id != node.id);

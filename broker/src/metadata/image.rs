@@ -472,10 +472,15 @@ impl MetadataImage {
         self.shards.values().filter_map(|record| Some((record, record.merge.as_ref()?)))
     }
 
+    /// The merges that the log of the survivor has not carried out, with the shards that are absorbed.
+    pub fn open_merges(&self) -> impl Iterator<Item = (&Arc<ShardRecord>, &MergeRecord)> {
+        self.merges().filter(|(_, merge)| merge.phase != MergePhase::Drain)
+    }
+
     /// The merge by which a shard takes over another one, until its log has done so.
     #[must_use]
     pub fn open_merge_into(&self, survivor: ShardId) -> Option<(&Arc<ShardRecord>, &MergeRecord)> {
-        self.merges().find(|(_, merge)| merge.survivor == survivor && merge.phase != MergePhase::Drain)
+        self.open_merges().find(|(_, merge)| merge.survivor == survivor)
     }
 
     /// True if the shard is being split or merged: its replicas stay as they are.

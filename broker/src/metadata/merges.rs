@@ -5,7 +5,8 @@
 
 use super::command::Command;
 use super::error::MetadataError;
-use super::image::{MetadataImage, ShardId, ShardKind, ShardRecord};
+use super::features;
+use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::merge_record::{MergePhase, MergeRecord, MergeReplica, MergeStep};
 
 fn invalid(what: String) -> MetadataError {
@@ -14,15 +15,7 @@ fn invalid(what: String) -> MetadataError {
 
 /// Fails below the feature level from which on shards are merged.
 pub(super) fn check_level(image: &MetadataImage) -> Result<(), MetadataError> {
-    let needed = MergeRecord::LEVEL;
-    if image.level >= needed {
-        return Ok(());
-    }
-    Err(MetadataError::UnsupportedVersion(format!(
-        "Shards can be merged from level {needed} of {} on, and the cluster is at level {}.",
-        crate::levels::FEATURE,
-        image.level
-    )))
+    features::require(image, MergeRecord::LEVEL, "Shards can be merged")
 }
 
 /// The command for a step; none where it changes nothing, since it was recorded before or is not due any more.
@@ -112,7 +105,7 @@ fn are_alike(into: ShardKind, from: ShardKind) -> bool {
 
 /// For each replica of the absorbed shard that of the survivor in its directory; `None` if they do not lie side by side.
 pub(super) fn pairs(into: &ShardRecord, from: &ShardRecord) -> Option<Vec<MergeReplica>> {
-    let beside = |absorbed: &super::image::ReplicaRecord| {
+    let beside = |absorbed: &ReplicaRecord| {
         let place = (absorbed.node, absorbed.directory);
         let survivor = into.replicas.iter().find(|replica| (replica.node, replica.directory) == place)?;
         Some(MergeReplica { survivor: survivor.id, absorbed: absorbed.id })

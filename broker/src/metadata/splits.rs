@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::command::{Command, NewShard};
 use super::error::MetadataError;
+use super::features;
 use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, SplitRecord};
 
 /// So many partitions may one split move: as many as one entry names.
@@ -34,15 +35,7 @@ fn by_topic(partitions: &[(Uuid, i32)]) -> Vec<(Uuid, Vec<i32>)> {
 
 /// Fails below the feature level from which on shards are split.
 pub(super) fn check_level(image: &MetadataImage) -> Result<(), MetadataError> {
-    let needed = SplitRecord::LEVEL;
-    if image.level >= needed {
-        return Ok(());
-    }
-    Err(MetadataError::UnsupportedVersion(format!(
-        "Shards can be split from level {needed} of {} on, and the cluster is at level {}.",
-        crate::levels::FEATURE,
-        image.level
-    )))
+    features::require(image, SplitRecord::LEVEL, "Shards can be split")
 }
 
 /// Makes these partitions of a shard a shard of their own, on the same nodes.

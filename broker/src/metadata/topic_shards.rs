@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::command::Command;
 use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord, Topic};
-use super::merge_record::{MergePhase, MergeRecord, MergeStep};
+use super::merge_record::{MergeRecord, MergeStep};
 use super::{merges, splits};
 
 /// The most splits and merges that are open at the same time.
@@ -38,8 +38,7 @@ pub(super) fn due(image: &MetadataImage) -> Option<Command> {
     if image.level < MergeRecord::LEVEL {
         return None;
     }
-    let open_merges = image.merges().filter(|(_, merge)| merge.phase != MergePhase::Drain).count();
-    if image.open_splits().count() + open_merges >= RESIZES_MAX {
+    if image.open_splits().count() + image.open_merges().count() >= RESIZES_MAX {
         return None;
     }
     let topics = image.topics.values().filter(|topic| !topic.internal);

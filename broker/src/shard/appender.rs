@@ -137,19 +137,17 @@ impl Shard {
         while window.is_open() {
             let command = self.queue.lock().pop_command();
             if let Some(QueuedCommand { command, answer }) = command {
+                let hold = |begun| {
+                    self.queue.lock().hold(begun);
+                    HandoverOf::Decided
+                };
                 let handover = match &command {
-                    Command::Split(split) => Some(Handover::proposed(&split.partitions, rt::now())),
-                    Command::Seal(_) => Some(Handover::sealed(rt::now())),
-                    _ => None,
+                    Command::Split(split) => hold(Handover::proposed(&split.partitions, rt::now())),
+                    Command::Seal(_) => hold(Handover::sealed(rt::now())),
+                    Command::Unseal { .. } => HandoverOf::Ended,
+                    _ => HandoverOf::Others,
                 };
-                let caller = match &command {
-                    Command::Unseal { .. } => Caller::Command { answer, handover: HandoverOf::Ended },
-                    _ if handover.is_some() => Caller::Command { answer, handover: HandoverOf::Decided },
-                    _ => Caller::Command { answer, handover: HandoverOf::Others },
-                };
-                if let Some(handover) = handover {
-                    self.queue.lock().hold(handover);
-                }
+                let caller = Caller::Command { answer, handover };
                 self.propose(term, window, &command, Batches::default(), caller).await;
                 continue;
             }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::metadata::{MergePhase, MetadataImage, ShardId, ShardRecord, Topic};
+use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord, Topic};
 use ottla_broker::shard::Shard;
 use ottla_broker::shard::read_view::LogOffsetSnapshot;
 use ottla_env::rt;
@@ -335,7 +335,7 @@ fn caught_up(world: &World) -> bool {
 
 /// True if shards have carried out all that the metadata has decided.
 fn has_ended(image: &MetadataImage) -> bool {
-    let merges = image.merges().any(|(_, merge)| merge.phase != MergePhase::Drain);
+    let merges = image.open_merges().next().is_some();
     image.intents.is_empty() && image.open_splits().next().is_none() && !merges
 }
 

@@ -12,7 +12,7 @@ use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::ids::RaftIndex;
 
-use crate::metadata::{IntentKey, IntentKind, MergePhase, MetadataImage};
+use crate::metadata::{IntentKey, IntentKind, MetadataImage};
 use crate::replicated::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
 use crate::replicated::error::PartitionError;
 use crate::shard::{MetadataView, Shard};
@@ -109,8 +109,8 @@ fn bring_forward(adopt: &mut VecDeque<AdoptedPartition>, wanted: &[PartitionId])
 pub(crate) fn floor(shard: &Shard, image: &MetadataImage) -> Option<RaftIndex> {
     let id = shard.creation.shard;
     let split = image.open_split_of(id).map(|(_, split)| split.intent);
-    let merges = image.merges().filter(|(record, merge)| record.id == id || merge.survivor == id);
-    let merge = merges.filter(|(_, merge)| merge.phase != MergePhase::Drain).map(|(_, merge)| merge.intent).min();
+    let merges = image.open_merges().filter(|(record, merge)| record.id == id || merge.survivor == id);
+    let merge = merges.map(|(_, merge)| merge.intent).min();
     let first_open = image.first_intent_of(id).into_iter().chain(split).chain(merge).min();
     let floor = first_open.map_or(image.index, |index| RaftIndex(index.0.saturating_sub(1)));
     let state = shard.state().lock();

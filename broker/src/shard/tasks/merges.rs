@@ -74,8 +74,8 @@ impl Merges {
         leader_of: &LeaderOf,
     ) -> Result<(), PartitionError> {
         let (absorbed, intent) = (record.id, merge.intent);
-        let (_, since) = *self.waiting.take_if(|(known, _)| *known == intent).get_or_insert((intent, rt::now()));
-        self.waiting = Some((intent, since));
+        let known = self.waiting.filter(|(waiting, _)| *waiting == intent);
+        let (_, since) = *self.waiting.insert(known.unwrap_or_else(|| (intent, rt::now())));
         let is_sealed = || shard.state().lock().sealed.filter(|sealed| sealed.intent == intent);
         if is_sealed().is_none() {
             let is_ready = is_ready(shard, image, (record, merge), leader_of).await;
@@ -106,6 +106,11 @@ impl Merges {
 const NOT_READY: &str =
     "its replicas are not all in sync, its clock is not confirmed, or the shards are not led by one node; cancelled";
 
+/// True if the log of a shard has to carry out something else before the merge: intents are carried out in their order.
+fn has_older_intent(image: &MetadataImage, shard: ShardId, merge: &MergeRecord) -> bool {
+    image.first_intent_of(shard).is_some_and(|first| first < merge.intent)
+}
+
 /// True if the shard may be sealed now. It is led where the survivor is led, so that what clients send meanwhile is handed over
 /// there: if not, leadership is transferred.
 async fn is_ready(
@@ -114,8 +119,7 @@ async fn is_ready(
     (record, merge): (&ShardRecord, &MergeRecord),
     leader_of: &LeaderOf,
 ) -> bool {
-    let has_older = |shard| image.first_intent_of(shard).is_some_and(|first| first < merge.intent);
-    if has_older(record.id) || has_older(merge.survivor) {
+    if has_older_intent(image, record.id, merge) || has_older_intent(image, merge.survivor, merge) {
         return false;
     }
     let members: BTreeSet<_> = merge.replicas.iter().map(|pair| pair.absorbed).collect();
@@ -154,7 +158,7 @@ async fn absorb(
     let intent = merge.intent;
     let done = || Some(shard.state().lock().last_merge).filter(|last| last.intent >= intent);
     if done().is_none() {
-        if image.first_intent_of(shard.creation.shard).is_some_and(|first| first < intent) {
+        if has_older_intent(image, shard.creation.shard, merge) {
             return LATER;
         }
         let (sealed, checksum) = (merge.sealed.index, merge.sealed.checksum);
