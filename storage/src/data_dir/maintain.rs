@@ -156,10 +156,8 @@ impl DataDir {
     /// Indexes what has become durable, counts what died, checks the free space.
     async fn settle(&self) -> Result<(), DataDirError> {
         for replica in self.log.replicas() {
-            if let Some(log) = self.log.replica(replica) {
-                let placed = self.index.place_durable(replica, |index| log.final_place(index));
-                placed.map_err(|error| self.fail("index", error))?;
-            }
+            let placed = self.index.place_durable(replica, |writer, index| self.final_place(writer, index));
+            placed.map_err(|error| self.fail("index", error))?;
         }
         let (index, disk, path) = (Arc::clone(&self.index), Arc::clone(&self.disk), self.path.clone());
         let work = move || {
@@ -328,8 +326,7 @@ impl DataDir {
         let is_synced = synced >= Some(upto) || mutants::is_on(Bug::CheckpointPastSynced);
         assert!(is_synced, "replica {replica}: a state delta at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
-        log.at_rest(upto).await?;
-        self.index.place_durable(replica, |index| log.final_place(index))?;
+        self.place_up_to(log, upto).await?;
         let verdicts = self.index.verdicts_up_to(replica, upto);
         if mutants::is_on(Bug::VerdictsNotWritten) {
             self.index.forget_verdicts(replica, upto);

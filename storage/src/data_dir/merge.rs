@@ -48,8 +48,7 @@ impl DataDir {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && log.purged() >= Some(applied) => {}
                 placed => drop(placed?),
             }
-            log.at_rest(applied.index).await?;
-            self.index.place_durable(log.id(), |index| log.final_place(index))?;
+            self.place_up_to(log, applied.index).await?;
         }
         self.require_format(super::identity::LINEAGE_FORMAT_VERSION).await?;
         Ok(logs)

@@ -51,7 +51,7 @@ use crate::entry::{Entry, Verdict};
 use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
-use crate::log::{GroupCreation, Log, ReplicaLog, batch_bytes_max};
+use crate::log::{EntryPlace, GroupCreation, Log, ReplicaLog, batch_bytes_max};
 use crate::page_cache::mapped::OpenSegments;
 use crate::read::VerifyBelow;
 use crate::read::readahead::DiskReads;
@@ -61,6 +61,7 @@ use failure::Failure;
 use identity::Identity;
 use ottla_env::critical::Owner;
 use ottla_env::disk::{DirLock, Disk};
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use rewriter_state::Rewriter;
 
@@ -250,9 +251,29 @@ impl DataDir {
     /// Called for EVERY applied entry, in order, before watermarks move. `verdicts` has one item per batch.
     pub fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()> {
         self.refuse_if_failed()?;
-        let log =
-            self.log.replica(replica).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such replica"))?;
-        self.index.record(replica, |index| log.final_place(index), entry, verdicts)
+        let log = self.log_of(replica)?;
+        let place_of =
+            |writer, index| if writer == replica { log.final_place(index) } else { self.final_place(writer, index) };
+        self.index.record(replica, place_of, entry, verdicts)
+    }
+
+    fn final_place(&self, replica: ReplicaId, index: RaftIndex) -> Option<EntryPlace> {
+        self.log.replica(replica)?.final_place(index)
+    }
+
+    /// Returns when all that the replica has applied up to `upto`, which is durable, has its final place in the index, and with it
+    /// what others of the directory wrote earlier of the same partitions.
+    async fn place_up_to(&self, log: &ReplicaLog, upto: RaftIndex) -> io::Result<()> {
+        log.at_rest(upto).await?;
+        let place_of = |writer, index| self.final_place(writer, index);
+        while let Some(awaited) =
+            self.index.place_durable(log.id(), place_of)?.filter(|awaited| awaited.waiting <= upto)
+        {
+            self.log_of(awaited.writer)?.placed(awaited.index).await?;
+        }
+        let is_placed = self.index.is_placed(log.id(), upto) || mutants::is_on(Bug::CheckpointPastSynced);
+        assert!(is_placed, "replica {}: an entry up to {} is durable and has no place", log.id(), upto.0);
+        Ok(())
     }
 
     /// Registers the source of a replica's state deltas; held weakly.

@@ -64,8 +64,7 @@ impl DataDir {
         assert_eq!(begins_after, Some(split), "replica {}: the entry behind which it begins", creation.replica);
         let log = self.log_of(parent)?;
         log.placed(split).await?;
-        log.at_rest(split).await?;
-        self.index.place_durable(parent, |index| log.final_place(index))?;
+        self.place_up_to(&log, split).await?;
         self.require_format(LINEAGE_FORMAT_VERSION).await?;
         self.create_replica(creation).await
     }

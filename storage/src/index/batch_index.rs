@@ -42,18 +42,18 @@ pub(crate) struct Bounds {
 
 /// An applied Raft entry without a log position yet: it is committed by other replicas before it is durable here.
 #[derive(Debug)]
-struct UnplacedEntry {
-    index: RaftIndex,
-    layout: EntryLayout,
+pub(super) struct UnplacedEntry {
+    pub(super) index: RaftIndex,
+    pub(super) layout: EntryLayout,
     /// The accepted batches: number among the entry's, and partition.
-    keys: Vec<(usize, ExtentKey)>,
+    pub(super) keys: Vec<(usize, ExtentKey)>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct ReplicaIndex {
     recorded: Option<RaftIndex>,
     verdicts: VecDeque<EntryVerdicts>,
-    unplaced: VecDeque<UnplacedEntry>,
+    pub(super) unplaced: VecDeque<UnplacedEntry>,
     bytes_since_checkpoint: u64,
 }
 
@@ -100,7 +100,12 @@ fn malformed(replica: ReplicaId, index: RaftIndex) -> io::Error {
 }
 
 /// The frame at a place has to be as long as that of the entry, else the positions of its batches would be made up.
-fn check_place(replica: ReplicaId, index: RaftIndex, layout: &EntryLayout, place: EntryPlace) -> io::Result<()> {
+pub(super) fn check_place(
+    replica: ReplicaId,
+    index: RaftIndex,
+    layout: &EntryLayout,
+    place: EntryPlace,
+) -> io::Result<()> {
     if layout.frame_bytes == place.frame_bytes {
         return Ok(());
     }
@@ -130,11 +135,12 @@ impl BatchIndex {
         all
     }
 
-    /// Adds what apply decided about one Raft entry; `place_of` returns the final position of a durable entry, from memory.
+    /// Adds what apply decided about one Raft entry; `place_of` returns the final position of a durable entry of any replica of the
+    /// directory, from memory.
     pub(crate) fn record(
         &self,
         replica: ReplicaId,
-        place_of: impl Fn(RaftIndex) -> Option<EntryPlace>,
+        place_of: impl Fn(ReplicaId, RaftIndex) -> Option<EntryPlace>,
         entry: &Entry,
         verdicts: &[Verdict],
     ) -> io::Result<()> {
@@ -143,8 +149,8 @@ impl BatchIndex {
             return Err(malformed(replica, index));
         }
         let mut replicas = self.replicas.lock();
+        self.place(&mut replicas, replica, &place_of)?;
         let state = replicas.entry(replica).or_default();
-        self.place(replica, state, &place_of)?;
         state.recorded = state.recorded.max(Some(index));
         state.bytes_since_checkpoint +=
             64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
@@ -158,16 +164,20 @@ impl BatchIndex {
         if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
             return Ok(());
         }
+        let mut follows_placed = state.unplaced.is_empty();
         for (batch, verdict) in entry.batches.iter().zip(verdicts) {
+            let Verdict::Accepted { base_offset, .. } = verdict else { continue };
             let key = owners.key(replica, batch.partition);
-            if let Verdict::Accepted { base_offset, .. } = verdict
-                && self.partition_or_new(key).write().revive(*base_offset)
-            {
+            let partition = self.partition_or_new(key);
+            let mut partition = partition.write();
+            // Another replica's, from which the partition came.
+            follows_placed &= partition.unplaced.is_empty();
+            if partition.revive(*base_offset) {
                 self.changed_log_starts.lock().insert(key, *base_offset);
             }
         }
         let layout = EntryLayout::of(entry);
-        let place = if state.unplaced.is_empty() { place_of(index) } else { None };
+        let place = if follows_placed { place_of(replica, index) } else { None };
         if let Some(place) = place {
             return self.record_placed(replica, &owners, entry, verdicts, &layout, place);
         }
@@ -215,7 +225,7 @@ impl BatchIndex {
         Ok(())
     }
 
-    fn push(
+    pub(super) fn push(
         &self,
         partition: &mut PartitionIndex,
         key: ExtentKey,
@@ -232,42 +242,6 @@ impl BatchIndex {
             self.table.add(indexed.position.segment, 1, u64::from(indexed.bytes));
         }
         Ok(())
-    }
-
-    /// Adds index entries for the Raft entries that have become durable since.
-    fn place(
-        &self,
-        replica: ReplicaId,
-        state: &mut ReplicaIndex,
-        place_of: impl Fn(RaftIndex) -> Option<EntryPlace>,
-    ) -> io::Result<()> {
-        while let Some(entry) = state.unplaced.front() {
-            let Some(place) = place_of(entry.index) else { break };
-            check_place(replica, entry.index, &entry.layout, place)?;
-            for (number, key) in &entry.keys {
-                let partition = self.partition_or_new(*key);
-                let mut partition = partition.write();
-                let Some(mut unplaced) = partition.unplaced.pop_front() else { continue };
-                let (found, wanted) = ((unplaced.writer, unplaced.index), (replica, entry.index));
-                assert_eq!(found, wanted, "{}: the entry whose batch is placed next", key.partition);
-                unplaced.indexed.position = entry.layout.batch_at(*number, place);
-                self.push(&mut partition, *key, (replica, entry.index), &unplaced.indexed)?;
-            }
-            state.unplaced.pop_front();
-        }
-        Ok(())
-    }
-
-    /// Assigns positions to what has become durable. After an error the index must not be used any more.
-    pub(crate) fn place_durable(
-        &self,
-        replica: ReplicaId,
-        place_of: impl Fn(RaftIndex) -> Option<EntryPlace>,
-    ) -> io::Result<()> {
-        match self.replicas.lock().get_mut(&replica) {
-            Some(state) => self.place(replica, state, place_of),
-            None => Ok(()),
-        }
     }
 
     /// A snapshot up to `index` is installed: nothing before it is recorded any more.

@@ -12,6 +12,7 @@ mod overlap;
 pub(crate) mod owners;
 mod ownership;
 pub(crate) mod partition;
+mod place;
 pub(crate) mod rebuild;
 mod replace;
 mod search;

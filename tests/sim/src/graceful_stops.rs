@@ -136,9 +136,6 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
     if how == Leaver::Restarted {
         rt::spawn(restart_when_forgotten(world.clone(), node));
     }
-    if how == Leaver::WithLostDisk && !world.may_lose(node) {
-        return world.trace_fault(format!("node {} keeps its disk: some shard lacks a replica or has too few", node.0));
-    }
     let ask =
         || world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await });
     let mut asked = ask().await;
@@ -149,10 +146,13 @@ pub(crate) async fn unregister(world: &World, node: SimNode, how: Leaver) {
         asked = ask().await;
     }
     world.trace_fault(format!("node {} is being unregistered: {asked:?}", node.0));
-    if how == Leaver::WithLostDisk {
+    // Judged at the moment of the loss: while the request was on its way another node may have lost its disk (seed 116079).
+    if how == Leaver::WithLostDisk && world.may_lose(node) {
         world.crash(node, Crash::Power);
         world.wipe(node);
         world.start_in_background(node);
+    } else if how == Leaver::WithLostDisk {
+        world.trace_fault(format!("node {} keeps its disk: some shard lacks a replica or has too few", node.0));
     }
     let cancelled_after = if how == Leaver::Joining { JOINER_FORGOTTEN_BY } else { UNREGISTERED_BY };
     let (begun, mut is_cancelled) = (rt::now(), false);

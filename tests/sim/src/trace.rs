@@ -12,7 +12,7 @@ const EVENTS_MAX: usize = 4_000;
 const EVENTS_PRINTED: usize = 60;
 
 /// Faults, starts and stops of nodes that are kept and printed besides.
-const FAULTS_MAX: usize = 80;
+const FAULTS_MAX: usize = 400;
 
 type Event = (Duration, Option<i32>, String);
 

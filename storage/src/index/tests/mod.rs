@@ -195,7 +195,7 @@ impl History {
         if durable {
             self.durable = self.raft_index;
         }
-        self.index.record(REPLICA, |index| self.place_of(index), &entry, &verdicts).unwrap();
+        self.index.record(REPLICA, |_, index| self.place_of(index), &entry, &verdicts).unwrap();
         places
     }
 
@@ -429,9 +429,9 @@ fn what_is_committed_elsewhere_before_it_is_durable_here_is_served_from_memory()
     assert_eq!(planned.len(), 2);
     assert!(planned[0].data.is_none() && planned[1].data.is_some());
     assert_eq!(history.index.bytes_of(key(0)), 200);
-    history.index.place_durable(REPLICA, |_| None).unwrap();
+    history.index.place_durable(REPLICA, |_, _| None).unwrap();
     history.durable = history.raft_index;
-    history.index.place_durable(REPLICA, |index| history.place_of(index)).unwrap();
+    history.index.place_durable(REPLICA, |_, index| history.place_of(index)).unwrap();
     let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
     assert!(planned[1].data.is_none());
     assert_eq!(planned[1].indexed.position, places[0].position);

@@ -46,7 +46,7 @@ impl World {
     fn become_durable(&mut self) {
         self.history.durable = self.history.raft_index;
         let history = &self.history;
-        history.index.place_durable(REPLICA, |index| history.place_of(index)).unwrap();
+        history.index.place_durable(REPLICA, |_, index| history.place_of(index)).unwrap();
     }
 
     fn step(&mut self, random: &mut Random) {

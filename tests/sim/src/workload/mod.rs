@@ -69,6 +69,15 @@ fn target(world: &World, index: i32) -> SimNode {
     world.leader(index).filter(|_| !stray).unwrap_or_else(|| world.random_node())
 }
 
+/// Adds what an operator was answered to the trace. Faults are kept longer than other events, and a request that nobody answers
+/// is none: it is repeated until somebody does.
+fn trace_answer(world: &World, request: &str, answer: Option<impl std::fmt::Debug>) {
+    match answer {
+        Some(answer) => world.trace_fault(format!("{request}: {answer:?}")),
+        None => world.trace(None, format!("{request}: no answer")),
+    }
+}
+
 async fn pause(most_ms: u64) {
     rt::sleep(Duration::from_micros(sim::random_below(most_ms * 1_000))).await;
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use ottla_broker::metadata::{MetadataImage, Nodes, Reassignment, ShardId};
 use ottla_env::sim;
 
-use super::pause;
 use super::resizer::SHARDS_MAX;
+use super::{pause, trace_answer};
 use crate::registry::broker;
 use crate::world::World;
 
@@ -38,7 +38,7 @@ pub(crate) async fn reassigner(world: World, moves_parts: bool) {
         let node = world.random_node();
         let answer =
             world.request(node, move |running| async move { running.metadata.move_shard(id, Some(nodes)).await }).await;
-        world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+        trace_answer(&world, &line, answer);
     }
 }
 
@@ -67,7 +67,7 @@ async fn reassign_partitions(world: &World, image: &MetadataImage) {
             running.metadata.reassign(requested, true, timeout).await
         })
         .await;
-    world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+    trace_answer(world, &line, answer);
 }
 
 /// Drains a node, or ends the drain of one.
@@ -78,5 +78,5 @@ async fn drain(world: &World) {
     let answer = world
         .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, drains).await })
         .await;
-    world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+    trace_answer(world, &line, answer);
 }

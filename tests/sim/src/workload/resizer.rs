@@ -4,7 +4,7 @@ use ottla_broker::metadata::{ConfigChange, ConfigOp, ConfigOwner, MergeStep, Met
 use ottla_env::sim;
 use uuid::Uuid;
 
-use super::pause;
+use super::{pause, trace_answer};
 use crate::registry::{PARTITIONS, TOPIC};
 use crate::world::World;
 
@@ -31,7 +31,7 @@ pub(crate) async fn resizer(world: World, merges: bool, counts: bool) {
         let answer = world
             .request(node, move |running| async move { running.metadata.split_shard(shard, partitions).await })
             .await;
-        world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+        trace_answer(&world, &line, answer);
     }
     // What is under way ends, and no further step begins: else there would be no moment to look at.
     while counts && world.image().is_some() && !set_count(&world, -1).await {
@@ -48,10 +48,7 @@ async fn set_count(world: &World, count: i64) -> bool {
         .request(node, move |running| async move { running.metadata.alter_configs(vec![change], false).await })
         .await;
     let is_set = answer.as_ref().is_some_and(|answers| answers.iter().all(Result::is_ok));
-    world.trace_fault(format!(
-        "{count} shards: {}",
-        answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))
-    ));
+    trace_answer(world, &format!("{count} shards"), answer);
     is_set
 }
 
@@ -67,7 +64,7 @@ async fn merge(world: &World, image: &MetadataImage) {
     };
     let node = world.random_node();
     let answer = world.request(node, move |running| async move { running.metadata.merge(step).await }).await;
-    world.trace_fault(format!("{step:?}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+    trace_answer(world, &format!("{step:?}"), answer);
 }
 
 /// Two shards whose replicas lie side by side; once in a while any two.
