@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_types)] // axum serves sockets
 
 mod api;
+mod balance;
 pub mod check;
 mod disk;
 mod exposition;
@@ -119,6 +120,10 @@ fn routes(state: AdminState) -> Router {
         .route("/v1/groups/{id}", get(groups::one))
         .route("/v1/shards", get(shards::list))
         .route("/v1/shards/{id}", get(shards::one))
+        .route("/v1/balance", get(balance::show))
+        .route("/api/balance/apply", post(balance::apply))
+        .route("/api/balance/pause", post(balance::pause))
+        .route("/api/balance/resume", post(balance::resume))
         .route("/api/shards/{id}/set-clock", post(shard_clock::set))
         .route("/api/shards/{id}/set-clock/{to_ms}", post(shard_clock::set_to))
         .route("/api/shards/{id}/merge", post(shard_merge::shard))
@@ -132,7 +137,8 @@ fn routes(state: AdminState) -> Router {
 }
 
 async fn index() -> &'static str {
-    "Ottla admin port\n\n/openapi.json\n/healthz\n/readyz\n/metrics\n/metrics/groups?group=REGEX&topic=REGEX&scope=SCOPE\n/metrics/partitions?topic=REGEX\n/metrics/topics?topic=REGEX\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/groups/{id}\n/v1/shards\n/v1/shards/{id}\n\
+    "Ottla admin port\n\n/openapi.json\n/healthz\n/readyz\n/metrics\n/metrics/groups?group=REGEX&topic=REGEX&scope=SCOPE\n/metrics/partitions?topic=REGEX\n/metrics/topics?topic=REGEX\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/groups/{id}\n/v1/shards\n/v1/shards/{id}\n/v1/balance\n\
+     POST /api/balance/apply\nPOST /api/balance/pause\nPOST /api/balance/resume\n\
      POST /api/shards/{id}/set-clock\nPOST /api/shards/{id}/set-clock/{to_ms}\n\
      POST /api/shards/{id}/merge?into=SHARD\nPOST /api/shards/{id}/merge?cancel=true\n\
      POST /api/shards/{id}/move?nodes=NODE,...\nPOST /api/shards/{id}/move?cancel=true\n\

@@ -144,6 +144,8 @@ pub struct ReplicationConfig {
     pub leader_check_interval: Duration,
     /// `leader.imbalance.per.broker.percentage`, default 10.
     pub leader_imbalance_percentage: u64,
+    /// `ottla.balance.enable`, default true: whether load is spread over the nodes by itself.
+    pub balance: bool,
 }
 
 /// Sessions of nodes.
@@ -355,6 +357,7 @@ impl ReplicationConfig {
             leader_rebalance: v.boolean("auto.leader.rebalance.enable"),
             leader_check_interval: Duration::from_secs(v.amount("leader.imbalance.check.interval.seconds")),
             leader_imbalance_percentage: v.amount("leader.imbalance.per.broker.percentage"),
+            balance: v.boolean("ottla.balance.enable"),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The balancer: submits the shard moves that are due, while this node leads the metadata group. `moves` determines
-//! which are due.
+//! which are due for what operators and topics ask, `balance` those by which load is spread.
 //!
 //! May not know: why a shard is moved.
 
@@ -17,6 +17,8 @@ use super::moves;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a node that holds nothing any more has to stop by itself before it is removed.
 const REMOVAL_DELAY: Duration = Duration::from_secs(3);
+/// How often it is asked whether load is to be spread.
+const SPREAD_INTERVAL: Duration = Duration::from_secs(5);
 /// The wait where nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -40,12 +42,31 @@ pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: w
                 tracing::debug!("shards are not moved now: {error}");
                 wait = RETRY;
             }
+        } else if now.ready {
+            let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
+            spread(&metadata, now.term.0, &image).await;
+            wait = SPREAD_INTERVAL;
         }
         tokio::select! {
             biased;
             changed = role.changed() => if changed.is_err() { return },
             changed = images.changed() => if changed.is_err() { return },
             () = rt::sleep(wait) => {}
+        }
+    }
+}
+
+/// Takes the steps by which load is to be spread now.
+async fn spread(metadata: &MetadataHandle, term: u64, image: &MetadataImage) {
+    let state = &metadata.controller_client().balance;
+    let actions = state.lock().due(term, image, rt::now());
+    for action in actions {
+        match metadata.rebalance(action.clone()).await {
+            Ok(()) => {
+                tracing::info!(shard = action.shard.0, "{}", action.reason);
+                state.lock().done(action, rt::now(), rt::wall_clock_ms());
+            }
+            Err(error) => tracing::debug!(shard = action.shard.0, "not moved now: {error}"),
         }
     }
 }

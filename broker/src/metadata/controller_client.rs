@@ -20,6 +20,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::balance::{BalanceState, LoadReport};
 use super::controller::{QueuedRequest, from_read_index, not_controller};
 use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
@@ -94,6 +95,8 @@ pub(super) struct ControllerClient {
     pub(super) sessions: Mutex<Sessions>,
     /// Grows when a node that is fenced sends a heartbeat.
     fenced_heartbeats: watch::Sender<u64>,
+    /// While this node leads: what its balancer knows.
+    pub(super) balance: Mutex<BalanceState>,
 }
 
 impl ControllerClient {
@@ -105,11 +108,20 @@ impl ControllerClient {
         queue: mpsc::Sender<QueuedRequest>,
     ) -> Arc<Self> {
         let (session, own) = (rt::random_u64(), group.replica());
-        let (in_flight, deduplicator, sessions) = Default::default();
+        let (in_flight, deduplicator, sessions, balance) = Default::default();
         let (shared, fenced_heartbeats) = (host.clone(), watch::Sender::new(0));
-        let client =
-            Self { group, images, host: shared, queue, session, in_flight, deduplicator, sessions, fenced_heartbeats };
-        let client = Arc::new(client);
+        let client = Arc::new(Self {
+            group,
+            images,
+            host: shared,
+            queue,
+            session,
+            in_flight,
+            deduplicator,
+            sessions,
+            fenced_heartbeats,
+            balance,
+        });
         let weak = Arc::downgrade(&client);
         let service = move |_from: ReplicaId, request: bytes::Bytes| -> BoxFuture<'static, Option<bytes::Bytes>> {
             let client = weak.upgrade();
@@ -160,6 +172,11 @@ impl ControllerClient {
                     self.record_heartbeat(heartbeat);
                     Ok(ControllerResponse::Done)
                 }
+                RequestKind::Load(report) => {
+                    self.record_load(report, role);
+                    Ok(ControllerResponse::Done)
+                }
+                RequestKind::Balance { apply } => self.local_balance(apply).await,
                 RequestKind::Change { .. } if !self.deduplicator.lock().is_first(&request) => return None,
                 RequestKind::Change { request, validate_only } => {
                     self.submit_locally(request, validate_only, FORWARDED_WAIT).await
@@ -175,6 +192,34 @@ impl ControllerClient {
         if self.images.borrow().is_fenced(heartbeat.node) {
             self.fenced_heartbeats.send_modify(|version| *version += 1);
         }
+    }
+
+    /// Takes in the load of a node, as the leader.
+    fn record_load(&self, report: LoadReport, role: Role) {
+        self.balance.lock().report(report, role.term.0, &self.images.borrow(), rt::now());
+    }
+
+    /// Sends the load of this node to the leader, whether that is this node or another.
+    pub(super) async fn send_load(&self, report: LoadReport, wait: Duration) -> Result<(), MetadataError> {
+        let role = self.role();
+        match role.leader {
+            _ if role.ready => {
+                self.record_load(report, role);
+                Ok(())
+            }
+            Some(leader) if leader != self.group.replica() => {
+                self.forward(leader, role, RequestKind::Load(report), wait).await?.map(|_| ())
+            }
+            leader => Err(not_controller(&self.images.borrow(), leader)),
+        }
+    }
+
+    /// What the balancer of this node, which leads, plans and did.
+    async fn local_balance(&self, apply: bool) -> Result<ControllerResponse, MetadataError> {
+        self.local_read_index().await?;
+        let image = self.images.borrow().clone();
+        let status = self.balance.lock().status(self.role().term.0, &image, rt::now(), apply);
+        Ok(ControllerResponse::Balance(Box::new(status)))
     }
 
     /// Changes when a node that is fenced sends a heartbeat to this node.
@@ -298,6 +343,7 @@ impl ControllerClient {
                     self.forward(leader, role, kind.clone(), ATTEMPT_TIMEOUT).await.and_then(|outcome| outcome)
                 }
                 (_, RequestKind::Quorum) => self.local_quorum().await.map(ControllerResponse::Quorum),
+                (_, RequestKind::Balance { apply }) => self.local_balance(*apply).await,
                 _ => self.local_read_index().await.map(|_| ControllerResponse::Done),
             };
             attempts += 1;
@@ -313,6 +359,11 @@ impl ControllerClient {
     /// Returns when everything that was committed before the call is applied here.
     pub(super) async fn read_index(&self) -> Result<(), MetadataError> {
         self.query(RequestKind::ReadIndex).await.map(|_| ())
+    }
+
+    /// What the leader's balancer plans and did; `apply`: it is to carry its plan out.
+    pub(super) async fn balance_status(&self, apply: bool) -> Result<ControllerResponse, MetadataError> {
+        self.query(RequestKind::Balance { apply }).await
     }
 
     /// The progress of the group's members, as the leader has it.

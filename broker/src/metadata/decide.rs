@@ -11,6 +11,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::balance::{Action, BalanceStatus};
 use super::command::{Command, IntentEnd};
 use super::config_change;
 use super::error::MetadataError;
@@ -87,6 +88,8 @@ pub(super) enum ControllerRequest {
     Unregister(NodeId),
     /// Moves the shards that are due to be moved.
     Balance,
+    /// Takes a step by which load is spread.
+    Rebalance(Action),
     /// Changes the levels of features: all of them or none.
     UpdateFeatures(Vec<FeatureUpdate>),
     /// Fences a node, or unfences it.
@@ -111,6 +114,7 @@ impl ControllerRequest {
                 | MergeStep::TakenOver { .. },
             )
             | Self::Balance
+            | Self::Rebalance(_)
             | Self::SetLiveness(_) => true,
             Self::CreateTopic { .. }
             | Self::DeleteTopic(_)
@@ -143,6 +147,8 @@ pub(super) enum ControllerResponse {
     Shard(ShardId),
     /// The state of the leader, not a decision.
     Quorum(MetadataQuorum),
+    /// The same: what its balancer plans and did.
+    Balance(Box<BalanceStatus>),
 }
 
 /// Commands, and the response once they are applied. No commands: the request changes nothing.
@@ -186,6 +192,12 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
         ControllerRequest::Drain { nodes, drain } => Ok(ControllerResult::done(nodes::drain(image, nodes, *drain)?)),
         ControllerRequest::Unregister(node) => Ok(ControllerResult::done(nodes::unregister(image, *node)?)),
         ControllerRequest::Balance => Ok(ControllerResult::done(moves::due(image))),
+        ControllerRequest::Rebalance(action) => {
+            let command = moves::balanced(image, action).ok_or_else(|| {
+                MetadataError::InvalidRequest(format!("Shard {} is not as it was when this was planned.", action.shard))
+            })?;
+            Ok(ControllerResult::done(vec![command]))
+        }
         ControllerRequest::UpdateFeatures(requested) => Ok(ControllerResult::done(features::update(image, requested)?)),
         ControllerRequest::SetLiveness(change) => {
             Ok(ControllerResult::done(fencing::decide(image, change).into_iter().collect()))

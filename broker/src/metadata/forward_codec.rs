@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use ottla_storage::ids::RaftIndex;
 
+use super::balance::LoadReport;
 use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
 use super::fields::Registered;
@@ -36,6 +37,10 @@ pub(super) enum RequestKind {
     Change { request: ControllerRequest, validate_only: bool },
     /// Keep the sender's session alive.
     Heartbeat(Heartbeat),
+    /// Take in what the sender's shards have to do.
+    Load(LoadReport),
+    /// Return what the balancer plans and did; `apply`: carry the plan out, also where that is disabled.
+    Balance { apply: bool },
 }
 
 /// A request to the leader of one term; it is handled at most once.
@@ -87,6 +92,8 @@ record! {
         1 Change { validate_only, request },
         2 Quorum,
         3 Heartbeat(heartbeat),
+        4 Load(report),
+        5 Balance { apply },
     }
     enum ControllerRequest {
         1 CreateTopic { id, topic },
@@ -108,6 +115,7 @@ record! {
         17 SplitShard { parent, partitions },
         18 EndSplit { child, at },
         19 Merge(step),
+        20 Rebalance(action),
     }
     NewTopic { name, partitions, factor, assignments, configs }
     enum InternalTopic { 0 ConsumerOffsets, 1 TransactionState }
@@ -128,6 +136,7 @@ record! {
         3 ProducerIds { first, count: Varint },
         4 Quorum(quorum),
         5 Shard(shard),
+        6 Balance(status),
     }
     CreatedTopic { name, id, partitions, factor, overrides }
     enum MetadataError {

@@ -15,6 +15,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::balance::{Action, BalanceStatus};
 use super::command::IntentEnd;
 use super::controller::{Controller, QUEUED_REQUESTS_MAX};
 use super::controller_client::ControllerClient;
@@ -425,6 +426,22 @@ impl MetadataHandle {
         timeout: Duration,
     ) -> Result<(), MetadataError> {
         self.request(ControllerRequest::UpdateFeatures(requested), validate_only, timeout).await.map(|_| ())
+    }
+
+    /// Takes a step by which load is spread.
+    pub(super) async fn rebalance(&self, action: Action) -> Result<(), MetadataError> {
+        self.request(ControllerRequest::Rebalance(action), false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// What the balancer of the metadata's leader plans and did; `apply`: it carries its plan out, also where that is disabled.
+    ///
+    /// # Errors
+    /// When the leader does not answer.
+    pub async fn balance_status(&self, apply: bool) -> Result<BalanceStatus, MetadataError> {
+        match self.0.client.balance_status(apply).await? {
+            ControllerResponse::Balance(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Moves the shards that are due to be moved.

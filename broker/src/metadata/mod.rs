@@ -6,10 +6,11 @@
 //! - Controller: `controller` is the one writer, `decide` its decisions, `placement` assigns partitions to shards,
 //!   `handle` and `controller_client` lead to it from any node.
 //! - Discovery: `bootstrap_service`, `discovery`, `peer_table`, `registration`, `removal_detector`.
-//! - Tasks of the leader: `balancer`, `heartbeats`, `membership_reconciler`.
+//! - Tasks of the leader: `balancer` (`moves`, `topic_shards` and `balance` say what is due), `heartbeats`, `membership_reconciler`.
 //!
 //! May not know: partitions' contents, sockets, requests of clients.
 
+pub mod balance;
 mod balancer;
 pub mod bootstrap_service;
 pub mod command;

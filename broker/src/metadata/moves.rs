@@ -5,10 +5,12 @@
 //! replica stays where no other node can take it, so that a shard never has fewer replicas than intended. May not know:
 //! which nodes are alive, and how a shard is moved.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
 
+use super::balance::Action;
 use super::command::Command;
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::merges;
@@ -18,13 +20,35 @@ use super::topic_shards;
 /// The most shards that are moved at the same time.
 pub(super) const MOVES_MAX: usize = 2;
 
+fn carrying(image: &MetadataImage) -> impl Iterator<Item = &Arc<ShardRecord>> {
+    image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata)
+}
+
+/// How many more shards may be moved now.
+pub(super) fn room(image: &MetadataImage) -> usize {
+    MOVES_MAX.saturating_sub(carrying(image).filter(|shard| shard.is_moving()).count())
+}
+
+/// The command of a step by which load is spread; `None` if the shard is not as it was when that was planned, or a node takes no
+/// replicas.
+pub(super) fn balanced(image: &MetadataImage, action: &Action) -> Option<Command> {
+    let shard = image.shard(action.shard).filter(|shard| shard.kind != ShardKind::Metadata)?;
+    let is_as_planned = shard.replicas.iter().map(|replica| replica.id).eq(action.before.iter().copied());
+    let distinct = action.nodes.iter().collect::<BTreeSet<_>>().len();
+    let fits = [distinct, action.nodes.len()] == [shard.replicas.len(); 2];
+    let at_rest = !shard.is_moving() && !image.is_resizing(shard.id);
+    let takes = action.nodes.iter().all(|node| image.takes_replicas(*node));
+    let replicas = placement::moved(image, shard, &action.nodes);
+    let is_due = is_as_planned && fits && at_rest && takes && replicas != shard.replicas;
+    is_due.then(|| Command::SetReplicas { shard: shard.id, before: action.before.clone(), replicas })
+}
+
 /// The commands that are due now.
 pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
     let mut after = image.clone();
-    let carrying = || image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
-    let room = MOVES_MAX.saturating_sub(carrying().filter(|shard| shard.is_moving()).count());
+    let room = room(image);
     let mut commands = Vec::new();
-    for shard in carrying().filter(|shard| !shard.is_moving() && !image.is_resizing(shard.id)) {
+    for shard in carrying(image).filter(|shard| !shard.is_moving() && !image.is_resizing(shard.id)) {
         if commands.len() == room {
             break;
         }

@@ -11,7 +11,7 @@
 //! A topic rests while one of its shards is being split, merged or moved, and merges wait while one of their nodes is fenced: they
 //! would be cancelled. May not know: load, how a shard is split or merged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
@@ -31,6 +31,25 @@ pub(super) const SHARD_COUNT: &str = "ottla.shard.count";
 fn wanted(topic: &Topic) -> Option<usize> {
     let count: i64 = topic.overrides.get(SHARD_COUNT)?.parse().ok()?;
     usize::try_from(count).ok()
+}
+
+/// The shards that carry nothing but partitions of topics that ask for a number of shards.
+pub(super) fn managed(image: &MetadataImage) -> BTreeSet<ShardId> {
+    let mut carried: BTreeMap<ShardId, u64> = BTreeMap::new();
+    for topic in image.topics.values().filter(|topic| wanted(topic).is_some()) {
+        for route in topic.partitions.iter() {
+            *carried.entry(route.shard).or_default() += 1;
+        }
+    }
+    carried.retain(|shard, count| image.partitions_by_shard.get(shard) == Some(count));
+    carried.into_keys().collect()
+}
+
+/// True if every topic that asks for a number of shards has them, as far as they can be made, and none of these is changing.
+pub(super) fn are_settled(image: &MetadataImage) -> bool {
+    let asking = image.topics.values().filter_map(|topic| Some((topic, wanted(topic)?)));
+    let is_settled = |topic, count| shards_of(image, topic).is_some() && step(image, topic, count).is_none();
+    asking.into_iter().all(|(topic, count)| topic.internal || is_settled(topic, count))
 }
 
 /// The next step, if one is due.

@@ -10,6 +10,7 @@ mod addresses;
 mod directories;
 mod error;
 mod file_limit;
+mod load;
 mod peer_listener;
 mod peers;
 mod seed_resolver;
@@ -48,6 +49,7 @@ use crate::server::listener::BoundListener;
 use crate::shard::Shards;
 use addresses::Bound;
 use directories::Failures;
+use load::NodeLoad;
 use peers::Peers;
 use services::{Services, metadata_stopped};
 
@@ -104,6 +106,8 @@ impl Node {
         state.set_domain(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
         domain.metadata.start_heartbeats();
+        let load = NodeLoad { shards: shards.clone(), directories: Arc::clone(&domain.directories) };
+        domain.metadata.start_load_reports(Arc::new(load));
         let ready = startup::become_ready(domain.metadata.clone(), domain.partitions.clone(), readiness.clone());
         rt::spawn_critical("readiness", Owner::process(), ready);
         startup::log(&domain, &bound, &advertised, admin.as_ref(), &readiness);

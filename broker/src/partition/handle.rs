@@ -18,7 +18,7 @@ use crate::replicated::producer_state::ProducerHistory;
 use crate::replicated::shard_state::{ApplyReply, epoch_of};
 use crate::shard::data_waiters::ChangeFeed;
 use crate::shard::read_view::{LogOffsetSnapshot, PartitionReadView, Subscription};
-use crate::shard::{Shard, ShardTime};
+use crate::shard::{Shard, ShardTime, Traffic};
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,6 +41,11 @@ impl Partition {
     #[must_use]
     pub fn topic(&self) -> &Arc<Topic> {
         &self.topic
+    }
+
+    /// What clients send to its shard and get from it is counted here.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.shard.traffic
     }
 
     /// The partition as readers see it, once its shard has adopted it.

@@ -45,6 +45,7 @@ mod unsafe_recovery;
 pub use crate::codec::CodecError;
 pub use closed_replicas::ClosedReplica;
 pub use handle::Shard;
+pub(crate) use handle::Traffic;
 pub use idempotence_fence::ConnectionId;
 #[cfg(test)]
 pub(crate) use lag_request::PartitionEnds;

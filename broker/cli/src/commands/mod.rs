@@ -1,9 +1,10 @@
-//! `ottla topic`, `group`, `node`, `shard`, `feature`: the administrator's command line, with tables for people and
+//! `ottla topic`, `group`, `node`, `shard`, `balance`, `feature`: the administrator's command line, with tables for people and
 //! JSON for programs.
 //!
 //! Exit code 0 for success, 1 for failure, 2 for invalid arguments. May not know: any layer of the broker; it sends
 //! requests as any client does.
 
+mod balance;
 mod common;
 mod failure;
 mod feature;
@@ -47,6 +48,9 @@ enum Command {
     /// Shards: what is replicated and scaled. Asks the admin port of one node
     #[command(subcommand)]
     Shard(shard::Words),
+    /// The balance of load over the nodes. Asks the admin port of one node
+    #[command(subcommand)]
+    Balance(balance::Words),
     /// Feature levels: which formats a cluster uses, raised after an upgrade
     #[command(subcommand)]
     Feature(feature::Words),
@@ -55,7 +59,7 @@ enum Command {
 /// True for the first word of a command line that [`run`] understands.
 #[must_use]
 pub fn is_one(word: &str) -> bool {
-    ["topic", "group", "node", "shard", "feature"].contains(&word)
+    ["topic", "group", "node", "shard", "balance", "feature"].contains(&word)
 }
 
 /// Runs the command given by the arguments after `ottla`.
@@ -101,6 +105,7 @@ async fn run_command(command: Command) -> Result<(), Failure> {
         Command::Group(words) => group::run(words).await,
         Command::Node(words) => node::run(words).await,
         Command::Shard(words) => shard::run(words).await,
+        Command::Balance(words) => balance::run(words).await,
         Command::Feature(words) => feature::run(words).await,
     }
 }

@@ -215,7 +215,7 @@ async fn move_to(words: &Move) -> Result<(), Failure> {
     })
 }
 
-fn show(output: &Output, value: &Value, in_words: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+pub(super) fn show(output: &Output, value: &Value, in_words: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
     match output.format {
         Format::Json => print_json(value)?,
         Format::Table => print(&in_words(value))?,

@@ -144,6 +144,13 @@ pub(super) const REPLICATION: &[Setting] = &[
         .idle("Raft never elects a replica that lacks committed records"),
     unset("replica.selector.class", Kind::String, Range::Any, "Class that chooses the replica a consumer reads from.")
         .idle("a consumer that names its rack is sent to a replica there"),
+    boolean(
+        "ottla.balance.enable",
+        "true",
+        "Whether replicas and leaderships go to nodes that have joined and away from those that are hot or nearly full, by themselves.",
+    )
+    .dynamic()
+    .acts("replication"),
     boolean("auto.leader.rebalance.enable", "true", "Whether leadership returns to preferred replicas by itself.")
         .acts("replication"),
     long(

@@ -1,6 +1,7 @@
 //! The metadata as other modules see it: pure decisions over images, one node, and groups of three in virtual time.
 #![allow(clippy::unwrap_used)]
 
+mod balance;
 mod cluster;
 mod decide;
 mod features;

@@ -19,7 +19,7 @@ use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::{apply, cluster, node};
 
 /// A cluster of this many nodes in this many zones, with the metadata group, the pool and group offsets.
-fn founded(count: i32, zones: i32) -> MetadataStateMachine {
+pub(super) fn founded(count: i32, zones: i32) -> MetadataStateMachine {
     let zone = |id: i32| format!("z{}", id % zones);
     let mut machine = cluster((1..=count).map(|id| node(id, Some(&zone(id)), &[100])).collect());
     let replica = |id: i32| ReplicaRecord {
@@ -37,7 +37,7 @@ fn founded(count: i32, zones: i32) -> MetadataStateMachine {
     machine
 }
 
-fn submit(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
+pub(super) fn submit(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
     let decided = decide(machine.image(), request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
@@ -47,22 +47,22 @@ fn submit(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Re
     Ok(decided.commands.len())
 }
 
-fn drain(machine: &mut MetadataStateMachine, node: i32) {
+pub(super) fn drain(machine: &mut MetadataStateMachine, node: i32) {
     submit(machine, &ControllerRequest::Drain { nodes: Nodes::One(NodeId(node)), drain: true }).unwrap();
 }
 
 /// A shard's leader reports that the intended members are reached.
-fn settle(machine: &mut MetadataStateMachine, shard: &ShardRecord) {
+pub(super) fn settle(machine: &mut MetadataStateMachine, shard: &ShardRecord) {
     let reached = shard.replicas.iter().map(|replica| replica.id).collect();
     let left = shard.leaving.iter().map(|replica| replica.id).collect();
     submit(machine, &ControllerRequest::ForgetReplicas { shard: shard.id, reached, left }).unwrap();
 }
 
-fn moving(image: &MetadataImage) -> Vec<ShardRecord> {
+pub(super) fn moving(image: &MetadataImage) -> Vec<ShardRecord> {
     image.shards.values().filter(|shard| shard.is_moving()).map(|shard| shard.as_ref().clone()).collect()
 }
 
-fn zones(image: &MetadataImage, shard: &ShardRecord) -> usize {
+pub(super) fn zones(image: &MetadataImage, shard: &ShardRecord) -> usize {
     let racks = shard.replicas.iter().map(|replica| image.nodes[&replica.node].rack.clone());
     racks.collect::<BTreeSet<_>>().len()
 }

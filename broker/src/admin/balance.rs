@@ -1,0 +1,83 @@
+//! GET /v1/balance, on any node: what the balancer of the metadata's leader plans and why, and what it did. POST /api/balance/apply:
+//! it carries the plan out, also where `ottla.balance.enable` is false; POST /api/balance/pause and /resume set that.
+//!
+//! 503: retry. May not know: how a plan is made.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Json, Response};
+use serde_json::{Value, json};
+
+use super::nodes::status_of;
+use super::{AdminState, refused, starting_response};
+use crate::metadata::balance::{Action, BalanceStatus};
+use crate::metadata::{ConfigChange, ConfigOp, ConfigOwner, MetadataError};
+
+/// The setting that pauses the balancer.
+const ENABLE: &str = "ottla.balance.enable";
+
+pub(super) async fn show(State(state): State<AdminState>) -> Response {
+    status(&state, false).await
+}
+
+pub(super) async fn apply(State(state): State<AdminState>) -> Response {
+    status(&state, true).await
+}
+
+pub(super) async fn pause(State(state): State<AdminState>) -> Response {
+    enable(&state, false).await
+}
+
+pub(super) async fn resume(State(state): State<AdminState>) -> Response {
+    enable(&state, true).await
+}
+
+async fn status(state: &AdminState, apply: bool) -> Response {
+    let Some(domain) = state.domain.get() else { return starting_response() };
+    match domain.metadata.balance_status(apply).await {
+        Ok(status) => Json(described(&status)).into_response(),
+        Err(error) => refused(status_of(&error), error.to_string()),
+    }
+}
+
+async fn enable(state: &AdminState, enabled: bool) -> Response {
+    let Some(domain) = state.domain.get() else { return starting_response() };
+    let ops = vec![(ENABLE.to_owned(), ConfigOp::Set(enabled.to_string()))];
+    let change = ConfigChange { owner: ConfigOwner::AllNodes, ops, replace: false };
+    let outcome =
+        domain.metadata.alter_configs(vec![change], false).await.into_iter().collect::<Result<Vec<_>, MetadataError>>();
+    match outcome {
+        Ok(_) => Json(json!({ "enabled": enabled })).into_response(),
+        Err(error) => refused(status_of(&error), error.to_string()),
+    }
+}
+
+fn described(status: &BalanceStatus) -> Value {
+    let action = |action: &Action| {
+        json!({
+            "shard": action.shard.0,
+            "nodes": action.nodes.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "reason": action.reason,
+        })
+    };
+    let share = status.shares.iter().map(|share| {
+        json!({
+            "node": share.node.0,
+            "replicas": share.replicas,
+            "leaders": share.leads,
+            "bytes_per_second": share.bytes,
+        })
+    });
+    let done = status.history.iter().map(|done| {
+        let mut described = action(&done.action);
+        described["at_ms"] = done.at_ms.into();
+        described
+    });
+    json!({
+        "enabled": status.enabled,
+        "complete": status.complete,
+        "nodes": share.collect::<Vec<_>>(),
+        "plan": status.plan.iter().map(action).collect::<Vec<_>>(),
+        "applying": status.applying.iter().map(action).collect::<Vec<_>>(),
+        "history": done.collect::<Vec<_>>(),
+    })
+}

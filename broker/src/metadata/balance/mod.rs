@@ -1,0 +1,25 @@
+//! Load follows nodes by itself (design section 8): replicas and leaderships go to a node that joins, and away from one that is
+//! hot or whose disk is nearly full.
+//!
+//! ```text
+//!  each node       ClusterReport: what the shards that it leads take in and send out, and the space of its directories
+//!  the controller  ClusterLoad: averages of these, in memory
+//!                  plan(image, load) -> actions, each with its reason in one sentence
+//!                  the first actions become commands; history: what was done and why
+//! ```
+//! A controller that begins to lead knows no load and has no history; it balances once all nodes have reported. May not know:
+//! how a shard is moved.
+
+mod history;
+mod load;
+mod plan;
+mod reports;
+mod state;
+
+pub use history::Done;
+pub(super) use load::LoadReport;
+pub use load::{DirectorySpace, ShardLoad};
+pub use plan::{Action, NodeShare};
+pub use reports::{LoadSource, ShardTotals};
+pub(super) use state::BalanceState;
+pub use state::BalanceStatus;

@@ -1,0 +1,267 @@
+//! Load spread over nodes: carried out step by step until nothing is due, the cluster is even, and it stays so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ottla_env::rt::{self, Instant};
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::moves::{founded, moving, settle, submit, zones};
+use super::placement::{apply, node};
+use crate::metadata::balance::{Action, BalanceState, DirectorySpace, LoadReport, NodeShare, ShardLoad};
+use crate::metadata::command::{Command, NewShard};
+use crate::metadata::decide::{ControllerRequest, decide};
+use crate::metadata::image::{NodeState, ReplicaRecord, ShardId, ShardKind};
+use crate::metadata::requests::{ConfigChange, ConfigOp, ConfigOwner};
+use crate::metadata::state_machine::MetadataStateMachine;
+
+const MEGABYTE: u64 = 1_000_000;
+const STEPS_MAX: usize = 200;
+
+/// A cluster, what its shards have to do, and its balancer.
+struct Balanced {
+    machine: MetadataStateMachine,
+    state: BalanceState,
+    loads: BTreeMap<ShardId, ShardLoad>,
+    free_percent: BTreeMap<NodeId, u64>,
+    now: Instant,
+}
+
+impl Balanced {
+    fn new(machine: MetadataStateMachine) -> Self {
+        let state = BalanceState::default();
+        Self { machine, state, loads: BTreeMap::new(), free_percent: BTreeMap::new(), now: rt::now() }
+    }
+
+    /// Every node reports, long enough after the last time for averages to follow and for shards to have rested.
+    fn report(&mut self) {
+        self.now = self.now + Duration::from_secs(300);
+        let image = self.machine.image().clone();
+        for record in image.nodes.values() {
+            let led = image
+                .shards
+                .values()
+                .filter(|shard| image.preferred_leader(shard).is_some_and(|replica| replica.node == record.id));
+            let free = self.free_percent.get(&record.id).copied().unwrap_or(50);
+            let space = |id: Uuid| DirectorySpace { id, free_bytes: free, total_bytes: 100 };
+            let report = LoadReport {
+                node: record.id,
+                epoch: record.epoch,
+                shards: led.filter_map(|shard| Some((shard.id, *self.loads.get(&shard.id)?))).collect(),
+                directories: record.directories.iter().map(|directory| space(directory.id)).collect(),
+            };
+            self.state.report(report, 1, &image, self.now);
+        }
+    }
+
+    fn due(&mut self) -> Vec<Action> {
+        self.report();
+        self.state.due(1, self.machine.image(), self.now)
+    }
+
+    /// Takes every step, and returns them.
+    fn run(&mut self) -> Vec<Action> {
+        let mut steps = Vec::new();
+        loop {
+            let due = self.due();
+            if due.is_empty() {
+                return steps;
+            }
+            for action in due {
+                let before = self.machine.image().shards[&action.shard].as_ref().clone();
+                submit(&mut self.machine, &ControllerRequest::Rebalance(action.clone())).unwrap();
+                let after = self.machine.image().shards[&action.shard].clone();
+                assert!(
+                    zones(self.machine.image(), &after) >= zones(self.machine.image(), &before),
+                    "{}",
+                    action.reason
+                );
+                self.state.done(action.clone(), self.now, 0);
+                steps.push(action);
+            }
+            for shard in moving(&self.machine.image().clone()) {
+                settle(&mut self.machine, &shard);
+            }
+            assert!(steps.len() < STEPS_MAX, "it never ends: {:?}", steps.last());
+        }
+    }
+
+    fn shares(&mut self) -> Vec<NodeShare> {
+        self.state.status(1, self.machine.image(), self.now, false).shares
+    }
+
+    fn range(&mut self, share: impl Fn(&NodeShare) -> u64) -> (u64, u64) {
+        let of: Vec<_> = self.shares().iter().map(share).collect();
+        (*of.iter().min().unwrap(), *of.iter().max().unwrap())
+    }
+}
+
+fn load(megabytes: u64) -> ShardLoad {
+    ShardLoad { bytes_in: megabytes * MEGABYTE, bytes_out: megabytes * MEGABYTE }
+}
+
+/// Adds a shard on these nodes.
+fn add_shard(machine: &mut MetadataStateMachine, number: u64, pinned: bool, nodes: &[i32]) -> ShardId {
+    let directory = |id: i32| Uuid::from_u128(u128::from(id.unsigned_abs()) * 100 + 1);
+    let replica = |(at, id): (u64, &i32)| ReplicaRecord {
+        id: ReplicaId(number * 10 + at),
+        node: NodeId(*id),
+        directory: directory(*id),
+    };
+    let kind = ShardKind::Pool { factor: i16::try_from(nodes.len()).unwrap(), pinned };
+    let replicas = (0..).zip(nodes).map(replica).collect();
+    apply(machine, &[Command::AddShard(NewShard { id: ShardId(number), kind, replicas })]);
+    ShardId(number)
+}
+
+/// The shards that the node is to lead.
+fn led_by(balanced: &Balanced, node: i32) -> Vec<ShardId> {
+    let image = balanced.machine.image();
+    let carrying = image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
+    carrying.filter(|shard| shard.replicas[0].node == NodeId(node)).map(|shard| shard.id).collect()
+}
+
+#[test]
+fn nodes_that_join_get_their_share() {
+    let mut balanced = Balanced::new(founded(3, 1));
+    assert_eq!(balanced.run(), [], "a new cluster is even");
+    for id in [4, 5] {
+        apply(&mut balanced.machine, &[Command::RegisterNode(node(id, Some("z0"), &[100]))]);
+    }
+    let replicas = balanced.shares().iter().map(|share| share.replicas).sum::<u64>();
+    let steps = balanced.run();
+    let ((least, most), (least_led, most_led)) =
+        (balanced.range(|share| share.replicas), balanced.range(|share| share.leads));
+    assert!(most - least <= 1 && most_led - least_led <= 1, "{:?}", balanced.shares());
+    let moves = steps.iter().filter(|step| step.reason.starts_with("a replica")).count() as u64;
+    assert!(moves <= replicas * 2 / 5 + 1, "{moves} of {replicas} replicas were moved");
+}
+
+#[test]
+fn a_hot_node_gives_leaderships_away_before_replicas() {
+    let mut balanced = Balanced::new(founded(3, 1));
+    let hot = led_by(&balanced, 1);
+    balanced.loads = hot.iter().map(|shard| (*shard, load(50))).collect();
+    balanced.report();
+    let before = balanced.range(|share| share.bytes);
+    let steps = balanced.run();
+    assert!(!steps.is_empty() && steps.iter().all(|step| step.reason.contains("is led by")), "{steps:?}");
+    let after = balanced.range(|share| share.bytes);
+    assert!(after.1 < before.1 && after.0 > before.0, "{before:?} {after:?}");
+}
+
+#[test]
+fn with_more_nodes_than_replicas_a_hot_node_gives_replicas_away() {
+    let mut balanced = Balanced::new(founded(6, 3));
+    let on_first = |shard: &ShardId| {
+        let record = &balanced.machine.image().shards[shard];
+        record.kind != ShardKind::Metadata && record.replicas.iter().any(|replica| replica.node == NodeId(1))
+    };
+    let hot: Vec<_> = balanced.machine.image().shards.keys().copied().filter(on_first).collect();
+    balanced.loads = hot.iter().map(|shard| (*shard, load(30))).collect();
+    balanced.report();
+    let before = balanced.range(|share| share.bytes);
+    assert!(balanced.run().iter().any(|step| step.reason.starts_with("a replica")));
+    let after = balanced.range(|share| share.bytes);
+    assert!(after.1 - after.0 < (before.1 - before.0) / 2, "{before:?} {after:?}");
+}
+
+#[test]
+fn one_hot_shard_and_load_that_varies_move_nothing_for_long() {
+    let mut machine = founded(3, 1);
+    for at in 0..60_u64 {
+        let mut nodes = [1, 2, 3];
+        nodes.rotate_left(usize::try_from(at % 3).unwrap());
+        add_shard(&mut machine, 900 + at, false, &nodes);
+    }
+    let mut balanced = Balanced::new(machine);
+    let all: Vec<_> = (1..=3).flat_map(|node| led_by(&balanced, node)).collect();
+    for round in 0..20_u64 {
+        let varying = |(at, shard): (u64, &ShardId)| (*shard, load(50 + (at * at * 7 + round * 13 * at) % 101));
+        balanced.loads = (0..).zip(&all).map(varying).collect();
+        assert_eq!(balanced.run(), [], "load that varies");
+    }
+    balanced.loads = BTreeMap::from([(all[0], load(500))]);
+    let steps = balanced.run();
+    assert!(steps.len() <= all.len(), "the others leave its node: {steps:?}");
+    assert!(steps.iter().all(|step| step.shard != all[0]), "elsewhere it would be as hot");
+}
+
+#[test]
+fn nothing_is_done_before_all_nodes_have_reported_and_where_it_is_disabled_only_what_was_asked_for() {
+    let mut balanced = Balanced::new(founded(3, 1));
+    apply(&mut balanced.machine, &[Command::RegisterNode(node(4, Some("z0"), &[100]))]);
+    let image = balanced.machine.image().clone();
+    assert_eq!(balanced.state.due(1, &image, balanced.now), []);
+    assert!(!balanced.due().is_empty());
+    assert_eq!(balanced.state.due(2, &image, balanced.now), [], "another controller knows nothing");
+
+    let ops = vec![("ottla.balance.enable".to_owned(), ConfigOp::Set("false".to_owned()))];
+    let change = ConfigChange { owner: ConfigOwner::AllNodes, ops, replace: false };
+    submit(&mut balanced.machine, &ControllerRequest::ChangeConfig(change)).unwrap();
+    assert_eq!(balanced.due(), []);
+    let status = balanced.state.status(1, balanced.machine.image(), balanced.now, true);
+    assert!(!status.enabled && !status.plan.is_empty() && status.applying == status.plan);
+    let steps = balanced.run();
+    assert_eq!(steps, status.plan, "the plan as it was shown");
+    assert_eq!(balanced.due(), []);
+}
+
+#[test]
+fn what_was_assigned_by_hand_stays() {
+    let mut machine = founded(3, 1);
+    let by_hand: Vec<_> = (0..9).map(|at| add_shard(&mut machine, 900 + at, true, &[1])).collect();
+    let mut balanced = Balanced::new(machine);
+    let moved: BTreeSet<_> = balanced.run().iter().map(|step| step.shard).collect();
+    assert!(by_hand.iter().all(|shard| !moved.contains(shard)));
+}
+
+#[test]
+fn replicas_leave_a_disk_that_is_nearly_full_for_one_that_has_space() {
+    let mut balanced = Balanced::new(founded(5, 1));
+    balanced.free_percent = BTreeMap::from([(NodeId(1), 4), (NodeId(2), 8)]);
+    let step = balanced.due().remove(0);
+    assert!(step.reason.contains("whose disk has 4 % free") && !step.nodes.contains(&NodeId(1)), "{}", step.reason);
+    let before: BTreeSet<_> = balanced.machine.image().shards[&step.shard].nodes().into_iter().collect();
+    assert!(step.nodes.iter().filter(|node| !before.contains(node)).all(|node| *node != NodeId(2)));
+}
+
+#[test]
+fn a_step_is_void_when_the_shard_has_changed() {
+    let mut balanced = Balanced::new(founded(3, 1));
+    apply(&mut balanced.machine, &[Command::RegisterNode(node(4, Some("z0"), &[100]))]);
+    let step = balanced.due().into_iter().find(|step| step.reason.starts_with("a replica")).unwrap();
+    let request = ControllerRequest::Rebalance(step);
+    submit(&mut balanced.machine, &request).unwrap();
+    assert!(decide(balanced.machine.image(), &request).is_err(), "it is being moved");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn it_ends_and_changes_nothing_more(
+        nodes in 1_i32..8,
+        zones in 1_i32..4,
+        joining in 0_i32..3,
+        drained in proptest::option::of(1_i32..8),
+        megabytes in proptest::collection::vec(0_u64..200, 30),
+    ) {
+        let mut balanced = Balanced::new(founded(nodes, zones));
+        for id in nodes + 1..=nodes + joining {
+            apply(&mut balanced.machine, &[Command::RegisterNode(node(id, Some(&format!("z{}", id % zones)), &[100]))]);
+        }
+        let shards: Vec<_> = balanced.machine.image().shards.keys().copied().collect();
+        balanced.loads = shards.iter().zip(&megabytes).map(|(shard, load_in)| (*shard, load(*load_in))).collect();
+        if let Some(id) = drained.filter(|id| *id <= nodes) {
+            apply(&mut balanced.machine, &[Command::SetNodeState { node: NodeId(id), state: NodeState::Draining }]);
+        }
+        for step in balanced.run() {
+            let image = balanced.machine.image();
+            prop_assert!(step.nodes.iter().all(|node| image.nodes.contains_key(node)));
+        }
+        prop_assert_eq!(balanced.run(), []);
+    }
+}
