@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::nodes::status_of;
 use super::{AdminState, refused, starting_response};
-use crate::metadata::balance::{Action, BalanceStatus};
+use crate::metadata::balance::{Action, BalanceStatus, Change};
 use crate::metadata::{ConfigChange, ConfigOp, ConfigOwner, MetadataError};
 
 /// The setting that pauses the balancer.
@@ -53,11 +53,13 @@ async fn enable(state: &AdminState, enabled: bool) -> Response {
 
 fn described(status: &BalanceStatus) -> Value {
     let action = |action: &Action| {
-        json!({
-            "shard": action.shard.0,
-            "nodes": action.nodes.iter().map(|node| node.0).collect::<Vec<_>>(),
-            "reason": action.reason,
-        })
+        let mut described = json!({ "shard": action.change.shard().0, "reason": action.reason });
+        match &action.change {
+            Change::Replicas { nodes, .. } => described["nodes"] = nodes.iter().map(|node| node.0).collect(),
+            Change::Split { partitions, .. } => described["partitions"] = partitions.len().into(),
+            Change::Merge { into, .. } => described["into"] = into.iter().map(|shard| shard.0).collect(),
+        }
+        described
     };
     let share = status.shares.iter().map(|share| {
         json!({

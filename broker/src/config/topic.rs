@@ -101,7 +101,18 @@ pub struct TopicConfig {
     pub segment_bytes: i32,
     /// `segment.ms`, default 7 days: a hint.
     pub segment_ms: i64,
+    /// `ottla.shard.mode` is `on-demand`: the topic's shards follow its load.
+    pub on_demand: bool,
+    /// `ottla.shard.bytes.per.second`, default 64 MiB: what a shard of an on-demand topic has room for.
+    pub shard_bytes_per_second: u64,
 }
+
+/// How a topic gets its shards.
+pub const SHARD_MODE: &str = "ottla.shard.mode";
+/// As `ottla.shard.count` says: the default.
+pub const PROVISIONED: &str = "provisioned";
+/// As its load asks for.
+const ON_DEMAND: &str = "on-demand";
 
 /// Reads one topic setting by name.
 type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -138,6 +149,8 @@ impl Default for TopicConfig {
             retention_bytes: None,
             segment_bytes: 1_073_741_824,
             segment_ms: 604_800_000,
+            on_demand: false,
+            shard_bytes_per_second: 67_108_864,
         }
     }
 }
@@ -195,6 +208,8 @@ impl TopicConfig {
             retention_bytes: limit(lookup, "retention.bytes", o.retention_bytes),
             segment_bytes: number(lookup, "segment.bytes", o.segment_bytes),
             segment_ms: number(lookup, "segment.ms", o.segment_ms),
+            on_demand: lookup(SHARD_MODE).map_or(o.on_demand, |mode| mode == ON_DEMAND),
+            shard_bytes_per_second: number(lookup, "ottla.shard.bytes.per.second", o.shard_bytes_per_second),
         }
     }
 }

@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a node that holds nothing any more has to stop by itself before it is removed.
 const REMOVAL_DELAY: Duration = Duration::from_secs(3);
 /// How often it is asked whether load is to be spread.
-const SPREAD_INTERVAL: Duration = Duration::from_secs(5);
+const SPREAD_INTERVAL: Duration = Duration::from_secs(2);
 /// The wait where nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -63,10 +63,10 @@ async fn spread(metadata: &MetadataHandle, term: u64, image: &MetadataImage) {
     for action in actions {
         match metadata.rebalance(action.clone()).await {
             Ok(()) => {
-                tracing::info!(shard = action.shard.0, "{}", action.reason);
+                tracing::info!(shard = action.change.shard().0, "{}", action.reason);
                 state.lock().done(action, rt::now(), rt::wall_clock_ms());
             }
-            Err(error) => tracing::debug!(shard = action.shard.0, "not moved now: {error}"),
+            Err(error) => tracing::debug!(shard = action.change.shard().0, "not moved now: {error}"),
         }
     }
 }

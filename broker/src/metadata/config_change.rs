@@ -13,7 +13,7 @@ use super::topic_shards::SHARD_COUNT;
 use crate::config::ConfigError;
 use crate::config::setting::{Dynamic, Kind, Setting};
 use crate::config::table::{nearest, setting, settings};
-use crate::config::topic::check_overrides;
+use crate::config::topic::{PROVISIONED, SHARD_MODE, check_overrides};
 use crate::config::topic_table::{TOPIC_SETTINGS, topic_setting};
 
 /// Decides a change. No command: nothing changes.
@@ -36,7 +36,7 @@ pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec
                     "Topic '{name}' is internal: it must stay compacted"
                 )));
             }
-            if after.get(SHARD_COUNT) != before.get(SHARD_COUNT) {
+            if [SHARD_COUNT, SHARD_MODE].iter().any(|name| after.get(*name) != before.get(*name)) {
                 check_shard_count(image, topic, &after)?;
             }
             let command = Command::SetTopicConfig { id: topic.id, overrides: after.clone() };
@@ -56,8 +56,9 @@ fn check_shard_count(
     topic: &Topic,
     overrides: &BTreeMap<String, String>,
 ) -> Result<(), MetadataError> {
-    let Some(count) = overrides.get(SHARD_COUNT).and_then(|count| count.parse::<i32>().ok()) else { return Ok(()) };
-    if topic.internal && count >= 0 {
+    let count = overrides.get(SHARD_COUNT).and_then(|count| count.parse::<i32>().ok()).unwrap_or(-1);
+    let asks = count >= 0 || overrides.get(SHARD_MODE).is_some_and(|mode| mode != PROVISIONED);
+    if topic.internal && asks {
         return Err(MetadataError::InvalidConfig(format!("Topic '{}' is internal: it has its shards.", topic.name)));
     }
     if count > topic.partition_count() {
@@ -67,7 +68,7 @@ fn check_shard_count(
             topic.partition_count()
         )));
     }
-    if count >= 0 { merges::check_level(image) } else { Ok(()) }
+    if asks { merges::check_level(image) } else { Ok(()) }
 }
 
 fn broker_config(

@@ -194,7 +194,10 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
         ControllerRequest::Balance => Ok(ControllerResult::done(moves::due(image))),
         ControllerRequest::Rebalance(action) => {
             let command = moves::balanced(image, action).ok_or_else(|| {
-                MetadataError::InvalidRequest(format!("Shard {} is not as it was when this was planned.", action.shard))
+                MetadataError::InvalidRequest(format!(
+                    "Shard {} is not as it was when this was planned.",
+                    action.change.shard()
+                ))
             })?;
             Ok(ControllerResult::done(vec![command]))
         }

@@ -9,12 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
 
-use super::balance::Action;
+use super::balance::{Action, Change};
 use super::command::Command;
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::merges;
 use super::placement;
+use super::splits;
 use super::topic_shards;
 
 /// The most shards that are moved at the same time.
@@ -29,18 +31,25 @@ pub(super) fn room(image: &MetadataImage) -> usize {
     MOVES_MAX.saturating_sub(carrying(image).filter(|shard| shard.is_moving()).count())
 }
 
-/// The command of a step by which load is spread; `None` if the shard is not as it was when that was planned, or a node takes no
-/// replicas.
+/// The command of a step of the balancer; `None` if the shard is not as it was when that was planned, or a node takes no replicas.
 pub(super) fn balanced(image: &MetadataImage, action: &Action) -> Option<Command> {
-    let shard = image.shard(action.shard).filter(|shard| shard.kind != ShardKind::Metadata)?;
-    let is_as_planned = shard.replicas.iter().map(|replica| replica.id).eq(action.before.iter().copied());
-    let distinct = action.nodes.iter().collect::<BTreeSet<_>>().len();
-    let fits = [distinct, action.nodes.len()] == [shard.replicas.len(); 2];
+    match &action.change {
+        Change::Replicas { shard, before, nodes } => replicas_at(image, *shard, before, nodes),
+        Change::Split { shard, partitions } => splits::split(image, *shard, partitions).ok(),
+        Change::Merge { shard, into } => topic_shards::merged(image, *shard, into),
+    }
+}
+
+fn replicas_at(image: &MetadataImage, shard: ShardId, before: &[ReplicaId], nodes: &[NodeId]) -> Option<Command> {
+    let shard = image.shard(shard).filter(|shard| shard.kind != ShardKind::Metadata)?;
+    let is_as_planned = shard.replicas.iter().map(|replica| replica.id).eq(before.iter().copied());
+    let distinct = nodes.iter().collect::<BTreeSet<_>>().len();
+    let fits = [distinct, nodes.len()] == [shard.replicas.len(); 2];
     let at_rest = !shard.is_moving() && !image.is_resizing(shard.id);
-    let takes = action.nodes.iter().all(|node| image.takes_replicas(*node));
-    let replicas = placement::moved(image, shard, &action.nodes);
+    let takes = nodes.iter().all(|node| image.takes_replicas(*node));
+    let replicas = placement::moved(image, shard, nodes);
     let is_due = is_as_planned && fits && at_rest && takes && replicas != shard.replicas;
-    is_due.then(|| Command::SetReplicas { shard: shard.id, before: action.before.clone(), replicas })
+    is_due.then(|| Command::SetReplicas { shard: shard.id, before: before.to_vec(), replicas })
 }
 
 /// The commands that are due now.

@@ -20,6 +20,7 @@ use super::command::Command;
 use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord, Topic};
 use super::merge_record::{MergeRecord, MergeStep};
 use super::{merges, splits};
+use crate::config::topic::SHARD_MODE;
 
 /// The most splits and merges that are open at the same time.
 const RESIZES_MAX: usize = 2;
@@ -29,14 +30,17 @@ pub(super) const SHARD_COUNT: &str = "ottla.shard.count";
 
 /// How many shards of its own a topic is to have; `None`: its shards stay as they are.
 fn wanted(topic: &Topic) -> Option<usize> {
-    let count: i64 = topic.overrides.get(SHARD_COUNT)?.parse().ok()?;
-    usize::try_from(count).ok()
+    match topic.overrides.get(SHARD_MODE).map(String::as_str) {
+        Some("pool") => Some(0),
+        Some("on-demand") => None,
+        _ => usize::try_from(topic.overrides.get(SHARD_COUNT)?.parse::<i64>().ok()?).ok(),
+    }
 }
 
-/// The shards that carry nothing but partitions of topics that ask for a number of shards.
+/// The shards that carry nothing but partitions of topics that ask for a number of shards, or whose shards follow their load.
 pub(super) fn managed(image: &MetadataImage) -> BTreeSet<ShardId> {
     let mut carried: BTreeMap<ShardId, u64> = BTreeMap::new();
-    for topic in image.topics.values().filter(|topic| wanted(topic).is_some()) {
+    for topic in image.topics.values().filter(|topic| wanted(topic).is_some() || topic.config.on_demand) {
         for route in topic.partitions.iter() {
             *carried.entry(route.shard).or_default() += 1;
         }
@@ -52,12 +56,17 @@ pub(super) fn are_settled(image: &MetadataImage) -> bool {
     asking.into_iter().all(|(topic, count)| topic.internal || is_settled(topic, count))
 }
 
+/// How many more shards may be split or merged now.
+pub(super) fn room(image: &MetadataImage) -> usize {
+    RESIZES_MAX.saturating_sub(image.open_splits().count() + image.open_merges().count())
+}
+
 /// The next step, if one is due.
 pub(super) fn due(image: &MetadataImage) -> Option<Command> {
     if image.level < MergeRecord::LEVEL {
         return None;
     }
-    if image.open_splits().count() + image.open_merges().count() >= RESIZES_MAX {
+    if room(image) == 0 {
         return None;
     }
     let topics = image.topics.values().filter(|topic| !topic.internal);
@@ -65,11 +74,11 @@ pub(super) fn due(image: &MetadataImage) -> Option<Command> {
 }
 
 /// The shards of a topic.
-struct Shards<'a> {
+pub(super) struct Shards<'a> {
     /// Those that carry nothing else.
-    own: Vec<(&'a ShardRecord, Vec<i32>)>,
+    pub(super) own: Vec<(&'a ShardRecord, Vec<i32>)>,
     /// The others, with the topic's partitions in them.
-    shared: Vec<(ShardId, Vec<i32>)>,
+    pub(super) shared: Vec<(ShardId, Vec<i32>)>,
 }
 
 fn step(image: &MetadataImage, topic: &Topic, count: usize) -> Option<Command> {
@@ -100,7 +109,7 @@ fn step(image: &MetadataImage, topic: &Topic, count: usize) -> Option<Command> {
 }
 
 /// `None` while one of them is changing.
-fn shards_of<'a>(image: &'a MetadataImage, topic: &Topic) -> Option<Shards<'a>> {
+pub(super) fn shards_of<'a>(image: &'a MetadataImage, topic: &Topic) -> Option<Shards<'a>> {
     let mut carried: BTreeMap<ShardId, Vec<i32>> = BTreeMap::new();
     for (index, route) in (0..).zip(topic.partitions.iter()) {
         carried.entry(route.shard).or_default().push(index);
@@ -122,13 +131,20 @@ fn shards_of<'a>(image: &'a MetadataImage, topic: &Topic) -> Option<Shards<'a>> 
 }
 
 /// The shards of the pool of as many replicas, those with the fewest partitions first.
-fn pool_of<'a>(image: &'a MetadataImage, record: &ShardRecord) -> Vec<&'a ShardRecord> {
+pub(super) fn pool_of<'a>(image: &'a MetadataImage, record: &ShardRecord) -> Vec<&'a ShardRecord> {
     let ShardKind::Pool { factor, .. } = record.kind else { return Vec::new() };
     let kind = ShardKind::Pool { factor, pinned: false };
     let mut pool: Vec<&ShardRecord> =
         image.shards.values().map(AsRef::as_ref).filter(|other| other.kind == kind).collect();
     pool.sort_by_key(|other| (image.partitions_by_shard.get(&other.id).copied().unwrap_or(0), other.id));
     pool
+}
+
+/// The command that merges a shard into one of these, or moves it beside the first.
+pub(super) fn merged(image: &MetadataImage, absorbed: ShardId, into: &[ShardId]) -> Option<Command> {
+    let record = image.shard(absorbed).filter(|record| !record.is_moving() && !image.is_resizing(absorbed))?;
+    let others = into.iter().filter_map(|shard| image.shard(*shard)).map(AsRef::as_ref).collect();
+    merge(image, record, others)
 }
 
 /// Merges a shard into the first of the others that lies beside it; if none does, moves it to the nodes of the first one.

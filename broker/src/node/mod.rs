@@ -106,7 +106,11 @@ impl Node {
         state.set_domain(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
         domain.metadata.start_heartbeats();
-        let load = NodeLoad { shards: shards.clone(), directories: Arc::clone(&domain.directories) };
+        let load = NodeLoad {
+            metadata: domain.metadata.clone(),
+            shards: shards.clone(),
+            directories: Arc::clone(&domain.directories),
+        };
         domain.metadata.start_load_reports(Arc::new(load));
         let ready = startup::become_ready(domain.metadata.clone(), domain.partitions.clone(), readiness.clone());
         rt::spawn_critical("readiness", Owner::process(), ready);

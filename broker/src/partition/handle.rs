@@ -18,7 +18,7 @@ use crate::replicated::producer_state::ProducerHistory;
 use crate::replicated::shard_state::{ApplyReply, epoch_of};
 use crate::shard::data_waiters::ChangeFeed;
 use crate::shard::read_view::{LogOffsetSnapshot, PartitionReadView, Subscription};
-use crate::shard::{Shard, ShardTime, Traffic};
+use crate::shard::{Shard, ShardTime};
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,9 +43,25 @@ impl Partition {
         &self.topic
     }
 
-    /// What clients send to its shard and get from it is counted here.
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.shard.traffic
+    /// Counts what a producer has appended.
+    pub(crate) fn count_appended(&self, bytes: u64) {
+        self.shard.traffic.appended(bytes);
+        if let Some(view) = self.view_on_demand() {
+            view.traffic.appended(bytes);
+        }
+    }
+
+    /// Counts what a consumer has fetched.
+    pub(crate) fn count_fetched(&self, bytes: u64) {
+        self.shard.traffic.fetched(bytes);
+        if let Some(view) = self.view_on_demand() {
+            view.traffic.fetched(bytes);
+        }
+    }
+
+    /// The partition, if its topic's shards follow its load.
+    fn view_on_demand(&self) -> Option<Arc<PartitionReadView>> {
+        self.topic.config.on_demand.then(|| self.view()).flatten()
     }
 
     /// The partition as readers see it, once its shard has adopted it.

@@ -40,12 +40,12 @@ mod siblings;
 pub mod state_machine;
 mod state_machine_view;
 pub(crate) mod tasks;
+mod traffic;
 mod unsafe_recovery;
 
 pub use crate::codec::CodecError;
 pub use closed_replicas::ClosedReplica;
 pub use handle::Shard;
-pub(crate) use handle::Traffic;
 pub use idempotence_fence::ConnectionId;
 #[cfg(test)]
 pub(crate) use lag_request::PartitionEnds;

@@ -266,7 +266,7 @@ fn find_and_append(
                 let bytes = batch.len() as u64;
                 let appended = found.append(batch, &options).await;
                 if appended.is_ok() {
-                    found.traffic().appended(bytes);
+                    found.count_appended(bytes);
                 }
                 (Some(metrics), appended)
             }

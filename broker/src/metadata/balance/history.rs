@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ottla_env::rt::Instant;
 
-use super::plan::Action;
+use super::action::Action;
 use crate::codec::record;
 use crate::metadata::image::ShardId;
 
@@ -46,7 +46,7 @@ impl History {
     /// Shards that were put elsewhere a short time ago.
     pub(super) fn resting(&self, now: Instant) -> BTreeSet<ShardId> {
         let recent = self.done.iter().rev().take_while(|(at, _)| now.since(*at) < REST);
-        recent.map(|(_, done)| done.action.shard).collect()
+        recent.map(|(_, done)| done.action.change.shard()).collect()
     }
 
     /// The newest ones last.

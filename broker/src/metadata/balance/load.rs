@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ottla_env::rt::Instant;
-use ottla_protocol::ids::NodeId;
+use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
@@ -17,12 +17,16 @@ use crate::metadata::image::{MetadataImage, ShardId};
 pub(in crate::metadata) const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 /// A node that has not reported for so long is not known any more.
 const REPORT_EXPIRES: Duration = Duration::from_secs(10);
-/// The time over which rates are averaged: what lasts shorter moves nothing.
+/// The time over which the rates of shards are averaged: what lasts shorter moves nothing.
 const AVERAGED_OVER: Duration = Duration::from_secs(30);
+/// The time over which the rates of partitions are averaged: on-demand topics follow within seconds.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(3);
+/// The time in which what is remembered of a peak is halved.
+const PEAK_HALVED_IN: Duration = Duration::from_secs(600);
 
-/// What the leader of a shard takes from producers and sends to consumers, bytes a second.
+/// What a leader takes from producers and sends to consumers, bytes a second, of a shard or a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ShardLoad {
+pub struct Load {
     /// From producers.
     pub bytes_in: u64,
     /// To consumers.
@@ -47,13 +51,15 @@ pub(in crate::metadata) struct LoadReport {
     /// The registration of the process that sends it.
     pub(in crate::metadata) epoch: RaftIndex,
     /// The shards that it leads.
-    pub(in crate::metadata) shards: Vec<(ShardId, ShardLoad)>,
+    pub(in crate::metadata) shards: Vec<(ShardId, Load)>,
     pub(in crate::metadata) directories: Vec<DirectorySpace>,
+    /// The partitions of on-demand topics in these shards.
+    pub(in crate::metadata) partitions: Vec<(PartitionId, Load)>,
 }
 
 record! {
-    LoadReport { node, epoch, shards, directories }
-    ShardLoad { bytes_in, bytes_out }
+    LoadReport { node, epoch, shards, directories, partitions }
+    Load { bytes_in, bytes_out }
     DirectorySpace { id, free_bytes, total_bytes }
 }
 
@@ -64,11 +70,30 @@ struct Average {
     at: Instant,
 }
 
+impl Average {
+    fn add(&mut self, told: Load, over: Duration, now: Instant) {
+        let weight = 1.0 - (-now.since(self.at).as_secs_f64() / over.as_secs_f64()).exp();
+        for (known, told) in self.load.iter_mut().zip([told.bytes_in as f64, told.bytes_out as f64]) {
+            *known += (told - *known) * weight;
+        }
+        self.at = now;
+    }
+}
+
+/// What a partition has to do, and had at the most some time ago.
+#[derive(Debug, Clone, Copy)]
+struct Peak {
+    average: Average,
+    /// Bytes a second, as of the average's moment.
+    most: f64,
+}
+
 /// The load of a cluster as its controller knows it.
 #[derive(Debug, Default)]
 pub(super) struct ClusterLoad {
     nodes: BTreeMap<NodeId, Instant>,
     averages: BTreeMap<ShardId, Average>,
+    peaks: BTreeMap<PartitionId, Peak>,
     directories: BTreeMap<Uuid, DirectorySpace>,
 }
 
@@ -83,14 +108,17 @@ impl ClusterLoad {
         self.nodes.insert(report.node, now);
         self.nodes.retain(|node, _| image.nodes.contains_key(node));
         self.averages.retain(|shard, _| image.shards.contains_key(shard));
+        let begun = |load: Load| Average { load: [load.bytes_in as f64, load.bytes_out as f64], at: now };
         for (shard, load) in report.shards {
-            let told = [load.bytes_in as f64, load.bytes_out as f64];
-            let average = self.averages.entry(shard).or_insert(Average { load: told, at: now });
-            let weight = 1.0 - (-now.since(average.at).as_secs_f64() / AVERAGED_OVER.as_secs_f64()).exp();
-            for (known, told) in average.load.iter_mut().zip(told) {
-                *known += (told - *known) * weight;
-            }
-            average.at = now;
+            self.averages.entry(shard).or_insert_with(|| begun(load)).add(load, AVERAGED_OVER, now);
+        }
+        let on_demand = |id: &Uuid| image.topic_by_id(id).is_some_and(|topic| topic.config.on_demand);
+        self.peaks.retain(|partition, _| on_demand(&partition.topic));
+        for (partition, load) in report.partitions.into_iter().filter(|(partition, _)| on_demand(&partition.topic)) {
+            let peak = self.peaks.entry(partition).or_insert_with(|| Peak { average: begun(load), most: 0.0 });
+            let halvings = now.since(peak.average.at).as_secs_f64() / PEAK_HALVED_IN.as_secs_f64();
+            peak.average.add(load, FOLLOWED_WITHIN, now);
+            peak.most = (peak.most * (-halvings).exp2()).max(peak.average.load.iter().sum());
         }
         self.directories.extend(report.directories.into_iter().map(|space| (space.id, space)));
     }
@@ -103,9 +131,14 @@ impl ClusterLoad {
     }
 
     /// The load of a shard; none if nobody has reported any.
-    pub(super) fn of(&self, shard: ShardId) -> ShardLoad {
-        let of = |average: &Average| ShardLoad { bytes_in: whole(average.load[0]), bytes_out: whole(average.load[1]) };
+    pub(super) fn of(&self, shard: ShardId) -> Load {
+        let of = |average: &Average| Load { bytes_in: whole(average.load[0]), bytes_out: whole(average.load[1]) };
         self.averages.get(&shard).map(of).unwrap_or_default()
+    }
+
+    /// What a partition of an on-demand topic had to do at the most some time ago, bytes a second.
+    pub(super) fn peak(&self, partition: PartitionId) -> u64 {
+        self.peaks.get(&partition).map_or(0, |peak| whole(peak.most))
     }
 
     /// The part of a directory's space that is free; `None` if it is not known.

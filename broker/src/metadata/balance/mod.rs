@@ -4,22 +4,25 @@
 //! ```text
 //!  each node       ClusterReport: what the shards that it leads take in and send out, and the space of its directories
 //!  the controller  ClusterLoad: averages of these, in memory
-//!                  plan(image, load) -> actions, each with its reason in one sentence
+//!                  on_demand(image, load), plan(image, load) -> actions, each with its reason in one sentence
 //!                  the first actions become commands; history: what was done and why
 //! ```
 //! A controller that begins to lead knows no load and has no history; it balances once all nodes have reported. May not know:
 //! how a shard is moved.
 
+mod action;
 mod history;
 mod load;
+mod on_demand;
 mod plan;
 mod reports;
 mod state;
 
+pub use action::{Action, Change};
 pub use history::Done;
 pub(super) use load::LoadReport;
-pub use load::{DirectorySpace, ShardLoad};
-pub use plan::{Action, NodeShare};
-pub use reports::{LoadSource, ShardTotals};
+pub use load::{DirectorySpace, Load};
+pub use plan::NodeShare;
+pub use reports::{LoadSource, Totals};
 pub(super) use state::BalanceState;
 pub use state::BalanceStatus;

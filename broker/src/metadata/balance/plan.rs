@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
-use ottla_storage::ids::ReplicaId;
 
+use super::action::{Action, Change};
 use super::load::ClusterLoad;
 use crate::codec::record;
 use crate::metadata::image::{MetadataImage, NodeRecord, ShardId, ShardKind, ShardRecord};
@@ -37,19 +37,6 @@ const FREE_MIN: f64 = 0.05;
 /// there is a zone without.
 const MISPLACED_COST: f64 = 1.0;
 
-/// One step: where a shard's replicas are to be, the preferred leader first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Action {
-    /// The shard.
-    pub shard: ShardId,
-    /// Its replicas when this was planned; later it is void.
-    pub before: Vec<ReplicaId>,
-    /// The nodes that are to have them.
-    pub nodes: Vec<NodeId>,
-    /// Why, in one sentence.
-    pub reason: String,
-}
-
 /// What one node has of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeShare {
@@ -64,7 +51,6 @@ pub struct NodeShare {
 }
 
 record! {
-    Action { shard, before, nodes, reason }
     NodeShare { node, replicas, leads, bytes }
 }
 
@@ -82,13 +68,14 @@ pub(super) fn plan(image: &MetadataImage, load: &ClusterLoad, resting: &BTreeSet
     let mut actions = Vec::new();
     while actions.len() < STEPS_MAX {
         let Some(step) = best_step(&after, load, &resting) else { break };
-        let Some(record) = after.shard(step.shard).cloned() else { break };
-        let replicas = placement::moved(&after, &record, &step.nodes);
+        let Change::Replicas { shard, nodes, .. } = &step.change else { break };
+        let Some(record) = after.shard(*shard).cloned() else { break };
+        let replicas = placement::moved(&after, &record, nodes);
         let last = replicas.iter().map(|replica| replica.id.0.saturating_add(1)).max();
         after.next_replica_id = after.next_replica_id.max(last.unwrap_or(0));
-        Arc::make_mut(&mut after.shards).insert(step.shard, Arc::new(ShardRecord { replicas, ..(*record).clone() }));
+        Arc::make_mut(&mut after.shards).insert(*shard, Arc::new(ShardRecord { replicas, ..(*record).clone() }));
         // Its replicas have other ids once this is carried out.
-        resting.insert(step.shard);
+        resting.insert(*shard);
         actions.push(step);
     }
     actions
@@ -259,7 +246,8 @@ impl Planner<'_> {
     }
 
     fn action(&self, shard: &ShardRecord, nodes: Vec<NodeId>, reason: String) -> Action {
-        Action { shard: shard.id, before: shard.replicas.iter().map(|replica| replica.id).collect(), nodes, reason }
+        let before = shard.replicas.iter().map(|replica| replica.id).collect();
+        Action { change: Change::Replicas { shard: shard.id, before, nodes }, reason }
     }
 
     /// What becomes of the shard's zones if a node has the replica at this place instead; `None` if it may not have it.

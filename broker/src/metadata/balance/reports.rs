@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use ottla_env::rt;
+use ottla_protocol::ids::PartitionId;
 
-use super::load::{DirectorySpace, LoadReport, REPORT_INTERVAL, ShardLoad};
+use super::load::{DirectorySpace, Load, LoadReport, REPORT_INTERVAL};
 use crate::metadata::handle::{Inner, MetadataHandle};
 use crate::metadata::image::ShardId;
 
-/// What a shard that this node leads has taken in and sent out since the node began.
+/// What a shard or partition that this node leads has taken in and sent out since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ShardTotals {
+pub struct Totals {
     /// Bytes from producers.
     pub bytes_in: u64,
     /// Bytes to consumers.
@@ -24,7 +25,10 @@ pub struct ShardTotals {
 /// Where a node's load is read.
 pub trait LoadSource: Send + Sync {
     /// The shards that this node leads.
-    fn shards(&self) -> Vec<(ShardId, ShardTotals)>;
+    fn shards(&self) -> Vec<(ShardId, Totals)>;
+
+    /// The partitions of on-demand topics in these shards.
+    fn partitions(&self) -> Vec<(PartitionId, Totals)>;
 
     /// The data directories.
     fn directories(&self) -> Vec<DirectorySpace>;
@@ -39,7 +43,7 @@ impl MetadataHandle {
 
 /// Reports until the metadata's replica stops.
 async fn send(metadata: Weak<Inner>, source: Arc<dyn LoadSource>) {
-    let mut before: BTreeMap<ShardId, ShardTotals> = BTreeMap::new();
+    let (mut shards, mut partitions) = (Rates::default(), Rates::default());
     let mut at = rt::now();
     loop {
         rt::sleep(REPORT_INTERVAL).await;
@@ -47,26 +51,44 @@ async fn send(metadata: Weak<Inner>, source: Arc<dyn LoadSource>) {
         if here.group().role().borrow().stopped {
             return;
         }
-        let (now, totals) = (rt::now(), source.shards());
+        let now = rt::now();
         let seconds = now.since(at).as_secs_f64();
-        // A shard that was not led here before has no rate yet.
-        let rate = |(shard, total): &(ShardId, ShardTotals)| {
-            let known = before.get(shard)?;
-            let load = ShardLoad {
+        at = now;
+        let loads = (shards.since(source.shards(), seconds), partitions.since(source.partitions(), seconds));
+        let image = here.image();
+        let Some(record) = image.nodes.get(&here.node_id()) else { continue };
+        let directories = source.directories();
+        let report =
+            LoadReport { node: record.id, epoch: record.epoch, shards: loads.0, directories, partitions: loads.1 };
+        if let Err(error) = here.controller_client().send_load(report, REPORT_INTERVAL).await {
+            tracing::debug!("the load is not reported: {error}");
+        }
+    }
+}
+
+/// Totals of the last time.
+struct Rates<K>(BTreeMap<K, Totals>);
+
+impl<K> Default for Rates<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord + Copy> Rates<K> {
+    /// The rates since the last time. What was not led here then has none yet.
+    fn since(&mut self, totals: Vec<(K, Totals)>, seconds: f64) -> Vec<(K, Load)> {
+        let rate = |(key, total): &(K, Totals)| {
+            let known = self.0.get(key)?;
+            let load = Load {
                 bytes_in: a_second(total.bytes_in.saturating_sub(known.bytes_in), seconds),
                 bytes_out: a_second(total.bytes_out.saturating_sub(known.bytes_out), seconds),
             };
-            Some((*shard, load))
+            Some((*key, load))
         };
-        let shards = totals.iter().filter_map(rate).collect();
-        let image = here.image();
-        if let Some(record) = image.nodes.get(&here.node_id()) {
-            let report = LoadReport { node: record.id, epoch: record.epoch, shards, directories: source.directories() };
-            if let Err(error) = here.controller_client().send_load(report, REPORT_INTERVAL).await {
-                tracing::debug!("the load is not reported: {error}");
-            }
-        }
-        (before, at) = (totals.into_iter().collect(), now);
+        let rates = totals.iter().filter_map(rate).collect();
+        self.0 = totals.into_iter().collect();
+        rates
     }
 }
 

@@ -6,9 +6,11 @@ use std::collections::VecDeque;
 
 use ottla_env::rt::Instant;
 
+use super::action::{Action, Change};
 use super::history::{Done, History};
 use super::load::{ClusterLoad, LoadReport};
-use super::plan::{Action, NodeShare, plan, shares};
+use super::on_demand;
+use super::plan::{NodeShare, plan, shares};
 use crate::codec::record;
 use crate::metadata::image::MetadataImage;
 use crate::metadata::{moves, topic_shards};
@@ -59,23 +61,32 @@ impl BalanceState {
     /// The steps to be taken now: those that an operator asked for, or the first of the plan.
     pub(in crate::metadata) fn due(&mut self, term: u64, image: &MetadataImage, now: Instant) -> Vec<Action> {
         self.enter(term);
-        let room = moves::room(image);
-        if room == 0 || !moves::due(image).is_empty() {
+        if !moves::due(image).is_empty() {
             return Vec::new();
         }
         self.applying.retain(|action| moves::balanced(image, action).is_some());
-        let mut actions: Vec<Action> = match self.applying.is_empty() && image.config.replication.balance {
+        let actions: Vec<Action> = match self.applying.is_empty() && image.config.replication.balance {
             true => self.plan(image, now),
             false => self.applying.iter().cloned().collect(),
         };
-        actions.truncate(room);
-        actions
+        let (mut moves, mut resizes) = (moves::room(image), topic_shards::room(image));
+        let mut has_room = |action: &Action| {
+            let room = if matches!(action.change, Change::Replicas { .. }) { &mut moves } else { &mut resizes };
+            let is_one = *room > 0;
+            *room -= usize::from(is_one);
+            is_one
+        };
+        actions.into_iter().filter(&mut has_room).collect()
     }
 
     fn plan(&self, image: &MetadataImage, now: Instant) -> Vec<Action> {
-        // What a topic's shards are to be comes first: a merge needs two of them side by side.
-        if !self.load.is_complete(image, now) || !topic_shards::are_settled(image) {
+        if !self.load.is_complete(image, now) {
             return Vec::new();
+        }
+        // What a topic's shards are to be comes first: a merge needs two of them side by side.
+        let steps = on_demand::steps(image, &self.load);
+        if !steps.is_empty() || !on_demand::are_at_rest(image) || !topic_shards::are_settled(image) {
+            return steps;
         }
         plan(image, &self.load, &self.history.resting(now))
     }

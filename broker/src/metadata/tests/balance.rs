@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ottla_env::rt::{self, Instant};
-use ottla_protocol::ids::NodeId;
+use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_storage::ids::ReplicaId;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::moves::{founded, moving, settle, submit, zones};
+use super::moves::{founded, submit, zones};
 use super::placement::{apply, node};
-use crate::metadata::balance::{Action, BalanceState, DirectorySpace, LoadReport, NodeShare, ShardLoad};
+use super::topic_shards;
+use crate::metadata::balance::{Action, BalanceState, Change, DirectorySpace, Load, LoadReport, NodeShare};
 use crate::metadata::command::{Command, NewShard};
 use crate::metadata::decide::{ControllerRequest, decide};
 use crate::metadata::image::{NodeState, ReplicaRecord, ShardId, ShardKind};
@@ -22,22 +23,25 @@ const MEGABYTE: u64 = 1_000_000;
 const STEPS_MAX: usize = 200;
 
 /// A cluster, what its shards have to do, and its balancer.
-struct Balanced {
-    machine: MetadataStateMachine,
+pub(super) struct Balanced {
+    pub(super) machine: MetadataStateMachine,
     state: BalanceState,
-    loads: BTreeMap<ShardId, ShardLoad>,
+    loads: BTreeMap<ShardId, Load>,
+    /// Bytes a second that producers send to partitions of on-demand topics.
+    pub(super) partitions: BTreeMap<PartitionId, u64>,
     free_percent: BTreeMap<NodeId, u64>,
     now: Instant,
 }
 
 impl Balanced {
-    fn new(machine: MetadataStateMachine) -> Self {
+    pub(super) fn new(machine: MetadataStateMachine) -> Self {
         let state = BalanceState::default();
-        Self { machine, state, loads: BTreeMap::new(), free_percent: BTreeMap::new(), now: rt::now() }
+        let (loads, partitions, free_percent) = Default::default();
+        Self { machine, state, loads, partitions, free_percent, now: rt::now() }
     }
 
     /// Every node reports, long enough after the last time for averages to follow and for shards to have rested.
-    fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         self.now = self.now + Duration::from_secs(300);
         let image = self.machine.image().clone();
         for record in image.nodes.values() {
@@ -47,10 +51,19 @@ impl Balanced {
                 .filter(|shard| image.preferred_leader(shard).is_some_and(|replica| replica.node == record.id));
             let free = self.free_percent.get(&record.id).copied().unwrap_or(50);
             let space = |id: Uuid| DirectorySpace { id, free_bytes: free, total_bytes: 100 };
+            let leads = |partition: &PartitionId| {
+                let route = image.topic_by_id(&partition.topic).and_then(|topic| topic.route(partition.index));
+                let shard = route.and_then(|route| image.shard(route.shard));
+                let leader = shard.and_then(|shard| image.preferred_leader(shard));
+                leader.is_some_and(|replica| replica.node == record.id)
+            };
+            let here = self.partitions.iter().filter(|(partition, _)| leads(partition));
+            let partitions = here.map(|(partition, bytes_in)| (*partition, Load { bytes_in: *bytes_in, bytes_out: 0 }));
             let report = LoadReport {
                 node: record.id,
                 epoch: record.epoch,
                 shards: led.filter_map(|shard| Some((shard.id, *self.loads.get(&shard.id)?))).collect(),
+                partitions: partitions.collect(),
                 directories: record.directories.iter().map(|directory| space(directory.id)).collect(),
             };
             self.state.report(report, 1, &image, self.now);
@@ -63,7 +76,7 @@ impl Balanced {
     }
 
     /// Takes every step, and returns them.
-    fn run(&mut self) -> Vec<Action> {
+    pub(super) fn run(&mut self) -> Vec<Action> {
         let mut steps = Vec::new();
         loop {
             let due = self.due();
@@ -71,9 +84,10 @@ impl Balanced {
                 return steps;
             }
             for action in due {
-                let before = self.machine.image().shards[&action.shard].as_ref().clone();
+                let shard = action.change.shard();
+                let before = self.machine.image().shards[&shard].as_ref().clone();
                 submit(&mut self.machine, &ControllerRequest::Rebalance(action.clone())).unwrap();
-                let after = self.machine.image().shards[&action.shard].clone();
+                let after = self.machine.image().shards[&shard].clone();
                 assert!(
                     zones(self.machine.image(), &after) >= zones(self.machine.image(), &before),
                     "{}",
@@ -82,9 +96,7 @@ impl Balanced {
                 self.state.done(action.clone(), self.now, 0);
                 steps.push(action);
             }
-            for shard in moving(&self.machine.image().clone()) {
-                settle(&mut self.machine, &shard);
-            }
+            topic_shards::settle(&mut self.machine);
             assert!(steps.len() < STEPS_MAX, "it never ends: {:?}", steps.last());
         }
     }
@@ -99,8 +111,16 @@ impl Balanced {
     }
 }
 
-fn load(megabytes: u64) -> ShardLoad {
-    ShardLoad { bytes_in: megabytes * MEGABYTE, bytes_out: megabytes * MEGABYTE }
+fn load(megabytes: u64) -> Load {
+    Load { bytes_in: megabytes * MEGABYTE, bytes_out: megabytes * MEGABYTE }
+}
+
+/// The nodes on which a step puts replicas.
+fn nodes_of(step: &Action) -> &[NodeId] {
+    match &step.change {
+        Change::Replicas { nodes, .. } => nodes,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Adds a shard on these nodes.
@@ -187,7 +207,7 @@ fn one_hot_shard_and_load_that_varies_move_nothing_for_long() {
     balanced.loads = BTreeMap::from([(all[0], load(500))]);
     let steps = balanced.run();
     assert!(steps.len() <= all.len(), "the others leave its node: {steps:?}");
-    assert!(steps.iter().all(|step| step.shard != all[0]), "elsewhere it would be as hot");
+    assert!(steps.iter().all(|step| step.change.shard() != all[0]), "elsewhere it would be as hot");
 }
 
 #[test]
@@ -215,7 +235,7 @@ fn what_was_assigned_by_hand_stays() {
     let mut machine = founded(3, 1);
     let by_hand: Vec<_> = (0..9).map(|at| add_shard(&mut machine, 900 + at, true, &[1])).collect();
     let mut balanced = Balanced::new(machine);
-    let moved: BTreeSet<_> = balanced.run().iter().map(|step| step.shard).collect();
+    let moved: BTreeSet<_> = balanced.run().iter().map(|step| step.change.shard()).collect();
     assert!(by_hand.iter().all(|shard| !moved.contains(shard)));
 }
 
@@ -224,9 +244,13 @@ fn replicas_leave_a_disk_that_is_nearly_full_for_one_that_has_space() {
     let mut balanced = Balanced::new(founded(5, 1));
     balanced.free_percent = BTreeMap::from([(NodeId(1), 4), (NodeId(2), 8)]);
     let step = balanced.due().remove(0);
-    assert!(step.reason.contains("whose disk has 4 % free") && !step.nodes.contains(&NodeId(1)), "{}", step.reason);
-    let before: BTreeSet<_> = balanced.machine.image().shards[&step.shard].nodes().into_iter().collect();
-    assert!(step.nodes.iter().filter(|node| !before.contains(node)).all(|node| *node != NodeId(2)));
+    assert!(
+        step.reason.contains("whose disk has 4 % free") && !nodes_of(&step).contains(&NodeId(1)),
+        "{}",
+        step.reason
+    );
+    let before: BTreeSet<_> = balanced.machine.image().shards[&step.change.shard()].nodes().into_iter().collect();
+    assert!(nodes_of(&step).iter().filter(|node| !before.contains(node)).all(|node| *node != NodeId(2)));
 }
 
 #[test]
@@ -260,7 +284,7 @@ proptest! {
         }
         for step in balanced.run() {
             let image = balanced.machine.image();
-            prop_assert!(step.nodes.iter().all(|node| image.nodes.contains_key(node)));
+            prop_assert!(nodes_of(&step).iter().all(|node| image.nodes.contains_key(node)));
         }
         prop_assert_eq!(balanced.run(), []);
     }

@@ -11,6 +11,7 @@ mod live;
 mod liveness;
 mod merges;
 mod moves;
+mod on_demand;
 pub(crate) mod placement;
 mod placement_model;
 mod reassign;

@@ -24,7 +24,7 @@ use crate::metadata::tests::placement::{apply, cluster, node};
 const STEPS_MAX: usize = 400;
 
 /// Nodes, and topics of these numbers of partitions in the pool.
-fn world(nodes: i32, level: i16, topics: &[usize]) -> MetadataStateMachine {
+pub(super) fn world(nodes: i32, level: i16, topics: &[usize]) -> MetadataStateMachine {
     let nodes = (1..=nodes).map(|id| NodeRecord { levels: Levels::OWN, ..node(id, None, &[100]) });
     let mut machine = cluster(nodes.collect());
     apply(&mut machine, &[Command::SetFeatureLevel { level: FeatureLevel(level) }]);
@@ -41,7 +41,17 @@ fn world(nodes: i32, level: i16, topics: &[usize]) -> MetadataStateMachine {
 }
 
 fn set(machine: &mut MetadataStateMachine, topic: usize, count: i64) -> Result<(), ErrorCode> {
-    let ops = vec![("ottla.shard.count".to_owned(), ConfigOp::Set(count.to_string()))];
+    configure(machine, topic, "ottla.shard.count", &count.to_string())
+}
+
+/// Sets a config of a topic.
+pub(super) fn configure(
+    machine: &mut MetadataStateMachine,
+    topic: usize,
+    name: &str,
+    value: &str,
+) -> Result<(), ErrorCode> {
+    let ops = vec![(name.to_owned(), ConfigOp::Set(value.to_owned()))];
     let change = ConfigChange { owner: ConfigOwner::Topic(format!("t{topic}")), ops, replace: false };
     let decided = decide(machine.image(), &ControllerRequest::ChangeConfig(change)).map_err(|error| error.code())?;
     apply(machine, &decided.commands);
@@ -79,7 +89,7 @@ fn carry_out(machine: &mut MetadataStateMachine) {
 }
 
 /// Carries out all steps; how many there were.
-fn settle(machine: &mut MetadataStateMachine) -> usize {
+pub(super) fn settle(machine: &mut MetadataStateMachine) -> usize {
     for steps in 0..STEPS_MAX {
         carry_out(machine);
         let due = moves::due(machine.image());
@@ -92,7 +102,7 @@ fn settle(machine: &mut MetadataStateMachine) -> usize {
 }
 
 /// The shards of a topic: those that it has for itself, and those that it shares or that belong to the pool.
-fn shards(machine: &MetadataStateMachine, topic: usize) -> (BTreeSet<ShardId>, BTreeSet<ShardId>) {
+pub(super) fn shards(machine: &MetadataStateMachine, topic: usize) -> (BTreeSet<ShardId>, BTreeSet<ShardId>) {
     let image = machine.image();
     let topic = image.topic(&format!("t{topic}")).unwrap();
     let all: BTreeSet<_> = topic.partitions.iter().map(|route| route.shard).collect();

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_env::{rt, watch};
@@ -31,7 +30,7 @@ use super::read_barrier::ReadBarrier;
 use super::read_view::ReadView;
 use super::rpc::LedShard;
 use super::state_machine_view::StateMachineView;
-use crate::metadata::balance::ShardTotals;
+use super::traffic::Traffic;
 use crate::metadata::{ShardCreation, ShardId, ShardKind};
 use crate::replicated::command::Command;
 use crate::replicated::error::{AppendError, PartitionError};
@@ -65,30 +64,6 @@ pub struct Shard {
     absorbed: Mutex<Option<AbsorbedEpochs>>,
     /// What its clients have sent and got since this replica was opened.
     pub(crate) traffic: Traffic,
-}
-
-/// Bytes of record batches, since this replica was opened.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-}
-
-impl Traffic {
-    /// Counts what a producer has appended.
-    pub(crate) fn appended(&self, bytes: u64) {
-        self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Counts what a consumer has fetched.
-    pub(crate) fn fetched(&self, bytes: u64) {
-        self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn totals(&self) -> ShardTotals {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        ShardTotals { bytes_in: of(&self.bytes_in), bytes_out: of(&self.bytes_out) }
-    }
 }
 
 /// What this shard took over from others while it led in a term, which this node led as well.

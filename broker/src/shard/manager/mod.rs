@@ -570,6 +570,10 @@ async fn watch_leadership(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
     let mut adopted = shard.read_view().changes();
     loop {
         leadership.send_modify(|version| *version += 1);
+        // The role is kept open by the shard, and the shard by this task.
+        if role.borrow().stopped {
+            return;
+        }
         tokio::select! {
             biased;
             changed = role.changed() => if changed.is_err() { return },

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use ottla_env::disk::Disk;
+use ottla_env::rt;
 use ottla_env::sim;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_raft::{Creation, Directory, NoPeers, RaftOptions};
@@ -98,12 +99,17 @@ fn what_is_being_removed_is_gone_before_the_log_closes() {
             let directories = [(Uuid::nil(), directory.clone())].into();
             let shards = Shards::new(NODE, host.clone(), directories, metadata.clone(), LeaderTaskSettings::default());
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
-            let mut role = shards.get(SHARD).unwrap().role_changes();
+            let shard_here = Arc::downgrade(&shards.get(SHARD).unwrap());
+            let mut role = shard_here.upgrade().unwrap().role_changes();
             shards.start();
             metadata.show(dismissing(shard));
             drop(role.wait_for(|role| role.stopped).await.unwrap());
             host.shutdown().await;
             let _removals = shards.end_removals().await;
+            assert!(shards.get(SHARD).is_none());
+            // Its tasks notice it within their longest pause.
+            rt::sleep(Duration::from_secs(60)).await;
+            assert!(shard_here.upgrade().is_none(), "seed {seed}: a task keeps the state of a replica that is gone");
             directory.close().await.unwrap();
             assert!(opened(&disk).await.1.is_empty(), "seed {seed}");
         });

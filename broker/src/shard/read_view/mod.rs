@@ -13,6 +13,7 @@ use ottla_protocol::id_hash::IdHashMap;
 use ottla_protocol::ids::{Offset, PartitionId};
 
 use super::data_waiters::{ChangeFeed, DataWaiter};
+use super::traffic::Traffic;
 use crate::replicated::epochs::EpochHistory;
 use crate::replicated::group::GroupStore;
 
@@ -38,6 +39,8 @@ pub struct PartitionReadView {
     pub id: PartitionId,
     /// The replicated group state; partitions of `__consumer_offsets` only.
     pub groups: Option<Arc<parking_lot::Mutex<GroupStore>>>,
+    /// What clients have sent and got; counted for partitions of on-demand topics alone.
+    pub(crate) traffic: Traffic,
     offsets: RwLock<LogOffsetSnapshot>,
     waiters: Mutex<Waiters>,
 }
@@ -204,8 +207,13 @@ impl ReadView {
             match self.get(id) {
                 Some(view) => view.publish(offsets, appended_bytes),
                 None => {
-                    let view =
-                        PartitionReadView { id, groups, offsets: RwLock::new(offsets), waiters: Mutex::default() };
+                    let view = PartitionReadView {
+                        id,
+                        groups,
+                        traffic: Traffic::default(),
+                        offsets: RwLock::new(offsets),
+                        waiters: Mutex::default(),
+                    };
                     added.push(Arc::new(view));
                 }
             }
