@@ -60,3 +60,35 @@ fn a_node_that_joins_gets_its_share_when_the_balancer_is_not_paused() {
     writers.wait_for(100);
     keeps_all(&mut cluster, TOPIC, PARTITIONS, writers);
 }
+
+/// The shards that a topic has for itself.
+fn own(broker: &Broker) -> usize {
+    let admin = format!("http://{}", broker.admin());
+    let (code, told) = broker.command(&["shard", "list", "--admin", &admin, "-o", "json"]);
+    assert_eq!(code, Some(0), "{told}");
+    let listed: Value = serde_json::from_str(&told).unwrap();
+    listed["shards"].as_array().unwrap().iter().filter(|shard| shard["pinned"] == true).count()
+}
+
+#[test]
+fn an_on_demand_topic_gets_shards_as_its_load_asks_for() {
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.create_topic(TOPIC, PARTITIONS, 3);
+    let configure = |settings: &[&str]| {
+        let bootstrap = cluster.brokers[0].address().to_string();
+        let words = [&["topic", "alter", TOPIC, "--bootstrap-server", &bootstrap], settings].concat();
+        let (code, told) = cluster.brokers[0].command(&words);
+        assert_eq!(code, Some(0), "{told}");
+    };
+    // Each partition alone has more to do than a shard is to have room for.
+    configure(&["--set", "ottla.shard.mode=on-demand", "--set", "ottla.shard.bytes.per.second=1024"]);
+    let writers = Writers::start(&cluster.addresses(), TOPIC, PARTITIONS);
+    writers.wait_for(100);
+    until("every partition has a shard of its own", || own(&cluster.brokers[2]) == PARTITIONS.unsigned_abs() as usize);
+    let done = reasons(&balance(&cluster.brokers[0], "history")["history"]);
+    assert!(done.iter().any(|reason| reason.contains("gets a shard of its own")), "{done:?}");
+    configure(&["--set", "ottla.shard.mode=pool"]);
+    until("they are back in the pool", || own(&cluster.brokers[2]) == 0);
+    writers.wait_for(100);
+    keeps_all(&mut cluster, TOPIC, PARTITIONS, writers);
+}

@@ -83,6 +83,9 @@ impl Partition {
         if refused.is_none() && !adopted {
             self.shard.request_adoption(self.id);
         }
+        if refused.is_none() {
+            self.count_appended(data.len() as u64);
+        }
         let queued = QueuedBatch {
             partition: self.id,
             producer_batch: self.producer_batch(&data, options.origin),

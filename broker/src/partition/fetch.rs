@@ -75,6 +75,7 @@ impl Partition {
         if base_offset > from {
             return Err(PartitionError::OffsetOutOfRange);
         }
+        self.count_fetched(plan.bytes() as u64);
         if plan.bytes() > spec.copy_bytes_max {
             let stream = plan.into_stream().await.map_err(|error| self.unreadable(&error))?;
             return Ok(FetchedRecords::Streamed(Box::new(stream)));

@@ -43,16 +43,16 @@ impl Partition {
         &self.topic
     }
 
-    /// Counts what a producer has appended.
-    pub(crate) fn count_appended(&self, bytes: u64) {
+    /// Counts what is to be appended.
+    pub(super) fn count_appended(&self, bytes: u64) {
         self.shard.traffic.appended(bytes);
         if let Some(view) = self.view_on_demand() {
             view.traffic.appended(bytes);
         }
     }
 
-    /// Counts what a consumer has fetched.
-    pub(crate) fn count_fetched(&self, bytes: u64) {
+    /// Counts what was read for a consumer.
+    pub(super) fn count_fetched(&self, bytes: u64) {
         self.shard.traffic.fetched(bytes);
         if let Some(view) = self.view_on_demand() {
             view.traffic.fetched(bytes);

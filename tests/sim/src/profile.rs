@@ -78,6 +78,8 @@ pub(crate) const PARTS_FROM: u64 = 114_000;
 pub(crate) const MERGES_FROM: u64 = 115_000;
 /// From this seed on a topic asks for numbers of shards of its own.
 pub(crate) const SHARD_COUNTS_FROM: u64 = 116_000;
+/// From this seed on its shards follow its load for some of the time.
+pub(crate) const ON_DEMAND_FROM: u64 = 117_000;
 
 /// True if nodes run two releases. None joins, leaves, comes late or loses its disk then: what a node of the older release
 /// becomes in a cluster that has gone on without it is the operator's mistake. And no disks of followers stall, while which

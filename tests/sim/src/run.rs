@@ -27,8 +27,9 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    MERGES_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning, damages_heads, has_late_founder,
-    loses_leavers, loses_seed_node, loses_voters, mixes_releases, stalls_followers, unregisters_early,
+    MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning, damages_heads,
+    has_late_founder, loses_leavers, loses_seed_node, loses_voters, mixes_releases, stalls_followers,
+    unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -247,7 +248,14 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
         world.run_client(
             "resizer",
             None,
-            resizer::resizer(world.clone(), plan.seed >= MERGES_FROM, plan.seed >= SHARD_COUNTS_FROM),
+            resizer::resizer(
+                world.clone(),
+                resizer::Resizes {
+                    merges: plan.seed >= MERGES_FROM,
+                    counts: plan.seed >= SHARD_COUNTS_FROM,
+                    on_demand: plan.seed >= ON_DEMAND_FROM,
+                },
+            ),
         );
     }
     world.run_client("deleter", None, deleter::deleter(world.clone()));

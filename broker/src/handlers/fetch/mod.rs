@@ -336,7 +336,6 @@ fn count(ctx: &Context, found: &[FoundPartition], answers: &[(Key, FetchPartitio
         {
             let bytes = u64::try_from(answer.records_bytes()).unwrap_or(u64::MAX);
             ctx.metrics.topic(&partition.topic().name).bytes_out.inc_by(bytes);
-            partition.count_fetched(bytes);
         }
     }
 }

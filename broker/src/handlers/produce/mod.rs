@@ -263,12 +263,7 @@ fn find_and_append(
             Ok(found) => {
                 ctx.pending_refusals.report_to(&topic, index, &found, connection_of(&ctx));
                 let metrics = ctx.metrics.topic(&found.topic().name);
-                let bytes = batch.len() as u64;
-                let appended = found.append(batch, &options).await;
-                if appended.is_ok() {
-                    found.count_appended(bytes);
-                }
-                (Some(metrics), appended)
+                (Some(metrics), found.append(batch, &options).await)
             }
             Err(error) => {
                 ctx.pending_refusals.record(&topic, index, &batch, &error);

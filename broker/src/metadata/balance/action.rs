@@ -64,3 +64,9 @@ impl Change {
         }
     }
 }
+
+/// A rate for people.
+pub(super) fn rate(bytes_per_second: u64) -> String {
+    let rate = bytes_per_second as f64;
+    if rate < 1e6 { format!("{:.1} kB/s", rate / 1e3) } else { format!("{:.1} MB/s", rate / 1e6) }
+}

@@ -17,7 +17,7 @@ use std::cmp::Reverse;
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
-use super::action::{Action, Change};
+use super::action::{Action, Change, rate};
 use super::load::ClusterLoad;
 use crate::metadata::image::{MetadataImage, ShardId, ShardRecord, Topic};
 use crate::metadata::merge_record::MergeRecord;
@@ -133,8 +133,4 @@ fn lighter_half(indexes: &[i32], peak: impl Fn(&i32) -> u64) -> Vec<i32> {
         }
     }
     leaving
-}
-
-fn rate(bytes: u64) -> String {
-    format!("{:.1} MB/s", bytes as f64 / 1e6)
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
 
-use super::action::{Action, Change};
+use super::action::{Action, Change, rate};
 use super::load::ClusterLoad;
 use crate::codec::record;
 use crate::metadata::image::{MetadataImage, NodeRecord, ShardId, ShardKind, ShardRecord};
@@ -278,5 +278,5 @@ enum Zones {
 /// A node's shares, for people.
 fn told(share: &NodeShare) -> String {
     let NodeShare { replicas, leads, bytes, .. } = share;
-    format!("{replicas} replicas, {leads} leaderships, {:.1} MB/s", *bytes as f64 / 1e6)
+    format!("replicas: {replicas}, leads: {leads}, {}", rate(*bytes))
 }

@@ -8,20 +8,42 @@ use super::{pause, trace_answer};
 use crate::registry::{PARTITIONS, TOPIC};
 use crate::world::World;
 
+/// How many shards the topic is to have for itself; -1: as many as there are.
+const COUNT: &str = "ottla.shard.count";
+/// What a shard of an on-demand topic has room for.
+const ROOM: &str = "ottla.shard.bytes.per.second";
 /// Most shards that carry partitions; every group costs the run time.
 pub(super) const SHARDS_MAX: usize = 24;
 
-/// Splits shards, merges them too if `merges`, and sets how many a topic has for itself if `counts`, until the workload ends.
-pub(crate) async fn resizer(world: World, merges: bool, counts: bool) {
+/// What the operator does besides splitting shards.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resizes {
+    /// Merges them.
+    pub(crate) merges: bool,
+    /// Sets how many a topic has for itself.
+    pub(crate) counts: bool,
+    /// Lets the shards of a topic follow its load, and ends that.
+    pub(crate) on_demand: bool,
+}
+
+/// Splits shards, and the rest, until the workload ends.
+pub(crate) async fn resizer(world: World, resizes: Resizes) {
     while world.workload_runs() {
         pause(1_200).await;
         let Some(image) = world.image() else { continue };
-        if counts && sim::random_below(3) == 0 {
-            let count = i64::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
-            set_count(&world, count).await;
+        if resizes.on_demand && sim::random_below(4) == 0 {
+            let mode = if sim::random_below(8) == 0 { "provisioned" } else { "on-demand" };
+            // From much less than a partition has to do to more than all of them have.
+            let room = 2_000 << sim::random_below(9);
+            configure(&world, &[("ottla.shard.mode", mode.to_owned()), (ROOM, room.to_string())]).await;
             continue;
         }
-        if merges && sim::random_below(2) == 0 {
+        if resizes.counts && sim::random_below(3) == 0 {
+            let count = i64::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
+            configure(&world, &[(COUNT, count.to_string())]).await;
+            continue;
+        }
+        if resizes.merges && sim::random_below(2) == 0 {
             merge(&world, &image).await;
             continue;
         }
@@ -34,21 +56,22 @@ pub(crate) async fn resizer(world: World, merges: bool, counts: bool) {
         trace_answer(&world, &line, answer);
     }
     // What is under way ends, and no further step begins: else there would be no moment to look at.
-    while counts && world.image().is_some() && !set_count(&world, -1).await {
+    let provisioned = [(COUNT, "-1".to_owned()), ("ottla.shard.mode", "provisioned".to_owned())];
+    while resizes.counts && world.image().is_some() && !configure(&world, &provisioned).await {
         pause(200).await;
     }
 }
 
-/// Sets how many shards the topic is to have for itself; -1: as many as there are.
-async fn set_count(world: &World, count: i64) -> bool {
-    let ops = vec![("ottla.shard.count".to_owned(), ConfigOp::Set(count.to_string()))];
+/// Sets configs of the topic; true if they are set.
+async fn configure(world: &World, settings: &[(&str, String)]) -> bool {
+    let ops = settings.iter().map(|(name, value)| ((*name).to_owned(), ConfigOp::Set(value.clone()))).collect();
     let change = ConfigChange { owner: ConfigOwner::Topic(TOPIC.to_owned()), ops, replace: false };
     let node = world.random_node();
     let answer = world
         .request(node, move |running| async move { running.metadata.alter_configs(vec![change], false).await })
         .await;
     let is_set = answer.as_ref().is_some_and(|answers| answers.iter().all(Result::is_ok));
-    trace_answer(world, &format!("{count} shards"), answer);
+    trace_answer(world, &format!("{settings:?}"), answer);
     is_set
 }
 
