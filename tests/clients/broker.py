@@ -156,19 +156,27 @@ class Cluster:
 
     def __init__(self, binary, directory, nodes, **settings):
         places = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
+        self.binary, self.directory, self.settings = binary, pathlib.Path(directory), settings
+        self.seeds = ",".join(places)
         self.brokers = []
-        for number, place in enumerate(places, 1):
-            own = pathlib.Path(directory) / f"node-{number}"
-            own.mkdir()
-            joined = dict(
-                KAFKA_NODE_ID=str(number),
-                KAFKA_BROKER_RACK=f"zone-{number}",
-                OTTLA_CLUSTER_LISTENER=place,
-                OTTLA_CLUSTER_SEEDS=",".join(places),
-            )
-            self.brokers.append(Broker(binary, own, **joined, **settings))
+        for place in places:
+            self.add(place)
         self.bootstrap = ",".join(broker.bootstrap for broker in self.brokers)
         self.killed = 0
+
+    def add(self, place):
+        """One more node, not started yet; clients are not told of it."""
+        number = len(self.brokers) + 1
+        own = self.directory / f"node-{number}"
+        own.mkdir()
+        joined = dict(
+            KAFKA_NODE_ID=str(number),
+            KAFKA_BROKER_RACK=f"zone-{number}",
+            OTTLA_CLUSTER_LISTENER=place,
+            OTTLA_CLUSTER_SEEDS=self.seeds,
+        )
+        self.brokers.append(Broker(self.binary, own, **joined, **self.settings))
+        return self.brokers[-1]
 
     def start(self):
         for broker in self.brokers:

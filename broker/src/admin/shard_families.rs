@@ -1,4 +1,4 @@
-//! The metric families of the shards that this node leads: their clocks, and the producers that they remember.
+//! The metric families of the shards that this node leads: their clocks, the producers that they remember, and their load.
 //!
 //! May not know: HTTP.
 
@@ -17,6 +17,14 @@ pub(super) fn metrics(domain: &Domain, page: &mut String) {
         "ottla_shard_producers_evicted_total",
         "Producers that a shard forgot for lack of room: a repeated batch of theirs would be appended twice",
     );
+    let mut bytes_in = Family::counter(
+        "ottla_shard_bytes_in_total",
+        "Bytes that producers have sent to a shard since this node opened it",
+    );
+    let mut bytes_out = Family::counter(
+        "ottla_shard_bytes_out_total",
+        "Bytes that were read for consumers from a shard since this node opened it",
+    );
     for shard in domain.partitions.shards() {
         let Some(time) = shard.time() else { continue };
         let label = format!("shard=\"{}\"", shard.creation.shard.0);
@@ -25,8 +33,11 @@ pub(super) fn metrics(domain: &Domain, page: &mut String) {
         let (remembered, forgotten) = shard.state().lock().producer_counts();
         producers.add(&label, remembered);
         evicted.add(&label, forgotten);
+        let totals = shard.traffic.totals();
+        bytes_in.add(&label, totals.bytes_in);
+        bytes_out.add(&label, totals.bytes_out);
     }
-    for family in [ahead, paused, producers, evicted] {
+    for family in [ahead, paused, producers, evicted, bytes_in, bytes_out] {
         family.finish(page);
     }
 }

@@ -72,6 +72,11 @@ pub enum MetadataError {
     Stopped(String),
 }
 
+/// A request that the state of the cluster does not allow.
+pub(super) fn invalid(what: String) -> MetadataError {
+    MetadataError::InvalidRequest(what)
+}
+
 impl MetadataError {
     /// The Kafka error code.
     #[must_use]

@@ -4,14 +4,11 @@
 //! that the absorbed shard has of it. Pure functions of the image. May not know: how a state is taken over, and why.
 
 use super::command::Command;
-use super::error::MetadataError;
+use super::error::{MetadataError, invalid};
 use super::features;
 use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::merge_record::{MergePhase, MergeRecord, MergeReplica, MergeStep};
-
-fn invalid(what: String) -> MetadataError {
-    MetadataError::InvalidRequest(what)
-}
+use super::splits::at_rest;
 
 /// Fails below the feature level from which on shards are merged.
 pub(super) fn check_level(image: &MetadataImage) -> Result<(), MetadataError> {
@@ -59,22 +56,9 @@ pub(super) fn is_due(image: &MetadataImage, step: &MergeStep) -> bool {
 
 fn begin(image: &MetadataImage, survivor: ShardId, absorbed: ShardId) -> Result<(), MetadataError> {
     check_level(image)?;
-    let carrying = |id| {
-        let record = image.shard(id).filter(|record| record.kind != ShardKind::Metadata);
-        record.ok_or_else(|| invalid(format!("There is no shard {id} that carries partitions.")))
-    };
-    let (into, from) = (carrying(survivor)?, carrying(absorbed)?);
+    let (into, from) = (at_rest(image, survivor)?, at_rest(image, absorbed)?);
     if survivor == absorbed {
         return Err(invalid(format!("Shard {survivor} cannot be merged with itself.")));
-    }
-    for record in [into, from] {
-        let id = record.id;
-        if image.is_resizing(id) {
-            return Err(invalid(format!("Shard {id} is being split or merged.")));
-        }
-        if record.is_moving() {
-            return Err(invalid(format!("The replicas of shard {id} are being moved.")));
-        }
     }
     // A replica of it that is behind could not come to the merge that ends it.
     if let Some((drained, _)) = image.merges().find(|(_, merge)| merge.survivor == absorbed) {

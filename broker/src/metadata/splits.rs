@@ -4,21 +4,18 @@
 //! functions of the image. May not know: how a state is split, and why.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::command::{Command, NewShard};
-use super::error::MetadataError;
+use super::error::{MetadataError, invalid};
 use super::features;
-use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, SplitRecord};
+use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord, SplitRecord};
 
 /// So many partitions may one split move: as many as one entry names.
 pub(super) const PARTITIONS_MAX: usize = 20_000;
-
-fn invalid(what: String) -> MetadataError {
-    MetadataError::InvalidRequest(what)
-}
 
 /// Partitions by their topics.
 fn by_topic(partitions: &[(Uuid, i32)]) -> Vec<(Uuid, Vec<i32>)> {
@@ -38,6 +35,19 @@ pub(super) fn check_level(image: &MetadataImage) -> Result<(), MetadataError> {
     features::require(image, SplitRecord::LEVEL, "Shards can be split")
 }
 
+/// A shard that may be split or merged: it carries partitions, and is not being changed otherwise.
+pub(super) fn at_rest(image: &MetadataImage, id: ShardId) -> Result<&Arc<ShardRecord>, MetadataError> {
+    let record = image.shard(id).filter(|record| record.kind != ShardKind::Metadata);
+    let record = record.ok_or_else(|| invalid(format!("There is no shard {id} that carries partitions.")))?;
+    if image.is_resizing(id) {
+        return Err(invalid(format!("Shard {id} is being split or merged.")));
+    }
+    if record.is_moving() {
+        return Err(invalid(format!("The replicas of shard {id} are being moved.")));
+    }
+    Ok(record)
+}
+
 /// Makes these partitions of a shard a shard of their own, on the same nodes.
 pub(super) fn split(
     image: &MetadataImage,
@@ -45,14 +55,7 @@ pub(super) fn split(
     partitions: &[(Uuid, i32)],
 ) -> Result<Command, MetadataError> {
     check_level(image)?;
-    let record = image.shard(parent).filter(|record| record.kind != ShardKind::Metadata);
-    let record = record.ok_or_else(|| invalid(format!("There is no shard {parent} that carries partitions.")))?;
-    if image.is_resizing(parent) {
-        return Err(invalid(format!("Shard {parent} is being split or merged.")));
-    }
-    if record.is_moving() {
-        return Err(invalid(format!("The replicas of shard {parent} are being moved.")));
-    }
+    let record = at_rest(image, parent)?;
     let partitions = by_topic(partitions);
     let count: usize = partitions.iter().map(|(_, indexes)| indexes.len()).sum();
     if count == 0 || count > PARTITIONS_MAX {
