@@ -32,10 +32,13 @@ fn quiet_writers() {
     });
 }
 
+/// Replicas stay where a test has put them: a node that joins gets none by itself (tests/tests/balance.rs).
+const PLACED_BY_HAND: &[(&str, &str)] = &[("OTTLA_BALANCE_ENABLE", "false")];
+
 /// Three nodes, a topic on all of them, and writers.
 fn busy() -> (Cluster, Writers) {
     quiet_writers();
-    let cluster = Cluster::start(3, &[]);
+    let cluster = Cluster::start(3, PLACED_BY_HAND);
     cluster.create_topic(TOPIC, PARTITIONS, 3);
     let writers = Writers::start(&cluster.addresses(), TOPIC, PARTITIONS);
     writers.wait_for(300);
@@ -176,7 +179,7 @@ fn one_node_of_three_is_recovered_by_hand() {
 fn a_node_that_joins_later_tells_clients_who_leads() {
     let (mut cluster, writers) = busy();
     let place = free_address();
-    cluster.add(place, &[]).run();
+    cluster.add(place, PLACED_BY_HAND).run();
     let fourth = cluster.brokers[3].address();
     until("the fourth node knows every leader", || {
         let metadata = Raw::connect(fourth).metadata(&[TOPIC]);
@@ -257,7 +260,7 @@ fn operators_see_the_quorum_and_have_preferred_leaders_lead_again() {
 #[test]
 fn shards_are_reassigned_whole() {
     let (mut cluster, writers) = busy();
-    cluster.add(free_address(), &[]).run();
+    cluster.add(free_address(), PLACED_BY_HAND).run();
     let named = |partitions: &[(i32, Option<&[i32]>)]| {
         let one = |(index, nodes): &(i32, Option<&[i32]>)| {
             let nodes = nodes.map(|nodes| nodes.iter().copied().map(BrokerId).collect());
