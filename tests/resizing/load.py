@@ -10,32 +10,18 @@ librdkafka with its default settings, as in run.py beside this file. Needs tests
 error, a record is missing or stands twice, or the balance was not reached. Times are shown, not judged.
 """
 
-import argparse
-import json
-import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "tests" / "clients")]
-from broker import Cluster, free_ports
-from run import NODES, PYTHON, TOPIC, Clients, quantiles
-
-try:
-    from confluent_kafka.admin import AdminClient, NewTopic
-except ImportError:
-    os.execv(PYTHON, [PYTHON, *sys.argv])
+from broker import free_ports
+from run import TOPIC, Clients, arguments_of, asked, quantiles, verdict
 
 SETTLE_SECONDS, REACHED_SECONDS_MAX, DOUBLINGS = 8.0, 120, 2
-
-
-def asked(binary, node, *words):
-    command = [binary, *words, "--admin", f"http://{node.admin}", "-o", "json"]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def until(reached):
@@ -56,13 +42,19 @@ def own_shards(binary, node):
     return sum(shard.get("pinned", False) for shard in asked(binary, node, "shard", "list")["shards"])
 
 
-def on_demand(given, cluster, clients, configure):
+def configure(given, cluster, *settings):
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [given.broker, "topic", "alter", TOPIC, "--bootstrap-server", cluster.bootstrap, *words]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def on_demand(given, cluster, clients):
     """Doubles the load; the topic's shards are to have room for twice what it then has to do, in the balancer's own eyes as well."""
     node, wrong = cluster.brokers[0], []
     # Every record is written and read.
     load = lambda: 2 * clients.rate * given.partitions * given.bytes
     room = load() // 4
-    configure(f"ottla.shard.bytes.per.second={room}", "ottla.shard.mode=on-demand")
+    configure(given, cluster, f"ottla.shard.bytes.per.second={room}", "ottla.shard.mode=on-demand")
     has_room = lambda: own_shards(given.broker, node) >= min(given.partitions, 2 * load() / room)
     rests = lambda: not any("halved" in step["reason"] or "of its own" in step["reason"] for step in asked(given.broker, node, "balance", "plan")["plan"])
     for doubling in range(DOUBLINGS + 1):
@@ -109,36 +101,18 @@ def join(given, cluster, clients):
     return wrong
 
 
+def follow(given, cluster):
+    clients = Clients(cluster.bootstrap, given.partitions, given.rate, given.bytes)
+    wrong = (on_demand if given.what == "on-demand" else join)(given, cluster, clients)
+    return wrong + clients.stop()
+
+
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    arguments = arguments_of(__doc__, partitions=32, rate=25)
     arguments.add_argument("what", choices=["on-demand", "join"])
-    arguments.add_argument("--broker", default=str(target / "release" / "ottla"), metavar="PATH")
-    arguments.add_argument("--partitions", type=int, default=32, metavar="N")
-    arguments.add_argument("--rate", type=int, default=25, metavar="RECORDS")
     arguments.add_argument("--bytes", type=int, default=1000, metavar="BYTES")
     arguments.add_argument("--filled", type=int, default=200, metavar="MB")
-    given = arguments.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ottla-resizing-") as directory:
-        cluster = Cluster(given.broker, directory, NODES).start()
-        try:
-            admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-            admin.create_topics([NewTopic(TOPIC, given.partitions, NODES)])[TOPIC].result()
-
-            def configure(*settings):
-                words = [word for setting in settings for word in ("--set", setting)]
-                command = [given.broker, "topic", "alter", TOPIC, "--bootstrap-server", cluster.bootstrap, *words]
-                subprocess.run(command, check=True, capture_output=True)
-
-            clients = Clients(cluster.bootstrap, given.partitions, given.rate, given.bytes)
-            wrong = on_demand(given, cluster, clients, configure) if given.what == "on-demand" else join(given, cluster, clients)
-            wrong += clients.stop()
-        finally:
-            cluster.kill()
-    for line in wrong[:20]:
-        print(line)
-    print("FAIL" if wrong else "PASS")
-    sys.exit(bool(wrong))
+    verdict(arguments.parse_args(), follow)
 
 
 if __name__ == "__main__":

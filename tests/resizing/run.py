@@ -116,13 +116,18 @@ class Clients:
         return [*self.errors, *(f"record {n} is missing" for n in missing), *(f"record {n} stands at {at}" for n, at in twice.items())]
 
 
+def asked(binary, node, *words):
+    """What a command of `ottla` says of a node's admin port."""
+    command = [binary, *words, "--admin", f"http://{node.admin}", "-o", "json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 class Operator:
     def __init__(self, binary, node):
-        self.binary, self.admin = binary, f"http://{node.admin}"
+        self.binary, self.node = binary, node
 
     def run(self, *words):
-        command = [self.binary, "shard", *words, "--admin", self.admin, "-o", "json"]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return asked(self.binary, self.node, "shard", *words)
 
     def shared(self):
         """A shard that carries several partitions."""
@@ -194,30 +199,44 @@ def report_all(clients, splits, merges):
     print(f"{len(splits)} splits, {len(merges)} merges, {len(clients.written)} records acknowledged, {retries} requests sent again")
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments_of(description, partitions, rate):
+    """What every script here can be told."""
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     arguments.add_argument("--broker", default=str(target / "release" / "ottla"), metavar="PATH")
-    arguments.add_argument("--partitions", type=int, default=16, metavar="N")
-    arguments.add_argument("--rate", type=int, default=200, metavar="RECORDS")
-    given = arguments.parse_args()
+    arguments.add_argument("--partitions", type=int, default=partitions, metavar="N")
+    arguments.add_argument("--rate", type=int, default=rate, metavar="RECORDS")
+    return arguments
+
+
+def verdict(given, run):
+    """Runs a scenario on a cluster that has the topic, prints what is wrong and the verdict, and ends the process."""
     with tempfile.TemporaryDirectory(prefix="ottla-resizing-") as directory:
         cluster = Cluster(given.broker, directory, NODES).start()
         try:
             admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
             admin.create_topics([NewTopic(TOPIC, given.partitions, NODES)])[TOPIC].result()
-            clients = Clients(cluster.bootstrap, given.partitions, given.rate)
-            time.sleep(SETTLE_SECONDS)
-            operator = Operator(given.broker, cluster.brokers[0])
-            splits, merges = operator.split_all(), operator.merge_all()
-            wrong = clients.stop()
-            report_all(clients, splits, merges)
+            wrong = run(given, cluster)
         finally:
             cluster.kill()
     for line in wrong[:20]:
         print(line)
     print("FAIL" if wrong else "PASS")
     sys.exit(bool(wrong))
+
+
+def resize(given, cluster):
+    clients = Clients(cluster.bootstrap, given.partitions, given.rate)
+    time.sleep(SETTLE_SECONDS)
+    operator = Operator(given.broker, cluster.brokers[0])
+    splits, merges = operator.split_all(), operator.merge_all()
+    wrong = clients.stop()
+    report_all(clients, splits, merges)
+    return wrong
+
+
+def main():
+    verdict(arguments_of(__doc__, partitions=16, rate=200).parse_args(), resize)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ use ottla_protocol::compression::Codec;
 use super::ConfigError;
 use super::setting::split_list;
 use super::table::nearest;
-use super::topic_table::{TOPIC_SETTINGS, topic_setting};
+use super::topic_table::{ON_DEMAND, SHARD_MODE, TOPIC_SETTINGS, topic_setting};
 
 /// `cleanup.policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,13 +106,6 @@ pub struct TopicConfig {
     /// `ottla.shard.bytes.per.second`, default 64 MiB: what a shard of an on-demand topic has room for.
     pub shard_bytes_per_second: u64,
 }
-
-/// How a topic gets its shards.
-pub const SHARD_MODE: &str = "ottla.shard.mode";
-/// As `ottla.shard.count` says: the default.
-pub const PROVISIONED: &str = "provisioned";
-/// As its load asks for.
-const ON_DEMAND: &str = "on-demand";
 
 /// Reads one topic setting by name.
 type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;

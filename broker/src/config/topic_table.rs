@@ -26,6 +26,15 @@ const LATER_COMPACTION: &str = "compaction: nothing is removed from a compacted 
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
 
+/// How a topic gets its shards.
+pub const SHARD_MODE: &str = "ottla.shard.mode";
+/// As `ottla.shard.count` says: the default.
+pub const PROVISIONED: &str = "provisioned";
+/// In the shards that all topics share.
+pub const POOL: &str = "pool";
+/// As its load asks for.
+pub const ON_DEMAND: &str = "on-demand";
+
 /// All topic settings, by name.
 pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     of(
@@ -59,7 +68,7 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     of(int("min.insync.replicas", "1", at_least(1), "Voters that must have synced a batch before a producer with acks=all is answered; a majority always must.").acts("produce"), &[("min.insync.replicas", 1)]),
     of(long("ottla.shard.bytes.per.second", "67108864", at_least(1024), "What one shard of an on-demand topic has room for, bytes from producers and to consumers together: a shard is split when twice its recent peak is more.").acts("balancer"), &[]),
     of(int("ottla.shard.count", "-1", Range::Between(-1, 100_000), "How many shards the topic's partitions are to have for themselves, at most one for each: shards are split, merged and moved until it is so, while clients go on. 0 puts them into the shards that all topics share; -1 leaves them where they are.").acts("balancer"), &[]),
-    of(text("ottla.shard.mode", "provisioned", Range::OneOf(&["provisioned", "pool", "on-demand"]), "How the topic gets its shards. `provisioned`: as `ottla.shard.count` says; `pool`: its partitions lie in the shards that all topics share; `on-demand`: shards of its own are split, merged and put back as its load asks for (`ottla.shard.bytes.per.second`), and `ottla.shard.count` does not count.").acts("balancer"), &[]),
+    of(text(SHARD_MODE, PROVISIONED, Range::OneOf(&[PROVISIONED, POOL, ON_DEMAND]), "How the topic gets its shards. `provisioned`: as `ottla.shard.count` says; `pool`: its partitions lie in the shards that all topics share; `on-demand`: shards of its own are split, merged and put back as its load asks for (`ottla.shard.bytes.per.second`), and `ottla.shard.count` does not count.").acts("balancer"), &[]),
     of(boolean("preallocate", "false", "Whether files are given their full size when they are made.").idle("segment files are always prepared beforehand"), &[("log.preallocate", 1)]),
     of(boolean("remote.log.copy.disable", "false", "Stops copying to remote storage.").idle(NO_TIERING), &[]),
     of(boolean("remote.log.delete.on.disable", "false", "Deletes remote data when remote storage is switched off.").idle(NO_TIERING), &[]),

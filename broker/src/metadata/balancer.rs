@@ -32,8 +32,9 @@ pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: w
             return;
         }
         let mut wait = IDLE;
-        if now.ready && !moves::due(&image).is_empty() {
-            if moves::due(&image).iter().all(moves::is_removal_step) {
+        let due = if now.ready { moves::due(&image) } else { Vec::new() };
+        if !due.is_empty() {
+            if due.iter().all(moves::is_removal_step) {
                 // A node learns that it is to be removed only while it still gets entries of the metadata group.
                 rt::sleep(REMOVAL_DELAY).await;
             }

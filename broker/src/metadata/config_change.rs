@@ -13,8 +13,8 @@ use super::topic_shards::SHARD_COUNT;
 use crate::config::ConfigError;
 use crate::config::setting::{Dynamic, Kind, Setting};
 use crate::config::table::{nearest, setting, settings};
-use crate::config::topic::{PROVISIONED, SHARD_MODE, check_overrides};
-use crate::config::topic_table::{TOPIC_SETTINGS, topic_setting};
+use crate::config::topic::check_overrides;
+use crate::config::topic_table::{PROVISIONED, SHARD_MODE, TOPIC_SETTINGS, topic_setting};
 
 /// Decides a change. No command: nothing changes.
 ///

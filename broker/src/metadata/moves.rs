@@ -92,7 +92,7 @@ fn rebuilds(after: &mut MetadataImage, image: &MetadataImage) -> Vec<Command> {
 }
 
 /// Sets the replicas, also in the image on which the next commands are decided.
-fn set_replicas(after: &mut MetadataImage, shard: &ShardRecord, replicas: Vec<ReplicaRecord>) -> Command {
+pub(super) fn set_replicas(after: &mut MetadataImage, shard: &ShardRecord, replicas: Vec<ReplicaRecord>) -> Command {
     let last = replicas.iter().map(|replica| replica.id.0.saturating_add(1)).max();
     after.next_replica_id = after.next_replica_id.max(last.unwrap_or(0));
     let before = shard.replicas.iter().map(|replica| replica.id).collect();

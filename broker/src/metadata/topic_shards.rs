@@ -20,7 +20,7 @@ use super::command::Command;
 use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord, Topic};
 use super::merge_record::{MergeRecord, MergeStep};
 use super::{merges, splits};
-use crate::config::topic::SHARD_MODE;
+use crate::config::topic_table::{POOL, SHARD_MODE};
 
 /// The most splits and merges that are open at the same time.
 const RESIZES_MAX: usize = 2;
@@ -30,11 +30,13 @@ pub(super) const SHARD_COUNT: &str = "ottla.shard.count";
 
 /// How many shards of its own a topic is to have; `None`: its shards stay as they are.
 fn wanted(topic: &Topic) -> Option<usize> {
-    match topic.overrides.get(SHARD_MODE).map(String::as_str) {
-        Some("pool") => Some(0),
-        Some("on-demand") => None,
-        _ => usize::try_from(topic.overrides.get(SHARD_COUNT)?.parse::<i64>().ok()?).ok(),
+    if topic.config.on_demand {
+        return None;
     }
+    if topic.overrides.get(SHARD_MODE).is_some_and(|mode| mode == POOL) {
+        return Some(0);
+    }
+    usize::try_from(topic.overrides.get(SHARD_COUNT)?.parse::<i64>().ok()?).ok()
 }
 
 /// The shards that carry nothing but partitions of topics that ask for a number of shards, or whose shards follow their load.

@@ -130,7 +130,7 @@ impl ClusterLoad {
         serving.into_iter().all(|node| has_reported(&node))
     }
 
-    /// The load of a shard; none if nobody has reported any.
+    /// The load of a shard; none if no node has reported any.
     pub(super) fn of(&self, shard: ShardId) -> Load {
         let of = |average: &Average| Load { bytes_in: whole(average.load[0]), bytes_out: whole(average.load[1]) };
         self.averages.get(&shard).map(of).unwrap_or_default()

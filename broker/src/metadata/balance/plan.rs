@@ -21,7 +21,7 @@ use super::action::{Action, Change, rate};
 use super::load::ClusterLoad;
 use crate::codec::record;
 use crate::metadata::image::{MetadataImage, NodeRecord, ShardId, ShardKind, ShardRecord};
-use crate::metadata::{placement, topic_shards};
+use crate::metadata::{moves, placement, topic_shards};
 
 /// The most steps of one plan.
 const STEPS_MAX: usize = 64;
@@ -68,15 +68,12 @@ pub(super) fn plan(image: &MetadataImage, load: &ClusterLoad, resting: &BTreeSet
     let mut actions = Vec::new();
     while actions.len() < STEPS_MAX {
         let Some(step) = best_step(&after, load, &resting) else { break };
-        let Change::Replicas { shard, nodes, .. } = &step.change else { break };
-        let Some(record) = after.shard(*shard).cloned() else { break };
-        let replicas = placement::moved(&after, &record, nodes);
-        let last = replicas.iter().map(|replica| replica.id.0.saturating_add(1)).max();
-        after.next_replica_id = after.next_replica_id.max(last.unwrap_or(0));
-        Arc::make_mut(&mut after.shards).insert(*shard, Arc::new(ShardRecord { replicas, ..(*record).clone() }));
+        let Some(record) = after.shard(step.shard.id).cloned() else { break };
+        let replicas = placement::moved(&after, &record, &step.nodes);
+        drop(moves::set_replicas(&mut after, &record, replicas));
         // Its replicas have other ids once this is carried out.
-        resting.insert(*shard);
-        actions.push(step);
+        resting.insert(record.id);
+        actions.push(step.action());
     }
     actions
 }
@@ -138,7 +135,43 @@ impl Means {
     }
 }
 
-fn best_step(image: &MetadataImage, load: &ClusterLoad, resting: &BTreeSet<ShardId>) -> Option<Action> {
+/// A step that could be taken.
+struct Step {
+    gain: f64,
+    shard: Arc<ShardRecord>,
+    nodes: Vec<NodeId>,
+    from: NodeShare,
+    to: NodeShare,
+    why: Why,
+}
+
+/// What a step is for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Why {
+    Election,
+    Move,
+    ToNewZone,
+    /// The part of its directory that is free.
+    FromFullDisk(f64),
+}
+
+impl Step {
+    fn action(&self) -> Action {
+        let (shard, from, to) = (self.shard.id, self.from.node, self.to.node);
+        let (from_has, to_has) = (told(&self.from), told(&self.to));
+        let goes = || format!("a replica of shard {shard} goes to node {to} ({to_has}) from node {from} ({from_has})");
+        let reason = match self.why {
+            Why::Election => format!("shard {shard} is led by node {to} ({to_has}) and not by {from} ({from_has})"),
+            Why::Move => goes(),
+            Why::ToNewZone => format!("{}, into a zone that has none", goes()),
+            Why::FromFullDisk(free) => format!("{}, whose disk has {:.0} % free", goes(), free * 100.0),
+        };
+        let before = self.shard.replicas.iter().map(|replica| replica.id).collect();
+        Action { change: Change::Replicas { shard, before, nodes: self.nodes.clone() }, reason }
+    }
+}
+
+fn best_step(image: &MetadataImage, load: &ClusterLoad, resting: &BTreeSet<ShardId>) -> Option<Step> {
     let shares = Shares::of(image, load);
     let means = Means {
         replicas: shares.mean(|share| share.replicas).max(1.0),
@@ -147,10 +180,10 @@ fn best_step(image: &MetadataImage, load: &ClusterLoad, resting: &BTreeSet<Shard
     };
     let planner = Planner { image, load, shares: &shares.0, means };
     let movable: Vec<_> = image.shards.values().filter(|shard| !resting.contains(&shard.id)).collect();
-    let best = |steps: Vec<(f64, Action)>| {
-        let worth = steps.into_iter().filter(|(gain, _)| *gain >= GAIN_MIN);
+    let best = |steps: Vec<Step>| {
+        let worth = steps.into_iter().filter(|step| step.gain >= GAIN_MIN);
         // The first of equals, so that the outcome does not depend on the order of floating point.
-        worth.reduce(|best, other| if other.0 > best.0 { other } else { best }).map(|(_, action)| action)
+        worth.reduce(|best, other| if other.gain > best.gain { other } else { best })
     };
     let elections = movable.iter().flat_map(|shard| planner.elections(shard)).collect();
     best(elections).or_else(|| best(movable.iter().flat_map(|shard| planner.moves(shard)).collect()))
@@ -174,24 +207,20 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// How much less uneven the cluster is if `give` goes from one node to another.
     fn gain(&self, from: &NodeShare, to: &NodeShare, give: &NodeShare) -> f64 {
-        let less = |share: &NodeShare| NodeShare {
-            replicas: share.replicas.saturating_sub(give.replicas),
-            leads: share.leads.saturating_sub(give.leads),
-            bytes: share.bytes.saturating_sub(give.bytes),
-            ..*share
+        let with = |share: &NodeShare, change: fn(u64, u64) -> u64| {
+            self.means.unevenness(NodeShare {
+                replicas: change(share.replicas, give.replicas),
+                leads: change(share.leads, give.leads),
+                bytes: change(share.bytes, give.bytes),
+                ..*share
+            })
         };
-        let more = |share: &NodeShare| NodeShare {
-            replicas: share.replicas + give.replicas,
-            leads: share.leads + give.leads,
-            bytes: share.bytes + give.bytes,
-            ..*share
-        };
-        let of = |share: NodeShare| self.means.unevenness(share);
-        of(*from) + of(*to) - of(less(from)) - of(more(to))
+        let before = self.means.unevenness(*from) + self.means.unevenness(*to);
+        before - with(from, u64::saturating_sub) - with(to, u64::saturating_add)
     }
 
     /// The other replicas that might lead the shard.
-    fn elections(&self, shard: &ShardRecord) -> Vec<(f64, Action)> {
+    fn elections(&self, shard: &Arc<ShardRecord>) -> Vec<Step> {
         let nodes = shard.replicas.iter().map(|replica| replica.node).collect::<Vec<_>>();
         let Some(from) = nodes.first().and_then(|node| self.shares.get(node)) else { return Vec::new() };
         let more = bytes(self.load, shard, true) - bytes(self.load, shard, false);
@@ -200,18 +229,13 @@ impl Planner<'_> {
             let gain = self.gain(from, to, &NodeShare { replicas: 0, leads: 1, bytes: more, ..*from });
             let mut nodes = nodes.clone();
             nodes[..=place].rotate_right(1);
-            let (to_has, from_has) = (told(to), told(from));
-            let reason = format!(
-                "shard {} is led by node {} ({to_has}) and not by {} ({from_has})",
-                shard.id, to.node, from.node
-            );
-            Some((gain, self.action(shard, nodes, reason)))
+            Some(Step { gain, shard: Arc::clone(shard), nodes, from: *from, to: *to, why: Why::Election })
         };
         (1..nodes.len()).filter_map(step).collect()
     }
 
     /// The other nodes that might take one of its replicas.
-    fn moves(&self, shard: &ShardRecord) -> Vec<(f64, Action)> {
+    fn moves(&self, shard: &Arc<ShardRecord>) -> Vec<Step> {
         let nodes = shard.replicas.iter().map(|replica| replica.node).collect::<Vec<_>>();
         let mut steps = Vec::new();
         for (place, replica) in shard.replicas.iter().enumerate() {
@@ -222,32 +246,22 @@ impl Planner<'_> {
                 NodeShare { replicas: 1, leads: u64::from(leads), bytes: bytes(self.load, shard, leads), ..*from };
             for to in self.shares.values() {
                 let Some(zones) = self.takes(&nodes, place, to.node) else { continue };
-                let misplaced = free.is_some() || zones == Zones::More;
-                if !misplaced && !self.means.differ(from, to, true) {
+                let why = match (free, zones) {
+                    (Some(free), _) => Why::FromFullDisk(free),
+                    (None, Zones::More) => Why::ToNewZone,
+                    (None, Zones::AsMany) => Why::Move,
+                };
+                if why == Why::Move && !self.means.differ(from, to, true) {
                     continue;
                 }
+                let relief = if why == Why::Move { 0.0 } else { MISPLACED_COST };
+                let gain = self.gain(from, to, &give) + relief;
                 let mut nodes = nodes.clone();
                 nodes[place] = to.node;
-                let why = match (free, zones) {
-                    (Some(free), _) => format!(", whose disk has {:.0} % free", free * 100.0),
-                    (None, Zones::More) => ", into a zone that has none".to_owned(),
-                    (None, Zones::AsMany) => String::new(),
-                };
-                let (to_has, from_has) = (told(to), told(from));
-                let reason = format!(
-                    "a replica of shard {} goes to node {} ({to_has}) from node {} ({from_has}){why}",
-                    shard.id, to.node, from.node
-                );
-                let relief = if misplaced { MISPLACED_COST } else { 0.0 };
-                steps.push((self.gain(from, to, &give) + relief, self.action(shard, nodes, reason)));
+                steps.push(Step { gain, shard: Arc::clone(shard), nodes, from: *from, to: *to, why });
             }
         }
         steps
-    }
-
-    fn action(&self, shard: &ShardRecord, nodes: Vec<NodeId>, reason: String) -> Action {
-        let before = shard.replicas.iter().map(|replica| replica.id).collect();
-        Action { change: Change::Replicas { shard: shard.id, before, nodes }, reason }
     }
 
     /// What becomes of the shard's zones if a node has the replica at this place instead; `None` if it may not have it.

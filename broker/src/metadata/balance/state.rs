@@ -58,12 +58,10 @@ impl BalanceState {
         self.load.record(report, image, now);
     }
 
-    /// The steps to be taken now: those that an operator asked for, or the first of the plan.
+    /// The steps to be taken now, where nothing else is due ([`moves::due`]): those that an operator asked for, or the first of the
+    /// plan.
     pub(in crate::metadata) fn due(&mut self, term: u64, image: &MetadataImage, now: Instant) -> Vec<Action> {
         self.enter(term);
-        if !moves::due(image).is_empty() {
-            return Vec::new();
-        }
         self.applying.retain(|action| moves::balanced(image, action).is_some());
         let actions: Vec<Action> = match self.applying.is_empty() && image.config.replication.balance {
             true => self.plan(image, now),
