@@ -12,6 +12,8 @@ use crate::metadata::image::ShardId;
 
 const PARTITIONS: usize = 16;
 const ROOM: u64 = 1_000_000;
+/// A peak is halved in two rounds.
+const ROUNDS_TO_FORGET: usize = 2 * ROOM.ilog2() as usize + 4;
 
 fn partition(index: usize) -> PartitionId {
     PartitionId { topic: Uuid::from_u128(1), index: i32::try_from(index).unwrap() }
@@ -116,9 +118,12 @@ proptest! {
         let mut balanced = on_demand();
         for loads in [first, then] {
             load(&mut balanced, |index| loads[index]);
-            balanced.run();
-            for (shard, (bytes, partitions)) in own(&balanced) {
-                prop_assert!(2 * bytes <= ROOM || partitions == 1, "shard {}: {} in {} partitions", shard, bytes, partitions);
+            // Shards are merged as what the peaks were before is forgotten; what is left of it then is less than a byte.
+            for _ in 0..ROUNDS_TO_FORGET {
+                balanced.run();
+                for (shard, (bytes, partitions)) in own(&balanced) {
+                    prop_assert!(2 * bytes <= ROOM || partitions == 1, "shard {}: {} in {} partitions", shard, bytes, partitions);
+                }
             }
             prop_assert_eq!(balanced.run(), []);
         }
