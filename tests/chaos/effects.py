@@ -112,6 +112,12 @@ def merged(after, absorbed):
     return f"{len(absorbed)} shards with {moved} partitions merged; {len(after)} shards afterwards"
 
 
+def resized(before, after):
+    """The topic's own shards with their partitions, before and afterwards."""
+    check(before != after, f"the topic's shards are the same, {sorted(after)}")
+    return f"{len(before)} shards of the topic's own before, {len(after)} afterwards, with {sum(after.values())} partitions"
+
+
 def joined(number, most, after, replicas, exit_code, was_told):
     """Nodes that the cluster listed at most and afterwards, replicas that the further node was given, and how it ended."""
     check(most == after + 1, f"the cluster had {most} nodes with node {number}, and {after} without it")

@@ -28,6 +28,7 @@ delay, loss, clock); docs/chaos.md says how each effect is measured:
   hang     a node's disk hangs                      join     a further node joins, takes replicas, is unregistered
   eio      every access to a node's disk is an EIO  stall    a client stands still for longer than its session
   split    shards are split, one after the other    merge    shards are merged into others, one after the other
+  resize   a topic asks for other shards
 
 With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with that build, and there is a further kind:
 

@@ -1,5 +1,5 @@
 """Splits and merges of shards, for `Nemesis`: shards that carry partitions of the topic are split, and merged again, one after the
-other, while the workload runs.
+other, while the workload runs; or the topic asks for a number of shards, or for as many as its load needs, and the cluster does it.
 
 May not know: clients.
 """
@@ -7,18 +7,23 @@ May not know: clients.
 import json
 
 import effects
-from nodes import until
+from nodes import KAFKA_PORT, until
 
 SPLIT_SECONDS_MAX = 60
 SPLITS_MAX = 3
 MERGES_MAX = 3
 MERGE_SECONDS_MAX = 90
+RESIZE_SECONDS_MAX = 180
+RESIZED_SHARDS_MAX = 4
+# Far below what any workload sends: each partition gets a shard of its own.
+ON_DEMAND_ROOM_BYTES = 1024
+SHARD_COUNT, SHARD_MODE, SHARD_ROOM = "ottla.shard.count", "ottla.shard.mode", "ottla.shard.bytes.per.second"
 # Every group costs the machine; a run has nodes by the day.
 SHARDS_MAX = 40
 
 
 class SplitFaults:
-    SPLIT_KINDS = ("split", "merge")
+    SPLIT_KINDS = ("split", "merge", "resize")
 
     def shards(self, node):
         """The shards that carry partitions, by number, as a node knows them."""
@@ -101,3 +106,44 @@ class SplitFaults:
             # It is under way, or refused right after another fault.
             pass
         return absorbed not in self.shards(node)
+
+    def resize(self):
+        node = self.any_node()
+        before = self.own(node)
+        by_load = self.chance.random() < 0.5 and len(before) <= RESIZED_SHARDS_MAX
+        # Either more than there are or fewer, so that something has to be done.
+        wanted = self.chance.choice([count for count in range(RESIZED_SHARDS_MAX + 1) if count != len(before)])
+        yield f"topic {self.topic} has {len(before)} shards of its own, and asks for {'what its load needs' if by_load else wanted}"
+        try:
+            if by_load:
+                self.configure(node, "--set", f"{SHARD_ROOM}={ON_DEMAND_ROOM_BYTES}", "--set", f"{SHARD_MODE}=on-demand")
+                # Nothing is needed where no client writes.
+                self.shows("the topic has more shards", lambda: len(self.own(node)) > len(before), RESIZE_SECONDS_MAX)
+            else:
+                self.configure(node, "--set", f"{SHARD_COUNT}={wanted}")
+                until("the topic has the shards that it asks for", lambda: len(self.own(node)) == wanted, RESIZE_SECONDS_MAX)
+            self.lasts(1, 3)
+            self.measured(effects.resized(before, self.own(node)))
+        finally:
+            # Shards stay as they are from then on, for the other kinds.
+            self.configure(node, "--delete", SHARD_MODE, "--delete", SHARD_COUNT, "--delete", SHARD_ROOM)
+
+    def configure(self, node, *edits):
+        """Settings of the topic, also again: right after another fault there may be no controller."""
+        command = ["topic", "alter", self.topic, *edits, "-b", f"{self.network.addresses[node.number]}:{KAFKA_PORT}"]
+
+        def is_done():
+            try:
+                self.command(node, *command)
+            except AssertionError:
+                return False
+            return True
+
+        until("the topic is altered", is_done, RESIZE_SECONDS_MAX)
+
+    def own(self, node):
+        """The topic's own shards, with the number of partitions of each."""
+        pinned = [number for number, shard in self.shards(node).items() if shard["pinned"] and shard["partitions"]]
+        pages = {number: json.loads(node.page(f"/v1/shards/{number}") or "{}") for number in pinned}
+        carried = {number: [topic["name"] for topic in page.get("topics", [])] for number, page in pages.items()}
+        return {number: pages[number]["partitions"] for number, names in carried.items() if names == [self.topic]}

@@ -169,6 +169,9 @@ class Effects(unittest.TestCase):
         before, after = {3: {"partitions": 4}}, {3: {"partitions": 3}, 9: {"partitions": 1}}
         self.judged(effects.split, (before, after, [9]), (before, after, []), (before, before, [9]), (before, {**after, 9: {"partitions": 0}}, [9]))
 
+    def test_resized(self):
+        self.judged(effects.resized, ({3: 4}, {3: 2, 9: 2}), ({3: 4}, {3: 4}))
+
     def test_merged(self):
         after = {3: {"partitions": 4}}
         self.judged(effects.merged, (after, {9: 1}), (after, {}), ({**after, 9: {"partitions": 1}}, {9: 1}), (after, {9: 0}))
@@ -253,7 +256,7 @@ class Systems(unittest.TestCase):
         self.assertIsNone(nemesis.unable("leader", SYSTEMS[KAFKA]))
         for kind in ("power", "replace", "bitflip"):
             self.assertTrue(nemesis.unable(kind, SYSTEMS[KAFKA]), kind)
-        self.assertFalse({"power", "replace", "join", "split", "merge"} & set(nemesis.chosen("all", SYSTEMS[KAFKA])))
+        self.assertFalse({"power", "replace", "join", "split", "merge", "resize"} & set(nemesis.chosen("all", SYSTEMS[KAFKA])))
 
     def test_what_is_tested_without_a_word_is_ottla(self):
         self.assertTrue(set(nemesis.KINDS) <= set(SYSTEMS[OTTLA].kinds))
