@@ -195,6 +195,8 @@ def groups():
 def shards():
     frames, commits = (rate(f"ottla_log_{name}_total{{{JOB}}}") for name in ("frames", "commits"))
     return [
+        lines("Shards that change", "Moved to other nodes, split, or merged into others, by the balancer or an operator.",
+              [(f"max by (change) (ottla_shards_changing{{{JOB}}})", "{{change}}")]),
         lines("Replicas by role", "A learner has not caught up. A stopped replica does not come back by itself: see the log of its node.",
               [(f"sum by (role) (ottla_raft_replicas{{{JOB}}})", "{{role}}")]),
         lines("Leaders by node", "Shards that a node leads; a leader leads all partitions of its shard.",

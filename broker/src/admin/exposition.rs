@@ -15,7 +15,7 @@ use super::groups::Scope;
 use super::{disk, group_families, shard_families, topics};
 use crate::coordinator::lag::report::{Filter, Report};
 use crate::handlers::context::Domain;
-use crate::metadata::{FenceReason, MetadataImage, NodeState};
+use crate::metadata::{FenceReason, MetadataImage, NodeState, ShardRecord};
 
 /// Above this many partitions of groups only sums are on this page; `/metrics/groups` has them all.
 const GROUP_SERIES_MAX: usize = 5_000;
@@ -65,6 +65,7 @@ fn brokers(domain: &Domain, image: &MetadataImage, page: &mut String) {
     leader.add("", domain.metadata.controller_id().map_or(-1, |node| node.0));
     leader.finish(page);
     nodes(image, page);
+    shards(image, page);
     let mut groups = Family::gauge("ottla_raft_groups", "Raft groups with a replica on this node");
     let replicas = image.shards.values().flat_map(|shard| &shard.replicas);
     groups.add("", replicas.filter(|replica| replica.node == domain.config.node_id).count());
@@ -86,6 +87,20 @@ fn brokers(domain: &Domain, image: &MetadataImage, page: &mut String) {
     let mut budget = Family::gauge("ottla_memory_answers_bytes", "Memory of answers under way");
     budget.add("", domain.answers.bytes_used());
     budget.finish(page);
+}
+
+/// The number of shards, and of those that are being moved, split or merged.
+fn shards(image: &MetadataImage, page: &mut String) {
+    let counted = |is_so: &dyn Fn(&ShardRecord) -> bool| image.shards.values().filter(|shard| is_so(shard)).count();
+    let mut shards = Family::gauge("ottla_shards", "Shards of the cluster");
+    shards.add("", image.shards.len());
+    shards.finish(page);
+    let mut changing =
+        Family::gauge("ottla_shards_changing", "Shards that are being moved, split off or merged into others");
+    changing.add(&label("change", "move"), counted(&|shard| shard.is_moving()));
+    changing.add(&label("change", "split"), counted(&|shard| shard.is_being_split_off()));
+    changing.add(&label("change", "merge"), counted(&|shard| shard.merge.is_some()));
+    changing.finish(page);
 }
 
 /// The number of registered nodes, by state.

@@ -119,6 +119,12 @@ impl ShardRecord {
         !self.adding.is_empty() || !self.leaving.is_empty()
     }
 
+    /// True while its parent's log has not split it off, as far as is known.
+    #[must_use]
+    pub fn is_being_split_off(&self) -> bool {
+        self.split.as_ref().is_some_and(|split| split.done.is_none())
+    }
+
     fn is_adding(&self, replica: &ReplicaRecord) -> bool {
         self.adding.contains(&replica.id)
     }
@@ -457,7 +463,7 @@ impl MetadataImage {
 
     /// The splits that were not reported as done, oldest first, with the shards that they make.
     pub fn open_splits(&self) -> impl Iterator<Item = (&Arc<ShardRecord>, &SplitRecord)> {
-        let open = |record: &&Arc<ShardRecord>| record.split.as_ref().is_some_and(|split| split.done.is_none());
+        let open = |record: &&Arc<ShardRecord>| record.is_being_split_off();
         self.shards.values().filter(open).filter_map(|record| Some((record, record.split.as_ref()?)))
     }
 
