@@ -32,7 +32,7 @@ use crate::metadata::{
     Intent, IntentKey, IntentKind, InternalTopic, MergeStep, MetadataImage, PartitionRoute, ReplicaRecord,
     ShardCreation, ShardId, ShardKind, ShardRecord, Topic,
 };
-use crate::replicated::command::Command;
+use crate::replicated::command::{AdoptedPartition, Command};
 use crate::replicated::shard_state::ShardState;
 
 pub(crate) const REPLICA: ReplicaId = ReplicaId(5);
@@ -92,6 +92,14 @@ impl FakeGroup {
     /// A group that leads in term 1, over a new state machine, and its running shard.
     pub(crate) fn leading(kind: ShardKind) -> (Self, Arc<Shard>) {
         Self::leading_among(kind, Arc::new(Agreeing))
+    }
+
+    /// The same, with the first partitions of the topic adopted.
+    pub(crate) async fn leading_with(kind: ShardKind, partitions: i32) -> (Self, Arc<Shard>) {
+        let (group, shard) = Self::leading(kind);
+        let adopted = |index| AdoptedPartition { id: partition(index), intent: RaftIndex(1), epoch_base: 0 };
+        shard.command(Command::Adopt((0..partitions).map(adopted).collect())).await.unwrap();
+        (group, shard)
     }
 
     /// The same with this witness of the nodes' clocks.

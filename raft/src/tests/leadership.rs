@@ -422,6 +422,8 @@ fn a_follower_has_a_snapshot_only_when_its_disk_has_what_is_in_it() {
             other => panic!("{other:?}"),
         };
         assert!(!has_it(), "it is applied there, and not durable");
+        assert!(of_follower.0.snapshot_download.begin(), "what is applied is not fetched");
+        of_follower.0.snapshot_download.end();
         stall(false);
         while !has_it() {
             rt::sleep(Duration::from_millis(10)).await;

@@ -124,4 +124,16 @@ mod tests {
         assert_eq!(reads.window(8, 0, MIB), Some((0, 5 * MIB)));
         assert_eq!(reads.window(7, 101 * MIB, 102 * MIB), None);
     }
+
+    #[test]
+    fn so_many_readers_have_windows_and_of_more_the_oldest_loses_its_own() {
+        let reads = DiskReads::default();
+        let readers = 0..u64::try_from(WINDOWS_MAX).unwrap();
+        for file in readers.clone() {
+            assert!(reads.window(file, 0, MIB).is_some());
+        }
+        assert!(readers.clone().all(|file| reads.window(file, MIB, 2 * MIB).is_none()));
+        assert!(reads.window(readers.end, 0, MIB).is_some());
+        assert_eq!(reads.window(0, 2 * MIB, 3 * MIB), Some((2 * MIB, 7 * MIB)), "it is forgotten");
+    }
 }

@@ -177,13 +177,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
+    use ottla_env::sim;
     use ottla_storage::ids::ReplicaId;
 
     use super::*;
     use crate::config::TopicConfig;
     use crate::metadata::{MergeReplica, ReplicaRecord, ShardKind};
-    use crate::replicated::command::AdoptedPartition;
-    use crate::shard::fake::{FakeGroup, FakeMetadata, NODE, REPLICA, SHARD, image_with_topic, partition};
+    use crate::shard::fake::{FakeGroup, FakeMetadata, NODE, REPLICA, SHARD, image_with_topic};
 
     const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: true };
     const SURVIVOR: ShardId = ShardId(90);
@@ -213,13 +213,6 @@ mod tests {
         image
     }
 
-    async fn adopted() -> (FakeGroup, Arc<Shard>) {
-        let (group, shard) = FakeGroup::leading(POOL);
-        let adopted = |index| AdoptedPartition { id: partition(index), intent: RaftIndex(1), epoch_base: 0 };
-        shard.command(Command::Adopt((0..2).map(adopted).collect())).await.unwrap();
-        (group, shard)
-    }
-
     fn led_by(node: NodeId) -> LeaderOf {
         Box::new(move |shard| (shard == SURVIVOR).then_some(node))
     }
@@ -230,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shard_is_sealed_once_and_reported_until_it_is_recorded() {
-        let (group, shard) = adopted().await;
+        let (group, shard) = FakeGroup::leading_with(POOL, 2).await;
         let image = merging(MergePhase::Seal, &[(REPLICA, NODE)]);
         let (metadata, mut merges) = (FakeMetadata::new(image.clone()), Merges::default());
         for _ in 0..2 {
@@ -245,7 +238,7 @@ mod tests {
     /// Its partitions take no writes from then on: only if it can be over soon.
     #[tokio::test]
     async fn a_shard_is_not_sealed_before_all_is_ready() {
-        let (group, shard) = adopted().await;
+        let (group, shard) = FakeGroup::leading_with(POOL, 2).await;
         let image = merging(MergePhase::Seal, &[(REPLICA, NODE)]);
         let (metadata, mut merges) = (FakeMetadata::new(image.clone()), Merges::default());
         let leaderless: LeaderOf = Box::new(|_| None);
@@ -267,10 +260,33 @@ mod tests {
         assert_eq!(seals(&group), 1);
     }
 
+    /// The patience is that of one merge: another one of the same shard has its own.
+    #[test]
+    fn a_merge_that_never_becomes_ready_is_cancelled() {
+        sim::run(1, || async {
+            let (_group, shard) = FakeGroup::leading_with(POOL, 2).await;
+            let image = merging(MergePhase::Seal, &[(REPLICA, NODE)]);
+            let (metadata, mut merges) = (FakeMetadata::new(image.clone()), Merges::default());
+            let leaderless: LeaderOf = Box::new(|_| None);
+            let mut again = image.clone();
+            let mut record = again.shard(SHARD).unwrap().as_ref().clone();
+            record.merge.as_mut().unwrap().intent = RaftIndex(INTENT.0 + 1);
+            Arc::make_mut(&mut again.shards).insert(SHARD, Arc::new(record));
+            for (image, intent) in [(&image, INTENT), (&again, RaftIndex(INTENT.0 + 1))] {
+                assert!(merges.reconcile(&shard, &metadata, image, &leaderless).await.is_err());
+                assert!(metadata.merge_steps.lock().is_empty(), "it may still become ready");
+                rt::sleep(PATIENCE).await;
+                assert!(merges.reconcile(&shard, &metadata, image, &leaderless).await.is_err());
+                let steps = std::mem::take(&mut *metadata.merge_steps.lock());
+                assert_eq!(steps, [MergeStep::Cancel { absorbed: SHARD, intent }]);
+            }
+        });
+    }
+
     /// What waits for the merge can only be handed over within a node.
     #[tokio::test]
     async fn leadership_goes_where_the_survivor_is_led_first() {
-        let (group, shard) = adopted().await;
+        let (group, shard) = FakeGroup::leading_with(POOL, 2).await;
         group.in_sync.send_replace(2);
         group.transfer_targets.lock().insert(OTHER.0);
         let image = merging(MergePhase::Seal, &[(REPLICA, NODE), OTHER]);
@@ -281,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_merge_is_unsealed_and_what_waited_goes_on() {
-        let (group, shard) = adopted().await;
+        let (group, shard) = FakeGroup::leading_with(POOL, 2).await;
         let image = merging(MergePhase::Seal, &[(REPLICA, NODE)]);
         let (metadata, mut merges) = (FakeMetadata::new(image.clone()), Merges::default());
         merges.reconcile(&shard, &metadata, &image, &led_by(NODE)).await.unwrap();

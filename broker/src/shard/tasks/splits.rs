@@ -93,20 +93,13 @@ mod tests {
         image
     }
 
-    async fn adopted() -> (FakeGroup, Arc<Shard>) {
-        let (group, shard) = FakeGroup::leading(POOL);
-        let adopted = |index| AdoptedPartition { id: partition(index), intent: RaftIndex(1), epoch_base: 0 };
-        shard.command(Command::Adopt((0..2).map(adopted).collect())).await.unwrap();
-        (group, shard)
-    }
-
     fn splits_of(group: &FakeGroup) -> usize {
         group.commands().iter().filter(|command| matches!(command, Command::Split(_))).count()
     }
 
     #[tokio::test]
     async fn a_split_is_proposed_once_and_reported_until_it_is_recorded() {
-        let (group, shard) = adopted().await;
+        let (group, shard) = FakeGroup::leading_with(POOL, 2).await;
         let metadata = FakeMetadata::new(splitting(REPLICA));
         let image = splitting(REPLICA);
         for reports in 1..4 {
@@ -121,7 +114,7 @@ mod tests {
     /// What it names may not be adopted before.
     #[tokio::test]
     async fn a_split_waits_for_older_intents() {
-        let (group, shard) = adopted().await;
+        let (group, shard) = FakeGroup::leading_with(POOL, 2).await;
         let metadata = FakeMetadata::new(splitting(REPLICA));
         let mut image = splitting(REPLICA);
         let intents = image_with_topic(2, TopicConfig::default()).intents;
@@ -136,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_split_for_other_members_is_not_reported_and_tried_again() {
-        let (group, shard) = adopted().await;
+        let (group, shard) = FakeGroup::leading_with(POOL, 2).await;
         let image = splitting(ReplicaId(REPLICA.0 + 1));
         let metadata = FakeMetadata::new(image.clone());
         for tries in 1..3 {
@@ -169,7 +162,7 @@ mod tests {
 
     /// A batch that is known to be adopted, and is sent while the split is decided.
     async fn sent_during(split: MetadataImage) -> (FakeGroup, Arc<Shard>, AnswerReceiver) {
-        let (group, parent) = adopted().await;
+        let (group, parent) = FakeGroup::leading_with(POOL, 2).await;
         group.flushes.forget_permits(Semaphore::MAX_PERMITS);
         let decided = parent.command(split_of(&split));
         settle().await;

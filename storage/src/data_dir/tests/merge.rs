@@ -7,11 +7,10 @@ use super::crash::{Moments, check_index_files, check_partition, check_runs, obse
 use super::toy::{
     self, Accepted, Model, Toy, absorb_of, accepted, batch, entry, open, partition, random, read_on, write,
 };
-use crate::data_dir::{DataDir, DataDirOptions, MergeCut, RecoveredReplica};
+use crate::data_dir::{DataDir, MergeCut, RecoveredReplica};
 use crate::entry::{Entry, Verdict};
 use crate::ids::ReplicaId;
 use crate::index::ExtentKey;
-use crate::log::LogOptions;
 use ottla_env::disk::Disk;
 use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
@@ -20,11 +19,6 @@ const SURVIVOR: u64 = 2;
 const ABSORBED: u64 = 4;
 /// The partition that the survivor takes over.
 const MOVED: i32 = 1;
-
-fn options() -> DataDirOptions {
-    let options = toy::options();
-    DataDirOptions { log: LogOptions { segment_bytes: 128 << 10, ..options.log }, ..options }
-}
 
 /// The entries that are committed.
 #[derive(Debug, Clone, Default)]
@@ -115,7 +109,7 @@ impl Pair {
 /// Two replicas, of which one takes over the other in the middle of their lives; every moment is kept.
 async fn history(sim: &SimDisk, steps: u64, moments: &Moments<Committed>) {
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-    let (directory, _) = open(&disk, options()).await;
+    let (directory, _) = open(&disk, toy::shared_segments()).await;
     let survivor = Toy::create(&directory, SURVIVOR).await;
     let absorbed = Toy::create(&directory, ABSORBED).await;
     let acknowledge = |entries: Vec<Entry>| {
@@ -191,7 +185,7 @@ async fn replayed(toy: &Toy, found: &RecoveredReplica, known: &mut Vec<Entry>) -
 
 /// Opens the directory after a crash.
 async fn recovered(disk: &Arc<dyn Disk>, committed: &mut Committed) -> Pair {
-    let (directory, found) = open(disk, options()).await;
+    let (directory, found) = open(disk, toy::shared_segments()).await;
     assert!(found.iter().all(|replica| replica.lost.is_none()), "{found:?}");
     let replica = |id: u64| found.iter().find(|replica| replica.id == ReplicaId(id));
     let survivor = replica(SURVIVOR).unwrap();

@@ -12,11 +12,11 @@ use super::toy::{
     self, Accepted, DIR, Model, Toy, accepted, batch, entry, open, partition, random, read_on, split_of, write,
 };
 use crate::data_dir::identity::LINEAGE_FORMAT_VERSION;
-use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica, SplitCut};
+use crate::data_dir::{DataDir, RecoveredReplica, SplitCut};
 use crate::entry::{Entry, Verdict};
 use crate::ids::{LogId, ReplicaId};
 use crate::index::ExtentKey;
-use crate::log::{GroupCreation, LogOptions};
+use crate::log::GroupCreation;
 use crate::read::{ReadError, ReadRequest};
 use ottla_env::disk::Disk;
 use ottla_env::sim;
@@ -26,12 +26,6 @@ const PARENT: u64 = 2;
 const CHILD: u64 = 4;
 /// The partition that the child takes.
 const MOVED: i32 = 1;
-
-/// Segments in which the log's writer serves several replicas in turn.
-fn options() -> DataDirOptions {
-    let options = toy::options();
-    DataDirOptions { log: LogOptions { segment_bytes: 128 << 10, ..options.log }, ..options }
-}
 
 /// The entries that are committed.
 #[derive(Debug, Clone, Default)]
@@ -180,7 +174,7 @@ async fn write_long(toy: &Toy, index: u64) {
 /// A parent that is split in the middle of its life; every moment is kept.
 async fn history(sim: &SimDisk, steps: u64, padding_bytes: usize, moments: &Moments<Committed>) -> Family {
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-    let (directory, _) = open(&disk, options()).await;
+    let (directory, _) = open(&disk, toy::shared_segments()).await;
     // A later split of a directory does not wait for this.
     if sim::random_below(2) == 0 {
         directory.require_format(LINEAGE_FORMAT_VERSION).await.unwrap();
@@ -228,7 +222,7 @@ async fn history(sim: &SimDisk, steps: u64, padding_bytes: usize, moments: &Mome
 
 /// Opens the directory after a crash; what was there besides counts as acknowledged from now on.
 async fn recovered(disk: &Arc<dyn Disk>, committed: &mut Committed) -> Family {
-    let (directory, found) = open(disk, options()).await;
+    let (directory, found) = open(disk, toy::shared_segments()).await;
     assert!(found.iter().all(|replica| replica.lost.is_none()), "{found:?}");
     let replica = |id: u64| found.iter().find(|replica| replica.id == ReplicaId(id));
     let (parent, child) = (replica(PARENT).unwrap(), replica(CHILD));
@@ -315,7 +309,7 @@ async fn without_indexes(disk: Arc<dyn Disk>, family: Family, expected: &Expecte
     for file in disk.list(&log).unwrap().into_iter().filter(|file| file.name.ends_with(".idx")) {
         disk.unlink(&log.join(file.name)).unwrap();
     }
-    let (directory, found) = open(&disk, options()).await;
+    let (directory, found) = open(&disk, toy::shared_segments()).await;
     let [child] = &found[..] else { panic!("{found:?}") };
     let child = Toy::recover(&directory, child);
     let (next, log_start) = child.model().partitions[&MOVED];
@@ -329,7 +323,7 @@ async fn without_newest(sim: &SimDisk, expected: &Expected) {
     let damaged = sim.image().crash(Crash::Process, 8);
     damaged.flip_bit(&Path::new(DIR).join("state").join(&newest.name), 20, 2).unwrap();
     let disk: Arc<dyn Disk> = Arc::new(damaged);
-    let (directory, found) = open(&disk, options()).await;
+    let (directory, found) = open(&disk, toy::shared_segments()).await;
     let [child] = &found[..] else { panic!("{found:?}") };
     assert_eq!((&child.lost, child.unseeded, child.id), (&None, None, ReplicaId(CHILD)));
     let toy = Toy::recover(&directory, child);
@@ -392,7 +386,7 @@ fn a_child_without_a_state_holds_back_no_checkpoint() {
     sim::run(9, || async {
         let sim = SimDisk::new(9, SimDiskOptions::default());
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-        let (directory, _) = open(&disk, options()).await;
+        let (directory, _) = open(&disk, toy::shared_segments()).await;
         let parent = Toy::create(&directory, PARENT).await;
         let mut family = Family { directory, parent, child: None, padding_bytes: 0, commits: false };
         let mut committed = Committed::default();
@@ -449,7 +443,7 @@ fn a_replica_that_lost_its_state_is_never_taken_for_a_child() {
     sim::run(10, || async {
         let sim = SimDisk::new(10, SimDiskOptions::default());
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-        let (directory, _) = open(&disk, options()).await;
+        let (directory, _) = open(&disk, toy::shared_segments()).await;
         directory.require_format(LINEAGE_FORMAT_VERSION).await.unwrap();
         let toy = Toy::create(&directory, PARENT).await;
         for index in 1..60 {
@@ -463,7 +457,7 @@ fn a_replica_that_lost_its_state_is_never_taken_for_a_child() {
             disk.unlink(&state.join(file.name)).unwrap();
         }
         for round in 0..3 {
-            let (directory, found) = open(&disk, options()).await;
+            let (directory, found) = open(&disk, toy::shared_segments()).await;
             let [replica] = &found[..] else { panic!("{found:?}") };
             assert_eq!((replica.lost.is_some(), replica.unseeded), (true, None));
             let other = Toy::create(&directory, 10 + round).await;

@@ -47,6 +47,12 @@ pub(super) fn options() -> DataDirOptions {
     }
 }
 
+/// The same with segments in which the log's writer serves several replicas in turn.
+pub(super) fn shared_segments() -> DataDirOptions {
+    let options = options();
+    DataDirOptions { log: LogOptions { segment_bytes: 128 << 10, ..options.log }, ..options }
+}
+
 pub(super) async fn open(disk: &Arc<dyn Disk>, options: DataDirOptions) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
     let opened = DataDir::open(Arc::clone(disk), Path::new(DIR), options).await.unwrap();
     opened.0.set_retention_classes(Arc::new(|partition| RetentionClass(partition.index as u8)));
