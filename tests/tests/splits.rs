@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
-use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId, OffsetForLeaderEpochRequest};
 use ottla_tests::batch::TestBatch;
 use ottla_tests::cluster::{Cluster, Writers, check, keeps_all, until};
 use ottla_tests::process::Broker;
@@ -37,7 +38,12 @@ fn carrying(broker: &Broker) -> Vec<(u64, u64)> {
 
 /// Splits a shard in two halves, and waits until both have what is theirs and a leader.
 fn split(broker: &Broker, shard: u64) {
-    let made = json(broker, &["shard", "split", &shard.to_string()]);
+    split_off(broker, shard, &[]);
+}
+
+/// The same where words name what leaves.
+fn split_off(broker: &Broker, shard: u64, what: &[&str]) {
+    let made = json(broker, &[&["shard", "split", &shard.to_string()], what].concat());
     let child = made["child"].as_u64().unwrap().to_string();
     until("the split is carried out, and its child is led", || {
         let described = json(broker, &["shard", "describe", &child]);
@@ -193,6 +199,62 @@ fn a_split_neither_reads_nor_writes_what_the_shard_holds() {
         let moved = usize::try_from(moved_bytes(broker) - before).unwrap();
         assert!(moved < held / 8, "{moved} bytes were moved, and the shard holds {held}");
     }
+}
+
+/// Where an epoch ends, as a consumer asks before it goes on: it takes less than it has read for a truncation, and reads that again.
+/// While a consumer waits for the answer, records of the epoch after a split may reach it; while nobody else led, none were truncated.
+#[test]
+fn an_epoch_goes_on_over_a_split_and_ends_with_another_leadership() {
+    let settings = [("KAFKA_AUTO_LEADER_REBALANCE_ENABLE", "false"), ("KAFKA_OTTLA_BALANCE_ENABLE", "false")];
+    let mut cluster = Cluster::start(3, &settings);
+    cluster.create_topic(TOPIC, PARTITIONS, 3);
+    let leader = |cluster: &Cluster| {
+        let mut found = None;
+        until("the partition is led", || {
+            found = cluster.leader(TOPIC, 1);
+            found.is_some()
+        });
+        found.unwrap() - 1
+    };
+    let at = |cluster: &Cluster| Raw::connect(cluster.brokers[leader(cluster)].address());
+    let epoch = |cluster: &Cluster| {
+        let metadata = at(cluster).metadata(&[TOPIC]);
+        metadata.topics[0].partitions.iter().find(|partition| partition.partition_index == 1).unwrap().leader_epoch
+    };
+    let append = |cluster: &Cluster| {
+        assert_eq!(at(cluster).produce(TOPIC, 1, TestBatch::of(&[b"one", b"two"]).encode()).error_code, 0);
+    };
+    let end_of = |cluster: &Cluster, epoch: i32| {
+        let partition = OffsetForLeaderPartition::default().with_partition(1).with_leader_epoch(epoch);
+        let topic = OffsetForLeaderTopic::default().with_topic(topic_name(TOPIC)).with_partitions(vec![partition]);
+        let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let answer = at(cluster).call(4, &request);
+        let end = &answer.topics[0].partitions[0];
+        (end.error_code, end.leader_epoch, end.end_offset)
+    };
+    append(&cluster);
+    let (before, led_by) = (epoch(&cluster), leader(&cluster));
+    let broker = &cluster.brokers[0];
+    let has_it = |shard: &u64| {
+        let topics = json(broker, &["shard", "describe", &shard.to_string()])["topics"].clone();
+        topics.as_array().unwrap().iter().any(|topic| topic["partitions"].as_array().unwrap().contains(&1.into()))
+    };
+    let shard = carrying(broker).into_iter().map(|(shard, _)| shard).find(has_it).unwrap();
+    split_off(broker, shard, &["--partition", "split:1"]);
+    append(&cluster);
+    let after = epoch(&cluster);
+    assert!(after > before && leader(&cluster) == led_by, "{after} after {before}, led by {led_by}");
+    assert_eq!(end_of(&cluster, before), (0, before, 4));
+    assert_eq!(end_of(&cluster, after), (0, after, 4));
+
+    cluster.brokers[led_by].stop();
+    until("another one leads", || leader(&cluster) != led_by);
+    append(&cluster);
+    let newest = epoch(&cluster);
+    assert!(newest > after, "{newest} after {after}");
+    assert_eq!(end_of(&cluster, before), (0, before, 2));
+    assert_eq!(end_of(&cluster, after), (0, after, 4));
+    assert_eq!(end_of(&cluster, newest), (0, newest, 6));
 }
 
 #[test]

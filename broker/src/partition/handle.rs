@@ -98,8 +98,7 @@ impl Partition {
         Ok((offsets, epoch))
     }
 
-    /// Checks the leader epoch that a client believes in (KIP-320). A split or merge gives its partitions a new epoch, though the same node
-    /// leads them: the one before is as good, for no other leader has appended anything. A client that was refused for it
+    /// Checks the leader epoch that a client believes in (KIP-320). A client that was refused for one that is as good as the newest
     /// would wait for half a second.
     fn check_epoch(
         &self,
@@ -108,14 +107,18 @@ impl Partition {
         epoch: LeaderEpoch,
     ) -> Result<(), PartitionError> {
         match believed {
-            Some(believed) if believed < epoch => {
-                let oldest = self.shard.oldest_epoch(self.id, offsets.epoch_base);
-                let is_as_good = oldest.is_some_and(|oldest| believed >= oldest);
-                if is_as_good { Ok(()) } else { Err(PartitionError::FencedLeaderEpoch) }
+            Some(believed) if believed < epoch && !self.has_led_since(believed, offsets) => {
+                Err(PartitionError::FencedLeaderEpoch)
             }
             Some(believed) if believed > epoch => Err(PartitionError::UnknownLeaderEpoch),
             _ => Ok(()),
         }
+    }
+
+    /// True if this node has led the partition in that epoch, and no other leader has appended anything since: a split or merge gives
+    /// its partitions a new epoch, though the same node leads them.
+    fn has_led_since(&self, epoch: LeaderEpoch, offsets: &LogOffsetSnapshot) -> bool {
+        self.shard.oldest_epoch(self.id, offsets.epoch_base).is_some_and(|oldest| epoch >= oldest)
     }
 
     /// Offsets and leader epoch for a reader; the offsets of a follower are those of what it has applied.
@@ -198,6 +201,11 @@ impl Partition {
         // than was read elsewhere, and a client takes that for a truncation.
         self.read_index().await?;
         let (offsets, epoch) = self.led_in(current)?;
+        // A client compares the answer with what it has read meanwhile. Where one node led all along nothing can have been
+        // truncated, so it is not told that the epoch ended with a split: librdkafka would read again what came after it.
+        if requested <= epoch && self.has_led_since(requested, &offsets) {
+            return Ok(Some(EpochEnd { epoch: requested, end_offset: offsets.high_watermark }));
+        }
         let end = offsets.epochs.end_of(requested, epoch, offsets.high_watermark);
         Ok(end.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))
     }

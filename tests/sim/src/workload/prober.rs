@@ -138,7 +138,8 @@ async fn fetch(world: &World, index: i32) {
     }
     for view in split_batches(&bytes).flatten() {
         let (base, stamped) = (view.header.base_offset.0, view.header.leader_epoch.0);
-        let verdict = world.oracle().epochs.entry(index).or_default().see(index, base, stamped, epoch.map(|e| e.0));
+        let leads = (node, epoch.map(|epoch| epoch.0));
+        let verdict = world.oracle().epochs.entry(index).or_default().see(index, base, stamped, leads);
         world.judge(verdict);
     }
     for (offset, value) in values {
@@ -165,7 +166,7 @@ async fn epoch_end(world: &World, index: i32) {
         let verdict = {
             let mut oracle = world.oracle();
             let deleted = oracle.partition(index).deleted;
-            oracle.epochs.get(&index).map_or(Ok(()), |epochs| epochs.ended(index, asked, last, told, deleted))
+            oracle.epochs.get(&index).map_or(Ok(()), |epochs| epochs.ended(index, (asked, node), last, told, deleted))
         };
         world.judge(verdict);
     }
