@@ -65,7 +65,7 @@ async fn spread(metadata: &MetadataHandle, term: u64, image: &MetadataImage) {
         match metadata.rebalance(action.clone()).await {
             Ok(()) => {
                 tracing::info!(shard = action.change.shard().0, "{}", action.reason);
-                state.lock().done(action, rt::now(), rt::wall_clock_ms());
+                state.lock().done(action, image, rt::now(), rt::wall_clock_ms());
             }
             Err(error) => tracing::debug!(shard = action.change.shard().0, "not moved now: {error}"),
         }

@@ -69,7 +69,7 @@ pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
     commands.extend(merges::spent(image));
     // Decided on the image as it is: only where nothing else is due.
     if commands.is_empty() {
-        commands.extend(topic_shards::due(image));
+        commands.extend(topic_shards::due(image, room > 0));
     }
     for node in image.nodes.values().filter(|node| node.state == NodeState::Leaving) {
         commands.extend(removal_step(&mut after, node.id));

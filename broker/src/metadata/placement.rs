@@ -185,6 +185,9 @@ pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Ve
 /// `None` if the shard has no replica on a drained node, or no other node can take it.
 #[must_use]
 pub fn drained(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>> {
+    if shard.replicas.iter().all(|replica| image.takes_replicas(replica.node)) {
+        return None;
+    }
     let planner = Planner::new(image);
     let before: Vec<NodeId> = shard.replicas.iter().map(|replica| replica.node).collect();
     let mut nodes = before.clone();

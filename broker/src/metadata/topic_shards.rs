@@ -12,6 +12,7 @@
 //! would be cancelled. May not know: load, how a shard is split or merged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
@@ -63,8 +64,8 @@ pub(super) fn room(image: &MetadataImage) -> usize {
     RESIZES_MAX.saturating_sub(image.open_splits().count() + image.open_merges().count())
 }
 
-/// The next step, if one is due.
-pub(super) fn due(image: &MetadataImage) -> Option<Command> {
+/// The next step, if one is due; `may_move`: also one that moves a shard.
+pub(super) fn due(image: &MetadataImage, may_move: bool) -> Option<Command> {
     if image.level < MergeRecord::LEVEL {
         return None;
     }
@@ -72,7 +73,13 @@ pub(super) fn due(image: &MetadataImage) -> Option<Command> {
         return None;
     }
     let topics = image.topics.values().filter(|topic| !topic.internal);
-    topics.filter_map(|topic| Some((topic, wanted(topic)?))).find_map(|(topic, count)| step(image, topic, count))
+    topics
+        .filter_map(|topic| Some((topic, wanted(topic)?)))
+        .filter_map(|(topic, count)| step(image, topic, count))
+        .find(|command| {
+            let is_move = matches!(command, Command::SetReplicas { .. });
+            may_move || !is_move
+        })
 }
 
 /// The shards of a topic.
@@ -81,10 +88,12 @@ pub(super) struct Shards<'a> {
     pub(super) own: Vec<(&'a ShardRecord, Vec<i32>)>,
     /// The others, with the topic's partitions in them.
     pub(super) shared: Vec<(ShardId, Vec<i32>)>,
+    /// Another one is being split, merged or moved.
+    pub(super) is_changing: bool,
 }
 
 fn step(image: &MetadataImage, topic: &Topic, count: usize) -> Option<Command> {
-    let Shards { mut own, shared } = shards_of(image, topic)?;
+    let Shards { mut own, shared, .. } = shards_of(image, topic)?;
     // The ones with the fewest partitions first.
     own.sort_by_key(|(record, indexes)| (indexes.len(), record.id));
     if count == 0 {
@@ -112,16 +121,24 @@ fn step(image: &MetadataImage, topic: &Topic, count: usize) -> Option<Command> {
 
 /// `None` while one of them is changing.
 pub(super) fn shards_of<'a>(image: &'a MetadataImage, topic: &Topic) -> Option<Shards<'a>> {
+    Some(shards_at_rest(image, topic)).filter(|shards| !shards.is_changing)
+}
+
+/// The shards of a topic that are not changing.
+pub(super) fn shards_at_rest<'a>(image: &'a MetadataImage, topic: &Topic) -> Shards<'a> {
     let mut carried: BTreeMap<ShardId, Vec<i32>> = BTreeMap::new();
     for (index, route) in (0..).zip(topic.partitions.iter()) {
         carried.entry(route.shard).or_default().push(index);
     }
-    let mut shards = Shards { own: Vec::new(), shared: Vec::new() };
+    let mut shards = Shards { own: Vec::new(), shared: Vec::new(), is_changing: false };
     for (id, indexes) in carried {
-        let record = image.shard(id)?;
-        if image.is_resizing(id) || record.is_moving() || image.first_intent_of(id).is_some() {
-            return None;
-        }
+        let at_rest = |record: &&Arc<ShardRecord>| {
+            !image.is_resizing(id) && !record.is_moving() && image.first_intent_of(id).is_none()
+        };
+        let Some(record) = image.shard(id).filter(at_rest) else {
+            shards.is_changing = true;
+            continue;
+        };
         let all = image.partitions_by_shard.get(&id).copied().unwrap_or(0);
         let is_own = matches!(record.kind, ShardKind::Pool { pinned: true, .. }) && all == indexes.len() as u64;
         match is_own {
@@ -129,7 +146,7 @@ pub(super) fn shards_of<'a>(image: &'a MetadataImage, topic: &Topic) -> Option<S
             false => shards.shared.push((id, indexes)),
         }
     }
-    Some(shards)
+    shards
 }
 
 /// The shards of the pool of as many replicas, those with the fewest partitions first.

@@ -5,7 +5,8 @@
 //! ```text
 //!  in a shard of other topics   twice the topic's part is more than a quarter of the room    its partitions are split off
 //!  a shard of its own           twice its peak is more than the room                         it is halved by load
-//!  two shards of its own        twice their peaks is less than half of the room              they are merged
+//!  two shards of its own        twice their peaks is less than a third of the room           they are merged, if they lie side by side
+//!  the same                     twice their peaks is less than a quarter of the room         one is moved beside the other
 //!  the last one                 twice its peak is less than a sixteenth of the room          it goes back into the pool
 //! ```
 //! What a peak was is halved every ten minutes, so that a topic grows within seconds and shrinks over minutes. Halved by load: the
@@ -21,7 +22,7 @@ use super::action::{Action, Change, rate};
 use super::load::ClusterLoad;
 use crate::metadata::image::{MetadataImage, ShardId, ShardRecord, Topic};
 use crate::metadata::merge_record::MergeRecord;
-use crate::metadata::{splits, topic_shards};
+use crate::metadata::{merges, splits, topic_shards};
 
 /// On a node with more replicas nothing is split any more.
 const REPLICAS_PER_NODE_MAX: usize = 128;
@@ -41,8 +42,18 @@ pub(super) fn are_at_rest(image: &MetadataImage) -> bool {
     topics.all(|topic| topic_shards::shards_of(image, topic).is_some())
 }
 
+/// The shards of a topic that grows which may have to be split next: its own, and those in which it has half of what gives it one.
+pub(super) fn splits_soon(image: &MetadataImage, load: &ClusterLoad, topic: &Topic) -> Vec<ShardId> {
+    let shards = topic_shards::shards_at_rest(image, topic);
+    let peak = |index: &i32| load.peak(PartitionId { topic: topic.id, index: *index });
+    let is_large =
+        |indexes: &[i32]| 2 * indexes.iter().map(peak).sum::<u64>() > topic.config.shard_bytes_per_second / 8;
+    let shared = shards.shared.into_iter().filter(|(_, indexes)| is_large(indexes)).map(|(shard, _)| shard);
+    shards.own.iter().map(|(record, _)| record.id).chain(shared).collect()
+}
+
 fn step(image: &MetadataImage, load: &ClusterLoad, topic: &Topic) -> Option<Action> {
-    let shards = topic_shards::shards_of(image, topic)?;
+    let shards = topic_shards::shards_at_rest(image, topic);
     let room = topic.config.shard_bytes_per_second;
     let peak = |index: &i32| load.peak(PartitionId { topic: topic.id, index: *index });
     let twice = |indexes: &[i32]| 2 * indexes.iter().map(peak).sum::<u64>();
@@ -71,10 +82,11 @@ fn step(image: &MetadataImage, load: &ClusterLoad, topic: &Topic) -> Option<Acti
     }) {
         return Some(action);
     }
-    fold(image, topic, &own, &twice, room)
+    if shards.is_changing { None } else { fold(image, topic, &own, &twice, room) }
 }
 
-/// Merges the two that have the least to do, or puts the last one back.
+/// Merges two that have little to do, or puts the last one back. Those that lie side by side are merged for nothing. Another two
+/// have to be moved first, and for that to have less to do: else they would not fit any more when they are there.
 fn fold(
     image: &MetadataImage,
     topic: &Topic,
@@ -82,30 +94,55 @@ fn fold(
     twice: &impl Fn(&[i32]) -> u64,
     room: u64,
 ) -> Option<Action> {
-    let (first, indexes) = own.first()?;
-    let (why, into): (String, Vec<ShardId>) = match own.get(1) {
-        Some((_, others)) if twice(indexes) + twice(others) < room / 2 => {
-            let both = rate(twice(indexes) + twice(others));
-            let into = own[1..].iter().filter(|(_, others)| twice(indexes) + twice(others) < room / 2);
-            let why = format!(
-                "merged into another one of its own: twice their peaks, {both}, is less than half of {}",
-                rate(room)
-            );
-            (why, into.map(|(record, _)| record.id).collect())
-        }
-        None if twice(indexes) < room / 16 => {
-            let why = format!(
-                "put back into the pool: twice its peak, {}, is less than a sixteenth of {}",
-                rate(twice(indexes)),
-                rate(room)
-            );
-            (why, topic_shards::pool_of(image, first).into_iter().map(|record| record.id).collect())
-        }
-        _ => return None,
+    let own: Vec<(&ShardRecord, u64)> = own.iter().map(|(record, indexes)| (*record, twice(indexes))).collect();
+    let (first, least) = *own.first()?;
+    let (absorbed, why, into) = if own.len() > 1 {
+        let (absorbed, into, both) = beside(image, &own, room / 3).or_else(|| {
+            let into: Vec<_> = own[1..].iter().filter(|(_, other)| least + other < room / 4).collect();
+            let both = least + into.first()?.1;
+            Some((first, into.iter().map(|(record, _)| record.id).collect(), both))
+        })?;
+        let (both, room) = (rate(both), rate(room));
+        (
+            absorbed,
+            format!("merged into another one of its own: twice their peaks, {both}, is less than a third of {room}"),
+            into,
+        )
+    } else if least < room / 16 {
+        let why = format!(
+            "put back into the pool: twice its peak, {}, is less than a sixteenth of {}",
+            rate(least),
+            rate(room)
+        );
+        (first, why, topic_shards::pool_of(image, first).into_iter().map(|record| record.id).collect())
+    } else {
+        return None;
     };
-    topic_shards::merged(image, first.id, &into)?;
-    let reason = format!("shard {} of topic {} is {why}", first.id, topic.name);
-    Some(Action { change: Change::Merge { shard: first.id, into }, reason })
+    topic_shards::merged(image, absorbed.id, &into)?;
+    let reason = format!("shard {} of topic {} is {why}", absorbed.id, topic.name);
+    Some(Action { change: Change::Merge { shard: absorbed.id, into }, reason })
+}
+
+/// Of the pairs that lie side by side, on nodes that are up, the one that has the least to do, if that is below `most`.
+fn beside<'a>(
+    image: &MetadataImage,
+    own: &[(&'a ShardRecord, u64)],
+    most: u64,
+) -> Option<(&'a ShardRecord, Vec<ShardId>, u64)> {
+    let mut best = None;
+    for (at, (absorbed, less)) in own.iter().enumerate() {
+        for (survivor, more) in &own[at + 1..] {
+            let both = less + more;
+            if both >= best.as_ref().map_or(most, |(_, _, least)| *least) {
+                break;
+            }
+            let lie_beside = || merges::pairs(survivor, absorbed).is_some();
+            if lie_beside() && topic_shards::merged(image, absorbed.id, &[survivor.id]).is_some() {
+                best = Some((*absorbed, vec![survivor.id], both));
+            }
+        }
+    }
+    best
 }
 
 fn split(image: &MetadataImage, shard: ShardId, topic: Uuid, mut indexes: Vec<i32>, reason: String) -> Option<Action> {

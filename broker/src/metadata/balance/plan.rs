@@ -1,4 +1,4 @@
-//! Which replicas and leaderships go elsewhere: a pure function of the image, the load, and the shards that rest.
+//! Which replicas and leaderships go elsewhere: a pure function of the image, the load, and what was done lately.
 //!
 //! Each node has three shares: replicas that it holds, shards that it is to lead, and bytes a second that it takes in and sends out.
 //! The cluster's unevenness is the sum over all nodes and shares of (share / mean)^2. A step is taken if it lowers that, and if one
@@ -6,7 +6,9 @@
 //! the unevenness none is ever taken back for the same load. A leadership costs less to move than a replica and goes first.
 //!
 //! What stays where it is:
-//! - shards that are being moved or resized, that have a replica on a node that is down or drained, or that rest;
+//! - shards that are being moved or resized, that have a replica on a node that is down or drained, or that rest, as do those of a topic
+//!   that was given or that lost a shard;
+//! - a replica does not come back within an hour to a node that it left, nor a leadership within ten minutes, whatever the load;
 //! - shards that were assigned by hand, unless their topics ask for a number of shards (`ottla.shard.count`).
 //!
 //! A replica goes to no zone where the shard has one while it leaves one where it has none, and to no directory that is nearly full.
@@ -18,7 +20,9 @@ use std::sync::Arc;
 use ottla_protocol::ids::NodeId;
 
 use super::action::{Action, Change, rate};
+use super::history::Recent;
 use super::load::ClusterLoad;
+use super::on_demand;
 use crate::codec::record;
 use crate::metadata::image::{MetadataImage, NodeRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::{moves, placement, topic_shards};
@@ -60,14 +64,17 @@ pub(super) fn shares(image: &MetadataImage, load: &ClusterLoad) -> Vec<NodeShare
 }
 
 /// The steps that are due, in their order.
-pub(super) fn plan(image: &MetadataImage, load: &ClusterLoad, resting: &BTreeSet<ShardId>) -> Vec<Action> {
+pub(super) fn plan(image: &MetadataImage, load: &ClusterLoad, recent: &Recent) -> Vec<Action> {
     let mut after = image.clone();
     let managed = topic_shards::managed(image);
-    let stays = |shard: &ShardRecord| resting.contains(&shard.id) || !may_move(image, &managed, shard);
+    let stays = |shard: &ShardRecord| recent.resting.contains(&shard.id) || !may_move(image, &managed, shard);
     let mut resting: BTreeSet<_> = image.shards.values().filter(|shard| stays(shard)).map(|shard| shard.id).collect();
+    // What is moved cannot be split: the shards of a topic that grows stay where they are until it has what it needs.
+    let topics = recent.topics.iter().filter_map(|topic| image.topic_by_id(topic));
+    resting.extend(topics.flat_map(|topic| on_demand::splits_soon(image, load, topic)));
     let mut actions = Vec::new();
     while actions.len() < STEPS_MAX {
-        let Some(step) = best_step(&after, load, &resting) else { break };
+        let Some(step) = best_step(&after, load, recent, &resting) else { break };
         let Some(record) = after.shard(step.shard.id).cloned() else { break };
         let replicas = placement::moved(&after, &record, &step.nodes);
         drop(moves::set_replicas(&mut after, &record, replicas));
@@ -171,14 +178,14 @@ impl Step {
     }
 }
 
-fn best_step(image: &MetadataImage, load: &ClusterLoad, resting: &BTreeSet<ShardId>) -> Option<Step> {
+fn best_step(image: &MetadataImage, load: &ClusterLoad, recent: &Recent, resting: &BTreeSet<ShardId>) -> Option<Step> {
     let shares = Shares::of(image, load);
     let means = Means {
         replicas: shares.mean(|share| share.replicas).max(1.0),
         leads: shares.mean(|share| share.leads).max(1.0),
         bytes: shares.mean(|share| share.bytes).max(IDLE_BELOW),
     };
-    let planner = Planner { image, load, shares: &shares.0, means };
+    let planner = Planner { image, load, recent, shares: &shares.0, means };
     let movable: Vec<_> = image.shards.values().filter(|shard| !resting.contains(&shard.id)).collect();
     let best = |steps: Vec<Step>| {
         let worth = steps.into_iter().filter(|step| step.gain >= GAIN_MIN);
@@ -200,6 +207,7 @@ fn may_move(image: &MetadataImage, managed: &BTreeSet<ShardId>, shard: &ShardRec
 struct Planner<'a> {
     image: &'a MetadataImage,
     load: &'a ClusterLoad,
+    recent: &'a Recent,
     shares: &'a BTreeMap<NodeId, NodeShare>,
     means: Means,
 }
@@ -225,7 +233,8 @@ impl Planner<'_> {
         let Some(from) = nodes.first().and_then(|node| self.shares.get(node)) else { return Vec::new() };
         let more = bytes(self.load, shard, true) - bytes(self.load, shard, false);
         let step = |place: usize| {
-            let to = self.shares.get(&nodes[place]).filter(|to| self.means.differ(from, to, false))?;
+            let has_led = self.recent.led.contains(&(shard.id, nodes[place]));
+            let to = self.shares.get(&nodes[place]).filter(|to| !has_led && self.means.differ(from, to, false))?;
             let gain = self.gain(from, to, &NodeShare { replicas: 0, leads: 1, bytes: more, ..*from });
             let mut nodes = nodes.clone();
             nodes[..=place].rotate_right(1);
@@ -251,7 +260,8 @@ impl Planner<'_> {
                     (None, Zones::More) => Why::ToNewZone,
                     (None, Zones::AsMany) => Why::Move,
                 };
-                if why == Why::Move && !self.means.differ(from, to, true) {
+                let returns = self.recent.left.contains(&(shard.id, to.node));
+                if why == Why::Move && (returns || !self.means.differ(from, to, true)) {
                     continue;
                 }
                 let relief = if why == Why::Move { 0.0 } else { MISPLACED_COST };

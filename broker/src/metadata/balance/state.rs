@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 
 use ottla_env::rt::Instant;
 
-use super::action::{Action, Change};
+use super::action::Action;
 use super::history::{Done, History};
 use super::load::{ClusterLoad, LoadReport};
 use super::on_demand;
 use super::plan::{NodeShare, plan, shares};
 use crate::codec::record;
+use crate::metadata::command::Command;
 use crate::metadata::image::MetadataImage;
 use crate::metadata::{moves, topic_shards};
 
@@ -69,7 +70,9 @@ impl BalanceState {
         };
         let (mut moves, mut resizes) = (moves::room(image), topic_shards::room(image));
         let mut has_room = |action: &Action| {
-            let room = if matches!(action.change, Change::Replicas { .. }) { &mut moves } else { &mut resizes };
+            // A shard that is to be merged may have to be moved first.
+            let is_move = matches!(moves::balanced(image, action), Some(Command::SetReplicas { .. }));
+            let room = if is_move { &mut moves } else { &mut resizes };
             let is_one = *room > 0;
             *room -= usize::from(is_one);
             is_one
@@ -86,12 +89,13 @@ impl BalanceState {
         if !steps.is_empty() || !on_demand::are_at_rest(image) || !topic_shards::are_settled(image) {
             return steps;
         }
-        plan(image, &self.load, &self.history.resting(now))
+        plan(image, &self.load, &self.history.recent(now))
     }
 
-    pub(in crate::metadata) fn done(&mut self, action: Action, now: Instant, at_ms: i64) {
+    /// A step was taken; `image`: as it was before.
+    pub(in crate::metadata) fn done(&mut self, action: Action, image: &MetadataImage, now: Instant, at_ms: i64) {
         self.applying.retain(|other| *other != action);
-        self.history.add(action, now, at_ms);
+        self.history.add(action, image, now, at_ms);
     }
 
     /// Shows the plan and what was done; `apply`: the plan is to be carried out, also where that is disabled.

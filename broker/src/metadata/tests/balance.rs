@@ -15,7 +15,7 @@ use super::topic_shards;
 use crate::metadata::balance::{Action, BalanceState, Change, DirectorySpace, Load, LoadReport, NodeShare};
 use crate::metadata::command::{Command, NewShard};
 use crate::metadata::decide::{ControllerRequest, decide};
-use crate::metadata::image::{NodeState, ReplicaRecord, ShardId, ShardKind};
+use crate::metadata::image::{NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::requests::{ConfigChange, ConfigOp, ConfigOwner};
 use crate::metadata::state_machine::MetadataStateMachine;
 
@@ -27,7 +27,7 @@ pub(super) struct Balanced {
     pub(super) machine: MetadataStateMachine,
     state: BalanceState,
     loads: BTreeMap<ShardId, Load>,
-    /// Bytes a second that producers send to partitions of on-demand topics.
+    /// Bytes a second that producers send to partitions: their shards have these beside `loads`.
     pub(super) partitions: BTreeMap<PartitionId, u64>,
     free_percent: BTreeMap<NodeId, u64>,
     now: Instant,
@@ -40,39 +40,88 @@ impl Balanced {
         Self { machine, state, loads, partitions, free_percent, now: rt::now() }
     }
 
+    /// Time passes.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
     /// Every node reports, long enough after the last time for averages to follow and for shards to have rested.
     pub(super) fn report(&mut self) {
-        self.now = self.now + Duration::from_secs(300);
+        self.pass(Duration::from_secs(300));
+        self.report_now();
+    }
+
+    /// The shard of each partition that has something to do.
+    fn routes(&self) -> impl Iterator<Item = (PartitionId, ShardId, u64)> {
+        let image = self.machine.image();
+        self.partitions.iter().filter_map(|(partition, bytes)| {
+            let shard = image.topic_by_id(&partition.topic)?.route(partition.index)?.shard;
+            Some((*partition, shard, *bytes))
+        })
+    }
+
+    /// What each shard takes in and sends out.
+    pub(super) fn shard_loads(&self) -> BTreeMap<ShardId, Load> {
+        let mut loads = self.loads.clone();
+        for (_, shard, bytes) in self.routes() {
+            loads.entry(shard).or_default().bytes_in += bytes;
+        }
+        loads
+    }
+
+    /// The node that leads a shard: the preferred one, unless that is down.
+    pub(super) fn leader(&self, shard: &ShardRecord) -> Option<NodeId> {
+        let image = self.machine.image();
+        let preferred = image.preferred_leader(shard).into_iter().chain(&shard.replicas);
+        preferred.map(|replica| replica.node).find(|node| !image.is_fenced(*node))
+    }
+
+    /// Every node that is up reports.
+    pub(super) fn report_now(&mut self) {
         let image = self.machine.image().clone();
-        for record in image.nodes.values() {
-            let led = image
-                .shards
-                .values()
-                .filter(|shard| image.preferred_leader(shard).is_some_and(|replica| replica.node == record.id));
-            let free = self.free_percent.get(&record.id).copied().unwrap_or(50);
-            let space = |id: Uuid| DirectorySpace { id, free_bytes: free, total_bytes: 100 };
-            let leads = |partition: &PartitionId| {
-                let route = image.topic_by_id(&partition.topic).and_then(|topic| topic.route(partition.index));
-                let shard = route.and_then(|route| image.shard(route.shard));
-                let leader = shard.and_then(|shard| image.preferred_leader(shard));
-                leader.is_some_and(|replica| replica.node == record.id)
-            };
-            let here = self.partitions.iter().filter(|(partition, _)| leads(partition));
-            let partitions = here.map(|(partition, bytes_in)| (*partition, Load { bytes_in: *bytes_in, bytes_out: 0 }));
-            let report = LoadReport {
-                node: record.id,
-                epoch: record.epoch,
-                shards: led.filter_map(|shard| Some((shard.id, *self.loads.get(&shard.id)?))).collect(),
-                partitions: partitions.collect(),
-                directories: record.directories.iter().map(|directory| space(directory.id)).collect(),
-            };
+        let mut reports: BTreeMap<NodeId, LoadReport> = BTreeMap::new();
+        for record in image.nodes.values().filter(|record| !record.is_fenced()) {
+            let free_bytes = self.free_percent.get(&record.id).copied().unwrap_or(50);
+            let space = |id: Uuid| DirectorySpace { id, free_bytes, total_bytes: 100 };
+            let directories = record.directories.iter().map(|directory| space(directory.id)).collect();
+            let (shards, partitions) = (Vec::new(), Vec::new());
+            let report = LoadReport { node: record.id, epoch: record.epoch, shards, directories, partitions };
+            reports.insert(record.id, report);
+        }
+        let leader = |shard: &ShardId| self.leader(image.shard(*shard)?);
+        for (shard, load) in self.shard_loads() {
+            let report = leader(&shard).and_then(|node| reports.get_mut(&node));
+            report.into_iter().for_each(|report| report.shards.push((shard, load)));
+        }
+        for (partition, shard, bytes_in) in self.routes() {
+            let report = leader(&shard).and_then(|node| reports.get_mut(&node));
+            let load = Load { bytes_in, bytes_out: 0 };
+            report.into_iter().for_each(|report| report.partitions.push((partition, load)));
+        }
+        for report in reports.into_values() {
             self.state.report(report, 1, &image, self.now);
         }
     }
 
     fn due(&mut self) -> Vec<Action> {
         self.report();
+        self.due_now()
+    }
+
+    /// The steps that are due, as far as is known from the reports.
+    pub(super) fn due_now(&mut self) -> Vec<Action> {
         self.state.due(1, self.machine.image(), self.now)
+    }
+
+    /// Takes a step: what it is for is recorded.
+    pub(super) fn take(&mut self, action: &Action) {
+        let shard = action.change.shard();
+        let image = self.machine.image().clone();
+        let before = image.shards[&shard].as_ref().clone();
+        submit(&mut self.machine, &ControllerRequest::Rebalance(action.clone())).unwrap();
+        let after = self.machine.image().shards[&shard].clone();
+        assert!(zones(self.machine.image(), &after) >= zones(self.machine.image(), &before), "{}", action.reason);
+        self.state.done(action.clone(), &image, self.now, 0);
     }
 
     /// Takes every step, and returns them.
@@ -84,16 +133,7 @@ impl Balanced {
                 return steps;
             }
             for action in due {
-                let shard = action.change.shard();
-                let before = self.machine.image().shards[&shard].as_ref().clone();
-                submit(&mut self.machine, &ControllerRequest::Rebalance(action.clone())).unwrap();
-                let after = self.machine.image().shards[&shard].clone();
-                assert!(
-                    zones(self.machine.image(), &after) >= zones(self.machine.image(), &before),
-                    "{}",
-                    action.reason
-                );
-                self.state.done(action.clone(), self.now, 0);
+                self.take(&action);
                 steps.push(action);
             }
             topic_shards::settle(&mut self.machine);
@@ -101,7 +141,7 @@ impl Balanced {
         }
     }
 
-    fn shares(&mut self) -> Vec<NodeShare> {
+    pub(super) fn shares(&mut self) -> Vec<NodeShare> {
         self.state.status(1, self.machine.image(), self.now, false).shares
     }
 

@@ -16,6 +16,7 @@ pub(crate) mod placement;
 mod placement_model;
 mod reassign;
 mod replica_assignment;
+mod scenarios;
 mod splits;
 mod state_machine;
 mod topic_shards;

@@ -25,8 +25,12 @@ const STEPS_MAX: usize = 400;
 
 /// Nodes, and topics of these numbers of partitions in the pool.
 pub(super) fn world(nodes: i32, level: i16, topics: &[usize]) -> MetadataStateMachine {
-    let nodes = (1..=nodes).map(|id| NodeRecord { levels: Levels::OWN, ..node(id, None, &[100]) });
-    let mut machine = cluster(nodes.collect());
+    world_of((1..=nodes).map(|id| node(id, None, &[100])).collect(), level, topics)
+}
+
+/// The same of these nodes.
+pub(super) fn world_of(nodes: Vec<NodeRecord>, level: i16, topics: &[usize]) -> MetadataStateMachine {
+    let mut machine = cluster(nodes.into_iter().map(|node| NodeRecord { levels: Levels::OWN, ..node }).collect());
     apply(&mut machine, &[Command::SetFeatureLevel { level: FeatureLevel(level) }]);
     let pool = missing_pool_shards(machine.image(), 3);
     let ids: Vec<_> = pool.iter().map(|shard| shard.id).collect();
@@ -60,6 +64,12 @@ pub(super) fn configure(
 
 /// What the shards' logs do of what is recorded.
 fn carry_out(machine: &mut MetadataStateMachine) {
+    carry_out_resizes(machine);
+    finish_moves(machine, |_| true);
+}
+
+/// The same of splits and merges: each one goes on by a step.
+pub(super) fn carry_out_resizes(machine: &mut MetadataStateMachine) {
     let image = machine.image().clone();
     let keys: Vec<_> = image.intents.iter().map(|(key, _)| *key).collect();
     let mut commands: Vec<_> = keys.into_iter().map(|key| Command::EndIntent { key, end: IntentEnd::Done }).collect();
@@ -78,13 +88,18 @@ fn carry_out(machine: &mut MetadataStateMachine) {
             ),
         }
     }
-    for record in image.shards.values().filter(|record| record.is_moving()) {
-        let left = record.leaving.iter().map(|replica| replica.id).collect();
-        let reached = record.replicas.iter().map(|replica| replica.id).collect();
-        commands.push(Command::ForgetReplicas { shard: record.id, reached, left });
-    }
     for command in commands {
         apply(machine, &[command]);
+    }
+}
+
+/// The same of moves, where it is their time.
+pub(super) fn finish_moves(machine: &mut MetadataStateMachine, is_over: impl Fn(ShardId) -> bool) {
+    let image = machine.image().clone();
+    for record in image.shards.values().filter(|record| record.is_moving() && is_over(record.id)) {
+        let left = record.leaving.iter().map(|replica| replica.id).collect();
+        let reached = record.replicas.iter().map(|replica| replica.id).collect();
+        apply(machine, &[Command::ForgetReplicas { shard: record.id, reached, left }]);
     }
 }
 
