@@ -47,8 +47,8 @@ from run import arguments_of
 
 JOBS = {job.name: job for job in (Spark, Flink, Streams, ConsumerGroup)}
 INPUT, OUTPUT, OUTPUT_PARTITIONS, FACTOR = "input", "output", 4, 3
-# Between two resizes.
-RECORDS_SECONDS = 3
+# Before the first resize, and between two.
+SETTLE_SECONDS, RECORDS_SECONDS = 15, 3
 STUCK_SECONDS, LOOK_SECONDS, WRONG_SHOWN_MAX = 120, 0.1, 20
 
 
@@ -91,7 +91,7 @@ def create_topics(place, partitions, group):
 
 
 def run_resizes(resizes, records, job):
-    """All of them; after each, waits until the job has read on and some more records are there."""
+    """All of them; after each, waits until the job has read on and more records were written."""
     for number, resize in enumerate(resizes.run(), 1):
         print(f"  {number:>2} {resize.kind}: {resize.said} ({resize.ended - resize.begun:.1f} s)", flush=True)
         read, written = job.progress.count, records.acknowledged.count
@@ -106,7 +106,8 @@ def report(resizes, records, job, begun, ended):
     print(f"{len(records.numbers())} records produced and acknowledged, {job.progress.count} read by the job")
     for what, progress in [("acknowledgement", records.acknowledged), ("progress of the job", job.progress)]:
         seconds, at = progress.longest(begun, ended)
-        print(f"longest time without {what}: {seconds * 1000:.0f} ms, at resize {resizes.near(at)}")
+        before, _ = progress.longest(begun - SETTLE_SECONDS / 2, begun)
+        print(f"longest time without {what}: {seconds * 1000:.0f} ms, at resize {resizes.near(at)}; {before * 1000:.0f} ms in the seconds before")
 
 
 def run_job(job, place, cluster, given):
@@ -116,7 +117,8 @@ def run_job(job, place, cluster, given):
     try:
         job.start()
         until("the job has begun", job.has_started, job)
-        until("the job reads", lambda: job.progress.count > 0, job)
+        settled = time.monotonic()
+        until("the job reads on", lambda: time.monotonic() > settled + SETTLE_SECONDS and job.progress.count > SETTLE_SECONDS * given.rate, job)
         resizes, begun = Resizes(given.broker, cluster, INPUT, job.group), time.monotonic()
         job.resizing_begins()
         run_resizes(resizes, records, job)

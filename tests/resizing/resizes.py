@@ -83,25 +83,26 @@ class Resizes:
 
     # What is asked for.
 
-    def ottla(self, *words):
-        """What a command says; asked again while it is refused: the balancer may be moving the shard, say."""
-        command = [self.binary, *map(str, words), "-o", "json"]
-        deadline = time.monotonic() + DONE_SECONDS_MAX
-        while True:
-            ran = subprocess.run(command, capture_output=True, text=True)
-            if ran.returncode == 0:
-                return json.loads(ran.stdout)
-            self.refused.append(ran.stderr.strip())
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{' '.join(map(str, words))}: {ran.stderr}")
-            time.sleep(LOOK_SECONDS)
+    def asked(self, *words):
+        """What a command says; None if it is refused: the balancer may be moving the shard, say."""
+        ran = subprocess.run([self.binary, *map(str, words), "-o", "json"], capture_output=True, text=True)
+        if ran.returncode == 0:
+            return json.loads(ran.stdout)
+        self.refused.append(ran.stderr.strip())
+        return None
 
-    def until(self, what, is_so):
+    def ottla(self, *words):
+        """The same, asked again while it is refused."""
+        said = []
+        self.until(" ".join(map(str, words)), lambda: said.append(self.asked(*words)) or said[-1] is not None, at_rest=False)
+        return said[-1]
+
+    def until(self, what, is_so, at_rest=True):
         deadline = time.monotonic() + DONE_SECONDS_MAX
-        while not (is_so() and self.is_at_rest()):
+        while not (is_so() and (not at_rest or self.is_at_rest())):
             if time.monotonic() > deadline:
                 shards = json.dumps(list(self.shards().values()))
-                raise AssertionError(f"not within {DONE_SECONDS_MAX} s: {what}\n{shards}")
+                raise AssertionError(f"not within {DONE_SECONDS_MAX} s: {what}; refused last: {self.refused[-1:]}\n{shards}")
             time.sleep(LOOK_SECONDS)
 
     def split(self, shard, *partitions):
@@ -128,7 +129,15 @@ class Resizes:
         return False
 
     def merge(self, shard, into):
-        self.ottla("shard", "merge", shard, "--into", into, "--admin", self.admin)
+        """Moves it beside the other one first, where the balancer has moved that meanwhile."""
+
+        def is_begun():
+            home = self.nodes(self.shard(into))
+            if set(home) != set(self.nodes(self.shard(shard))):
+                self.move(shard, home)
+            return self.asked("shard", "merge", shard, "--into", into, "--admin", self.admin) is not None
+
+        self.until(f"shard {shard} begins to be merged into shard {into}", is_begun, at_rest=False)
         self.until(f"shard {shard} is merged into shard {into}", lambda: shard not in self.shards())
 
     # The steps; each says what it did.
@@ -180,9 +189,6 @@ class Resizes:
             self.move(shard, nodes)
             return f"shard {shard} of the coordinator to {nodes}"
         parent, child = self.of_coordinator
-        home = self.nodes(self.shard(parent))
-        if set(home) != set(self.nodes(self.shard(child))):
-            self.move(child, home)
         self.merge(child, parent)
         return f"shard {child} into {parent} of the coordinator"
 
