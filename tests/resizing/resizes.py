@@ -9,6 +9,7 @@ import dataclasses
 import json
 import subprocess
 import time
+import urllib.error
 
 from confluent_kafka import ElectionType, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -76,7 +77,11 @@ class Resizes:
         for number, shard in self.shards().items():
             if shard["leader"] is None or any(replica["role"] in CHANGING for replica in shard["replicas"]):
                 return False
-            page = self.shard(number)
+            try:
+                page = self.shard(number)
+            except urllib.error.HTTPError:
+                # It ended in this moment.
+                return False
             if page["merge"] is not None or (page["split"] is not None and not page["split"]["done"]):
                 return False
         return True
