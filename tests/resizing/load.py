@@ -51,6 +51,8 @@ def configure(given, cluster, *settings):
 def on_demand(given, cluster, clients):
     """Doubles the load; the topic's shards are to have room for twice what it then has to do, in the balancer's own eyes as well."""
     node, wrong = cluster.brokers[0], []
+    # The first requests look for the leaders.
+    time.sleep(SETTLE_SECONDS)
     # Every record is written and read.
     load = lambda: 2 * clients.rate * given.partitions * given.bytes
     room = load() // 4
