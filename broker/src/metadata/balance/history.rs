@@ -21,8 +21,6 @@ const KEPT: usize = 200;
 const REST: Duration = Duration::from_secs(60);
 /// How long no load brings a replica back to a node that it has left.
 const AWAY: Duration = Duration::from_secs(3_600);
-/// How long no load makes a node lead a shard again that it has given away.
-const FOLLOWS: Duration = Duration::from_secs(600);
 
 /// An action that was carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +42,6 @@ struct Entry {
     done: Done,
     /// The nodes from which replicas went elsewhere.
     left: Vec<NodeId>,
-    /// The node that led until then.
-    led: Option<NodeId>,
     /// The topic whose shards were split or merged.
     topic: Option<Uuid>,
 }
@@ -63,8 +59,6 @@ pub(super) struct Recent {
     pub(super) resting: BTreeSet<ShardId>,
     /// Nodes that shards have left.
     pub(super) left: BTreeSet<(ShardId, NodeId)>,
-    /// Nodes that led shards.
-    pub(super) led: BTreeSet<(ShardId, NodeId)>,
     /// Topics whose shards were split or merged.
     pub(super) topics: BTreeSet<Uuid>,
 }
@@ -75,11 +69,10 @@ impl History {
         if self.done.len() == KEPT {
             self.done.pop_front();
         }
-        let (mut left, mut led) = (Vec::new(), None);
+        let mut left = Vec::new();
         if let (Change::Replicas { nodes, .. }, Some(record)) = (&action.change, image.shard(action.change.shard())) {
             let before = record.replicas.iter().map(|replica| replica.node);
             left = before.filter(|node| !nodes.contains(node)).collect();
-            led = image.preferred_leader(record).map(|replica| replica.node);
         }
         let topic = match &action.change {
             Change::Replicas { .. } => None,
@@ -89,7 +82,7 @@ impl History {
                 image.topics.values().find(has).map(|topic| topic.id)
             }
         };
-        self.done.push_back(Entry { at: now, done: Done { at_ms, action }, left, led, topic });
+        self.done.push_back(Entry { at: now, done: Done { at_ms, action }, left, topic });
     }
 
     pub(super) fn recent(&self, now: Instant) -> Recent {
@@ -97,9 +90,6 @@ impl History {
         for entry in self.done.iter().rev().take_while(|entry| now.since(entry.at) < AWAY) {
             let (shard, age) = (entry.done.action.change.shard(), now.since(entry.at));
             recent.left.extend(entry.left.iter().map(|node| (shard, *node)));
-            if age < FOLLOWS {
-                recent.led.extend(entry.led.map(|node| (shard, node)));
-            }
             if age < REST {
                 recent.resting.insert(shard);
                 recent.topics.extend(entry.topic);

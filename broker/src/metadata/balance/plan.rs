@@ -8,7 +8,7 @@
 //! What stays where it is:
 //! - shards that are being moved or resized, that have a replica on a node that is down or drained, or that rest, as do those of a topic
 //!   that was given or that lost a shard;
-//! - a replica does not come back within an hour to a node that it left, nor a leadership within ten minutes, whatever the load;
+//! - a replica does not come back within an hour to a node that it left, whatever the load;
 //! - shards that were assigned by hand, unless their topics ask for a number of shards (`ottla.shard.count`).
 //!
 //! A replica goes to no zone where the shard has one while it leaves one where it has none, and to no directory that is nearly full.
@@ -233,8 +233,7 @@ impl Planner<'_> {
         let Some(from) = nodes.first().and_then(|node| self.shares.get(node)) else { return Vec::new() };
         let more = bytes(self.load, shard, true) - bytes(self.load, shard, false);
         let step = |place: usize| {
-            let has_led = self.recent.led.contains(&(shard.id, nodes[place]));
-            let to = self.shares.get(&nodes[place]).filter(|to| !has_led && self.means.differ(from, to, false))?;
+            let to = self.shares.get(&nodes[place]).filter(|to| self.means.differ(from, to, false))?;
             let gain = self.gain(from, to, &NodeShare { replicas: 0, leads: 1, bytes: more, ..*from });
             let mut nodes = nodes.clone();
             nodes[..=place].rotate_right(1);

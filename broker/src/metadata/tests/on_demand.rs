@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::balance::Balanced;
 use super::topic_shards::{configure, settle, shards, world};
+use crate::metadata::balance::{Action, Change};
 use crate::metadata::image::ShardId;
 
 const PARTITIONS: usize = 16;
@@ -21,7 +22,11 @@ fn partition(index: usize) -> PartitionId {
 
 /// An on-demand topic, and another one in the pool.
 fn on_demand() -> Balanced {
-    let mut machine = world(3, 4, &[PARTITIONS, 8]);
+    on_demand_on(3)
+}
+
+fn on_demand_on(nodes: i32) -> Balanced {
+    let mut machine = world(nodes, 4, &[PARTITIONS, 8]);
     configure(&mut machine, 0, "ottla.shard.bytes.per.second", &ROOM.to_string()).unwrap();
     configure(&mut machine, 0, "ottla.shard.mode", "on-demand").unwrap();
     settle(&mut machine);
@@ -76,6 +81,25 @@ fn shards_follow_the_load_up_and_down() {
         balanced.report();
     }
     assert_eq!(own(&balanced), BTreeMap::new(), "an idle one goes back into the pool");
+}
+
+/// A move of a large shard takes minutes.
+#[test]
+fn a_topic_grows_while_one_of_its_shards_is_moved() {
+    let mut balanced = on_demand_on(4);
+    load(&mut balanced, |_| ROOM / 4);
+    balanced.run();
+    let moved = *own(&balanced).keys().next().unwrap();
+    let record = balanced.machine.image().shard(moved).unwrap().clone();
+    let mut nodes = record.nodes();
+    nodes[2] = *balanced.machine.image().nodes.keys().find(|node| !nodes.contains(node)).unwrap();
+    let before = record.replicas.iter().map(|replica| replica.id).collect();
+    let change = Change::Replicas { shard: moved, before, nodes };
+    balanced.take(&Action { change, reason: "by hand".to_owned() });
+    load(&mut balanced, |_| ROOM);
+    balanced.report();
+    let due = balanced.due_now();
+    assert!(matches!(&due[..], [Action { change: Change::Split { shard, .. }, .. }] if *shard != moved), "{due:?}");
 }
 
 #[test]

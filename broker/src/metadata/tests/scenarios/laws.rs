@@ -45,16 +45,12 @@ impl World {
                 found.unwrap().reason
             );
         }
-        for (at, moved) in self.moved.iter().enumerate().filter(|(_, moved)| moved.by_load) {
-            let left = self.moved[..at].iter().filter(|before| before.by_load && before.shard == moved.shard);
-            let back = left.into_iter().find(|before| before.from == moved.to && moved.at - before.at < hours(1));
-            assert!(back.is_none(), "{back:?} goes back: {moved:?}");
-        }
-        let elections: Vec<_> = self.steps.iter().filter(|step| step.kind == Kind::Election).collect();
-        for (at, step) in elections.iter().enumerate() {
-            let same = elections[..at].iter().filter(|before| before.shard == step.shard);
-            let again = same.filter(|before| step.at - before.at < minutes(1)).count();
-            assert_eq!(again, 0, "{:?}: {}", step.at, step.reason);
+        for (moves, away) in [(&self.moved, hours(1)), (&self.led, minutes(10))] {
+            for (at, moved) in moves.iter().enumerate().filter(|(_, moved)| moved.by_load) {
+                let left = moves[..at].iter().filter(|before| before.by_load && before.shard == moved.shard);
+                let back = left.into_iter().find(|before| before.from == moved.to && moved.at - before.at < away);
+                assert!(back.is_none(), "{back:?} goes back: {moved:?}");
+            }
         }
     }
 

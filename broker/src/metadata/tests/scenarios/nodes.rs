@@ -76,3 +76,18 @@ fn a_node_that_joins_under_load_gets_its_share() {
     };
     plot.check("node-joins");
 }
+
+#[test]
+fn a_node_that_joins_while_a_zone_is_lost_waits_for_it() {
+    let mut world = World::new(1, minutes(1), busy);
+    world.run_until(minutes(20));
+    world.fence("zone-2", true);
+    world.join(7, "zone-1");
+    world.run_until(hours(1));
+    assert_eq!((world.count(Kind::Move, minutes(20), hours(1)), world.held(NodeId(7))), (0, 0));
+    world.fence("zone-2", false);
+    world.run_until(hours(3));
+    world.does_not_flap();
+    world.is_in_three_zones();
+    assert!(world.held(NodeId(7)) >= 6);
+}

@@ -106,6 +106,8 @@ pub(super) struct World {
     pub(super) uncovered_longest: Duration,
     pub(super) steps: Vec<Step>,
     pub(super) moved: Vec<Moved>,
+    /// The same of leaderships that were given away.
+    pub(super) led: Vec<Moved>,
     pub(super) samples: Vec<Sample>,
 }
 
@@ -163,6 +165,7 @@ impl World {
             placed: BTreeMap::new(),
             steps: Vec::new(),
             moved: Vec::new(),
+            led: Vec::new(),
             samples: Vec::new(),
         };
         world.note_placement();
@@ -274,8 +277,13 @@ impl World {
             Change::Split { .. } => Kind::Split,
             Change::Merge { .. } => Kind::Merge,
             Change::Replicas { shard, nodes, .. } => {
-                let before: BTreeSet<_> = self.placed[shard].iter().collect();
-                if nodes.iter().collect::<BTreeSet<_>>() == before { Kind::Election } else { Kind::Move }
+                let before = &self.placed[shard];
+                if nodes[0] != before[0] {
+                    let (from, to) = (before[0], nodes[0]);
+                    self.led.push(Moved { at: self.at, by_load: true, shard: *shard, from, to });
+                }
+                let stay = nodes.iter().all(|node| before.contains(node));
+                if stay { Kind::Election } else { Kind::Move }
             }
         };
         let (shard, next) = (action.change.shard(), ShardId(self.image().next_shard_id));
