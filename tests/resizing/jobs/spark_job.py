@@ -11,11 +11,12 @@ import pathlib
 import sys
 
 from pyspark.sql import functions as F
+from pyspark.sql.streaming import StreamingQueryListener
 
 from spark_session import session
 
 WINDOW, WATERMARK = "5 seconds", "30 seconds"
-BELL = "bell"
+BELL, COPIES = "bell", "copies"
 LOOK_SECONDS = 0.05
 # Until Spark is warm.
 FIRST_BATCHES = 5
@@ -41,38 +42,50 @@ def into_files(frame, name):
     return into.option("path", str(directory / name)).option("checkpointLocation", str(directory / f"checkpoint-{name}")).start()
 
 
-copied = into_files(stream().select("number"), "copies")
+class Batches(StreamingQueryListener):
+    """What was copied, batch by batch."""
+
+    def __init__(self):
+        self.read, self.batches, self.slowest = 0, 0, {}
+
+    def onQueryProgress(self, event):
+        progress = event.progress
+        if progress.name != COPIES or not progress.numInputRows:
+            return
+        self.batches, self.read = self.batches + 1, self.read + progress.numInputRows
+        if self.batches > FIRST_BATCHES:
+            self.slowest = max(self.slowest, dict(progress.durationMs), key=lambda took: took.get("triggerExecution", 0))
+        print(f"read {self.read}", flush=True)
+
+    def onQueryStarted(self, event):
+        pass
+
+    def onQueryIdle(self, event):
+        pass
+
+    def onQueryTerminated(self, event):
+        pass
+
+
+told = Batches()
+spark.streams.addListener(told)
+copied = into_files(stream().select("number"), COPIES)
 # The bell moves the watermark; its own window stays open.
 windows = stream().withWatermark("at", WATERMARK).groupBy(F.window("at", WINDOW), "key")
 counted = windows.agg(F.count("*").alias("count"), F.sum("number").alias("sum"))
 counted = into_files(counted.select("key", F.unix_millis("window.start").alias("start"), "count", "sum"), "windows")
 print("started", flush=True)
 
-read, batch, slowest = 0, -1, {}
-
-
-def tell():
-    """The batches that were done since."""
-    global read, batch, slowest
-    for progress in copied.recentProgress:
-        if progress["batchId"] > batch and progress["numInputRows"]:
-            batch, read = progress["batchId"], read + progress["numInputRows"]
-            if batch >= FIRST_BATCHES:
-                slowest = max(slowest, dict(progress["durationMs"]), key=lambda took: took.get("triggerExecution", 0))
-            print(f"read {read}", flush=True)
-
-
 while not (directory / "stop").exists():
     for query in (copied, counted):
         if query.awaitTermination(LOOK_SECONDS):
             sys.exit(f"{query.name} ended: {query.exception()}")
-    tell()
 for query in (copied, counted):
     query.processAllAvailable()
     query.stop()
-print(f"batches {batch + 1}", flush=True)
-print("slowest", ", ".join(f"{what} {took}" for what, took in sorted(slowest.items())), flush=True)
-numbers = [row.number for row in spark.read.parquet(str(directory / "copies")).where("number > 0").collect()]
+print(f"batches {told.batches}", flush=True)
+print("slowest", ", ".join(f"{what} {took}" for what, took in sorted(told.slowest.items())), flush=True)
+numbers = [row.number for row in spark.read.parquet(str(directory / COPIES)).where("number > 0").collect()]
 rows = [[row.key, row.start, row["count"], row.sum] for row in spark.read.parquet(str(directory / "windows")).collect()]
 (directory / "result.json").write_text(json.dumps({"numbers": numbers, "windows": [row for row in rows if row[0] != BELL]}))
 spark.stop()
