@@ -41,14 +41,16 @@ fn split(broker: &Broker, shard: u64) {
     split_off(broker, shard, &[]);
 }
 
-/// The same where words name what leaves.
-fn split_off(broker: &Broker, shard: u64, what: &[&str]) {
+/// The same where words name what leaves; gives the new shard.
+fn split_off(broker: &Broker, shard: u64, what: &[&str]) -> u64 {
     let made = json(broker, &[&["shard", "split", &shard.to_string()], what].concat());
-    let child = made["child"].as_u64().unwrap().to_string();
+    let made = made["child"].as_u64().unwrap();
+    let child = made.to_string();
     until("the split is carried out, and its child is led", || {
         let described = json(broker, &["shard", "describe", &child]);
         described["split"]["done"] == true && described["leader"].is_number()
     });
+    made
 }
 
 fn split_all(cluster: &Cluster) {
@@ -204,7 +206,7 @@ fn a_split_neither_reads_nor_writes_what_the_shard_holds() {
 /// Where an epoch ends, as a consumer asks before it goes on: it takes less than it has read for a truncation, and reads that again.
 /// While a consumer waits for the answer, records of the epoch after a split may reach it; while nobody else led, none were truncated.
 #[test]
-fn an_epoch_goes_on_over_a_split_and_ends_with_another_leadership() {
+fn an_epoch_goes_on_over_splits_and_merges_and_ends_with_another_leadership() {
     let settings = [("KAFKA_AUTO_LEADER_REBALANCE_ENABLE", "false"), ("KAFKA_OTTLA_BALANCE_ENABLE", "false")];
     let mut cluster = Cluster::start(3, &settings);
     cluster.create_topic(TOPIC, PARTITIONS, 3);
@@ -240,21 +242,31 @@ fn an_epoch_goes_on_over_a_split_and_ends_with_another_leadership() {
         topics.as_array().unwrap().iter().any(|topic| topic["partitions"].as_array().unwrap().contains(&1.into()))
     };
     let shard = carrying(broker).into_iter().map(|(shard, _)| shard).find(has_it).unwrap();
-    split_off(broker, shard, &["--partition", "split:1"]);
+    let child = split_off(broker, shard, &["--partition", "split:1"]);
     append(&cluster);
     let after = epoch(&cluster);
     assert!(after > before && leader(&cluster) == led_by, "{after} after {before}, led by {led_by}");
     assert_eq!(end_of(&cluster, before), (0, before, 4));
     assert_eq!(end_of(&cluster, after), (0, after, 4));
 
+    let words = ["shard", "merge", &child.to_string(), "--into", &shard.to_string()];
+    json(broker, &words);
+    until("it is merged again", || carrying(broker).iter().all(|(shard, _)| *shard != child));
+    append(&cluster);
+    let merged = epoch(&cluster);
+    assert!(merged > after && leader(&cluster) == led_by, "{merged} after {after}, led by {led_by}");
+    for known in [before, after, merged] {
+        assert_eq!(end_of(&cluster, known), (0, known, 6));
+    }
+
     cluster.brokers[led_by].stop();
     until("another one leads", || leader(&cluster) != led_by);
     append(&cluster);
     let newest = epoch(&cluster);
-    assert!(newest > after, "{newest} after {after}");
-    assert_eq!(end_of(&cluster, before), (0, before, 2));
-    assert_eq!(end_of(&cluster, after), (0, after, 4));
-    assert_eq!(end_of(&cluster, newest), (0, newest, 6));
+    assert!(newest > merged, "{newest} after {merged}");
+    for (known, end) in [(before, 2), (after, 4), (merged, 6), (newest, 8)] {
+        assert_eq!(end_of(&cluster, known), (0, known, end));
+    }
 }
 
 #[test]
