@@ -204,7 +204,7 @@ fn a_split_neither_reads_nor_writes_what_the_shard_holds() {
 }
 
 /// Where an epoch ends, as a consumer asks before it goes on: it takes less than it has read for a truncation, and reads that again.
-/// While a consumer waits for the answer, records of the epoch after a split may reach it; while nobody else led, none were truncated.
+/// While a consumer waits for the answer, records of the epoch after a split may reach it; as long as no other node led, none were truncated.
 #[test]
 fn an_epoch_goes_on_over_splits_and_merges_and_ends_with_another_leadership() {
     let settings = [("KAFKA_AUTO_LEADER_REBALANCE_ENABLE", "false"), ("KAFKA_OTTLA_BALANCE_ENABLE", "false")];

@@ -94,7 +94,7 @@ impl FakeGroup {
         Self::leading_among(kind, Arc::new(Agreeing))
     }
 
-    /// The same, with the first partitions of the topic adopted.
+    /// As [`Self::leading`], with the first partitions of the topic adopted.
     pub(crate) async fn leading_with(kind: ShardKind, partitions: i32) -> (Self, Arc<Shard>) {
         let (group, shard) = Self::leading(kind);
         let adopted = |index| AdoptedPartition { id: partition(index), intent: RaftIndex(1), epoch_base: 0 };
@@ -102,7 +102,7 @@ impl FakeGroup {
         (group, shard)
     }
 
-    /// The same with this witness of the nodes' clocks.
+    /// As [`Self::leading`], with this witness of the nodes' clocks.
     pub(crate) fn leading_among(kind: ShardKind, clocks: Arc<dyn ClockWitness>) -> (Self, Arc<Shard>) {
         let machine = ShardStateMachine::new(
             ShardState::new(kind == ShardKind::ConsumerOffsets),

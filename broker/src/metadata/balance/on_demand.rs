@@ -45,18 +45,26 @@ pub(super) fn are_at_rest(image: &MetadataImage) -> bool {
 /// The shards of a topic that grows which may have to be split next: its own, and those in which it has half of what gives it one.
 pub(super) fn splits_soon(image: &MetadataImage, load: &ClusterLoad, topic: &Topic) -> Vec<ShardId> {
     let shards = topic_shards::shards_at_rest(image, topic);
-    let peak = |index: &i32| load.peak(PartitionId { topic: topic.id, index: *index });
-    let is_large =
-        |indexes: &[i32]| 2 * indexes.iter().map(peak).sum::<u64>() > topic.config.shard_bytes_per_second / 8;
+    let large = topic.config.shard_bytes_per_second / 8;
+    let is_large = |indexes: &[i32]| twice_peak(load, topic, indexes) > large;
     let shared = shards.shared.into_iter().filter(|(_, indexes)| is_large(indexes)).map(|(shard, _)| shard);
     shards.own.iter().map(|(record, _)| record.id).chain(shared).collect()
+}
+
+/// What a partition had to do at the most lately.
+fn peak(load: &ClusterLoad, topic: &Topic, index: i32) -> u64 {
+    load.peak(PartitionId { topic: topic.id, index })
+}
+
+/// What these partitions are to have room for.
+fn twice_peak(load: &ClusterLoad, topic: &Topic, indexes: &[i32]) -> u64 {
+    2 * indexes.iter().map(|index| peak(load, topic, *index)).sum::<u64>()
 }
 
 fn step(image: &MetadataImage, load: &ClusterLoad, topic: &Topic) -> Option<Action> {
     let shards = topic_shards::shards_at_rest(image, topic);
     let room = topic.config.shard_bytes_per_second;
-    let peak = |index: &i32| load.peak(PartitionId { topic: topic.id, index: *index });
-    let twice = |indexes: &[i32]| 2 * indexes.iter().map(peak).sum::<u64>();
+    let twice = |indexes: &[i32]| twice_peak(load, topic, indexes);
     let name = &topic.name;
 
     let busiest = shards.shared.iter().max_by_key(|(shard, indexes)| (twice(indexes), Reverse(shard.0)));
@@ -78,7 +86,7 @@ fn step(image: &MetadataImage, load: &ClusterLoad, topic: &Topic) -> Option<Acti
             rate(twice(indexes)),
             rate(room)
         );
-        split(image, record.id, topic.id, lighter_half(indexes, peak), reason)
+        split(image, record.id, topic.id, lighter_half(indexes, |index| peak(load, topic, *index)), reason)
     }) {
         return Some(action);
     }

@@ -77,7 +77,7 @@ impl World {
         assert!(self.steps.iter().all(|step| step.shard != *shard));
     }
 
-    /// Nobody has a shard of its own, and no shard is left over.
+    /// No topic has a shard of its own, and no shard is left over.
     pub(super) fn is_back_in_the_pool(&self) {
         let left =
             self.image().shards.values().filter(|record| matches!(record.kind, ShardKind::Pool { pinned: true, .. }));
