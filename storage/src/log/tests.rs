@@ -57,6 +57,32 @@ fn slot(sequence: u64) -> Slot {
     Slot { term: Term(1), sequence, place: None, cached: None, bytes: 0, moving: false }
 }
 
+/// A durable entry of some hundred bytes.
+fn placed(sequence: u64) -> Slot {
+    let place = EntryPlace { position: LogPosition { segment: 1, byte: 4096 }, frame_bytes: 400, commit_byte: 4096 };
+    let log_id = LogId { term: Term(1), index: RaftIndex(sequence) };
+    let payload = Bytes::from_static(&[0; 300]);
+    let entry = Entry { log_id, kind: EntryKind::Normal, payload, batches: Batches::default(), clock_ms: 0 };
+    Slot { place: Some(place), cached: Some(entry), bytes: 400, ..slot(sequence) }
+}
+
+#[test]
+fn what_is_not_durable_does_not_drive_durable_entries_out_of_the_cache() {
+    let replica = Arc::new(Replica::new(R, Bytes::new()));
+    let cache = cache::Cache::new(1_000);
+    let durable = |sequence: u64| {
+        replica.state.lock().push(sequence, placed(sequence));
+        cache.added(400);
+        cache.evictable(Arc::downgrade(&replica), RaftIndex(sequence), sequence, 400);
+    };
+    let is_cached = |index| replica.state.lock().slot(RaftIndex(index)).is_some_and(|slot| slot.cached.is_some());
+    cache.added(1 << 20);
+    (1..=2).for_each(durable);
+    assert!(is_cached(1) && is_cached(2), "a MiB is queued for the disk");
+    durable(3);
+    assert!(!is_cached(1) && is_cached(2) && is_cached(3), "the oldest one goes");
+}
+
 #[test]
 #[should_panic(expected = "frame 3: entry 9 after 5 before 6")]
 fn an_entry_behind_a_gap_is_never_listed() {

@@ -27,7 +27,7 @@ pub struct LogOptions {
     /// Most bytes of a commit, which always holds at least one frame. Default 4 MiB.
     pub commit_bytes_max: u32,
     /// Entries kept in memory after they are synced, for apply and for followers a little behind. Each keeps the whole
-    /// read buffer that it came in, and memory that is touched again soon is cheap: so few. Default 8 MiB.
+    /// read buffer that it came in, and memory that is touched again soon is cheap: so few. Default 16 MiB.
     pub cache_bytes_max: usize,
     /// Segments kept ready ahead of the active one. Default 1.
     pub prepared_segments: u32,
@@ -59,7 +59,7 @@ impl Default for LogOptions {
             segment_bytes: 256 << 20,
             segment_batches_max: 2_000_000,
             commit_bytes_max: 4 << 20,
-            cache_bytes_max: 8 << 20,
+            cache_bytes_max: 16 << 20,
             prepared_segments: 1,
             zero_ahead_bytes_per_second: 64 << 20,
             reserve_bytes: 256 << 20,

@@ -364,7 +364,12 @@ impl Writer {
                 let _ = waiter.send(());
             }
             if evictable {
-                self.shared.cache.evictable(Arc::downgrade(&replica), index, queued.sequence);
+                self.shared.cache.evictable(
+                    Arc::downgrade(&replica),
+                    index,
+                    queued.sequence,
+                    place.frame_bytes as usize,
+                );
             }
             queued.done.report(Ok(place.position));
         }
