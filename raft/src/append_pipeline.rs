@@ -18,7 +18,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendRe
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 
-use crate::net::{Bounds, CongestionWindow};
+use crate::net::congestion_window::{Bounds, CongestionWindow};
 use crate::openraft_types::{LogEntry, RaftLogId, TypeConfig};
 
 /// What is in flight to a follower, in bytes of entries; one request is always sent. A response waits for the follower's disk.

@@ -55,6 +55,7 @@ pub use handle::{GroupHandle, Pending, Proposed};
 pub use host::{RaftHost, Service, WeakHost};
 pub use membership::{Creation, Membership, Seed};
 pub use membership_change::MembershipStep;
+pub use net::congestion_window;
 pub use net::sim::{Faults, Observer, SimNetwork, peer_address};
 pub use net::{
     DeathConfirmation, HandshakeRejection, Identity, Interceptor, Listening, Message, MessageHandler, Network, NoPeers,

@@ -10,20 +10,22 @@ use ottla_env::rt::Instant;
 
 /// The bounds of a window.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Bytes on their way at first, at least and at most.
-    pub(crate) first: usize,
-    pub(crate) min: usize,
-    pub(crate) max: usize,
+pub struct Bounds {
+    /// Bytes on their way at first.
+    pub first: usize,
+    /// At least.
+    pub min: usize,
+    /// At most.
+    pub max: usize,
     /// The window grows only while what is sent arrives at most so much later than the fastest did.
-    pub(crate) queueing_low: Duration,
+    pub queueing_low: Duration,
     /// It is halved when something arrives so much later than the fastest did.
-    pub(crate) queueing_high: Duration,
+    pub queueing_high: Duration,
 }
 
 /// Bytes that may be on their way.
 #[derive(Debug)]
-pub(crate) struct CongestionWindow {
+pub struct CongestionWindow {
     bounds: Bounds,
     bytes_max: usize,
     /// How long the fastest took.
@@ -33,17 +35,25 @@ pub(crate) struct CongestionWindow {
 }
 
 impl CongestionWindow {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    /// A window that nothing is known of.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
         Self { bounds, bytes_max: bounds.first, fastest: None, changed_at: Instant(i64::MIN) }
     }
 
+    /// Forgets how long the fastest took: the next arrival says it.
+    pub fn measure_anew(&mut self) {
+        self.fastest = None;
+    }
+
     /// Bytes that may be on their way.
-    pub(crate) fn bytes_max(&self) -> usize {
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
     /// So many bytes, sent at `sent_at` when `on_the_way` bytes were with them, have arrived `now`.
-    pub(crate) fn note_arrival(&mut self, bytes: usize, on_the_way: usize, sent_at: Instant, now: Instant) {
+    pub fn note_arrival(&mut self, bytes: usize, on_the_way: usize, sent_at: Instant, now: Instant) {
         let took = now.since(sent_at);
         let fastest = self.fastest.map_or(took, |fastest| fastest.min(took));
         self.fastest = Some(fastest);

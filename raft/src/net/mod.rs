@@ -2,7 +2,7 @@
 //!
 //! A message names replicas, never nodes; the transport looks up where they are located. May not know: sockets.
 
-mod congestion_window;
+pub mod congestion_window;
 pub(crate) mod message_codec;
 pub(crate) mod peer;
 mod peer_directory;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-pub(crate) use congestion_window::{Bounds, CongestionWindow};
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::{Exported, ReplicaSnapshot};

@@ -25,8 +25,11 @@ pub(super) const FRAME_BYTES_MAX: usize = 256 << 20;
 const _: () = assert!(ottla_storage::log::ENTRY_BYTES_MAX + (1 << 19) <= FRAME_BYTES_MAX);
 /// Bytes of a frame besides its body.
 const HEAD_BYTES: usize = 4 + 4 + 1 + 8 + 8 + 8;
-/// Buffer space reserved at least for what is read.
+/// Buffer space reserved where the length of a frame is not known.
 const READ_BYTES: usize = 64 << 10;
+/// Buffer space reserved at once for a frame that announces it. A buffer that doubles as bytes arrive copies a common append once
+/// more.
+const TRUSTED_BYTES: usize = 2 << 20;
 
 /// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,8 +163,8 @@ impl FrameReader {
             Ok(frame) => return Ok(Some(Read::Frame(frame))),
             Err(lacking) => lacking,
         };
-        // The buffer grows with the bytes received, not with the length announced.
-        self.buffer.reserve(lacking.min(self.buffer.len().max(READ_BYTES)));
+        // A long frame's buffer grows with the bytes received, not with the length announced.
+        self.buffer.reserve(lacking.min(self.buffer.len().max(TRUSTED_BYTES)));
         match from.read(&mut self.buffer).await? {
             0 if self.buffer.is_empty() => Ok(None),
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
