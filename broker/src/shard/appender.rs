@@ -151,6 +151,9 @@ impl Shard {
                 self.propose(term, window, &command, Batches::default(), caller).await;
                 continue;
             }
+            if !window.has_room() {
+                break;
+            }
             let now = rt::now();
             if let Some(pause) = window.pause(now) {
                 let mut queue = self.queue.lock();
@@ -237,10 +240,10 @@ impl Shard {
 
     /// Answers the callers of an entry whose outcome is known.
     async fn decided(&self, window: &mut Window, entry: InFlight<Caller>, outcome: Outcome) {
-        let InFlight { caller, proposal, proposed_at, .. } = entry;
+        let InFlight { caller, proposal, proposed_at, bytes, .. } = entry;
         match (outcome, proposal) {
             (Ok(Proposed { log_id, reply }), _) => {
-                window.note_latency(rt::now().since(proposed_at));
+                window.note_applied(bytes, proposed_at, rt::now());
                 match reply.take::<ApplyReply>() {
                     Some(reply) => self.answer(caller, log_id, reply),
                     None => self.refuse(caller, &ProposeError::Stopped("apply gave no answer".into())),

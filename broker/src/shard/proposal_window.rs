@@ -2,7 +2,8 @@
 //! proposed, and the rule by which another one may be proposed.
 //!
 //! - A full entry is proposed as long as entries and bytes in flight are below their limits: throughput is bound by bandwidth, not
-//!   by round trips.
+//!   by round trips. The limit of bytes follows what entries take: it grows while they hardly queue. Where many shards share a
+//!   disk more in flight would wait for it, leave the entry cache meanwhile, and be read back.
 //! - An entry that is not full waits while it fills: for half the time that entries take at present. Where that is short, one such
 //!   entry is in flight at a time, and everything that arrives meanwhile shares the next one (natural batching).
 //! - A failed proposal closes the window: nothing is proposed until every entry in it is decided. An entry that was proposed
@@ -18,13 +19,23 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt::Instant;
+use ottla_raft::congestion_window::{Bounds, CongestionWindow};
 use ottla_raft::{Proposal, ProposeError, Proposed};
 use ottla_storage::ids::Term;
 
 /// Entries in flight.
 pub(crate) const ENTRIES_MAX: usize = 64;
-/// Bytes of entries in flight, except for a single longer entry.
-pub(crate) const BYTES_MAX: usize = 16 << 20;
+/// Bytes of entries in flight, except for a single longer entry. At least, so that entries follow each other without a pause; at
+/// most, so that one partition is bound by bandwidth where a round trip takes 40 ms.
+const BYTES: Bounds = Bounds {
+    first: 2 << 20,
+    min: 2 << 20,
+    max: 16 << 20,
+    queueing_low: Duration::from_millis(30),
+    queueing_high: Duration::from_millis(500),
+};
+/// What entries take while nothing queues is measured anew after so long, by the first one that nothing is in front of.
+const MEASURED_FOR: Duration = Duration::from_secs(10);
 /// Where entries are applied faster, an entry that is not full waits for the one before it.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 
@@ -50,6 +61,8 @@ pub(crate) struct ProposalWindow<C> {
     term: Term,
     entries: VecDeque<InFlight<C>>,
     bytes: usize,
+    bytes_max: CongestionWindow,
+    measured_at: Instant,
     is_closed: bool,
     /// How long entries take at present.
     latency: Duration,
@@ -58,8 +71,16 @@ pub(crate) struct ProposalWindow<C> {
 
 impl<C> ProposalWindow<C> {
     pub(crate) fn new() -> Self {
-        let (entries, latency, last_proposed) = (VecDeque::new(), Duration::ZERO, Instant(0));
-        Self { term: Term(0), entries, bytes: 0, is_closed: false, latency, last_proposed }
+        Self {
+            term: Term(0),
+            entries: VecDeque::new(),
+            bytes: 0,
+            bytes_max: CongestionWindow::new(BYTES),
+            measured_at: Instant(0),
+            is_closed: false,
+            latency: Duration::ZERO,
+            last_proposed: Instant(0),
+        }
     }
 
     pub(crate) fn term(&self) -> Term {
@@ -70,9 +91,14 @@ impl<C> ProposalWindow<C> {
         self.entries.is_empty()
     }
 
-    /// True if another entry may be proposed, however short.
+    /// True if another entry may be proposed, if only a command.
     pub(crate) fn is_open(&self) -> bool {
-        !self.is_closed && self.entries.len() < ENTRIES_MAX && self.bytes < BYTES_MAX
+        !self.is_closed && self.entries.len() < ENTRIES_MAX
+    }
+
+    /// True if bytes in flight are below their limit. Batches wait for that; a command is short, and does not.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes < self.bytes_max.bytes_max()
     }
 
     /// How long an entry waits until it is proposed though it is not full; `None`: not at all.
@@ -94,6 +120,10 @@ impl<C> ProposalWindow<C> {
             "entries of two terms in flight: {:?} and {term:?}",
             self.term
         );
+        if self.entries.is_empty() && entry.proposed_at.since(self.measured_at) > MEASURED_FOR {
+            self.bytes_max.measure_anew();
+            self.measured_at = entry.proposed_at;
+        }
         self.term = term;
         self.bytes += entry.bytes;
         self.last_proposed = entry.proposed_at;
@@ -116,9 +146,10 @@ impl<C> ProposalWindow<C> {
         Poll::Ready((entry, outcome))
     }
 
-    /// An entry was applied after so long.
-    pub(crate) fn note_latency(&mut self, latency: Duration) {
-        self.latency = (self.latency * 7 + latency) / 8;
+    /// An entry of so many bytes, which is not in the window any more, was applied `now`.
+    pub(crate) fn note_applied(&mut self, bytes: usize, proposed_at: Instant, now: Instant) {
+        self.latency = (self.latency * 7 + now.since(proposed_at)) / 8;
+        self.bytes_max.note_arrival(bytes, self.bytes + bytes, proposed_at, now);
     }
 
     /// Takes all entries: their term has ended, and whether they commit is not known.
@@ -198,10 +229,10 @@ mod tests {
         });
         assert!(!window.is_open());
         let mut window = ProposalWindow::new();
-        window.push(TERM, entry(1, BYTES_MAX, pending().boxed()));
-        assert!(!window.is_open());
+        window.push(TERM, entry(1, BYTES.first, pending().boxed()));
+        assert!(window.is_open() && !window.has_room());
         assert_eq!(window.take_all().count(), 1);
-        assert!(window.is_open());
+        assert!(window.has_room());
     }
 
     #[test]
@@ -211,10 +242,41 @@ mod tests {
         window.push(TERM, entry(1, 10, stored(1)));
         assert_eq!(window.pause(AT), Some(PAUSE_MIN));
         assert_eq!(window.pause(AT + PAUSE_MIN), None);
-        (0..100).for_each(|_| window.note_latency(Duration::from_millis(40)));
+        (0..100).for_each(|_| window.note_applied(10, AT, AT + Duration::from_millis(40)));
         let pause = window.pause(AT).unwrap_or_default();
         assert!(pause > Duration::from_millis(19) && pause <= Duration::from_millis(20), "{pause:?}");
         assert_eq!(decided(&mut window), Some((1, true)));
         assert_eq!(window.pause(AT), None);
+    }
+
+    /// A window of one entry after the other, each of a MiB and applied after so long; returns the bytes that it allows then.
+    fn allowed_after(window: &mut ProposalWindow<u64>, from: Instant, millis: u64) -> usize {
+        let fill = |window: &mut ProposalWindow<u64>, at| {
+            while window.has_room() {
+                let proposed_at = at;
+                window.push(TERM, InFlight { proposed_at, ..entry(0, 1 << 20, stored(1)) });
+            }
+        };
+        for round in 0..20 {
+            let at = from + Duration::from_millis(millis) * round;
+            fill(window, at);
+            while decided(window).is_some() {
+                window.note_applied(1 << 20, at, at + Duration::from_millis(millis));
+            }
+        }
+        window.bytes_max.bytes_max()
+    }
+
+    #[test]
+    fn more_is_in_flight_over_a_long_way_and_no_more_where_entries_queue() {
+        let mut window = ProposalWindow::new();
+        assert_eq!(allowed_after(&mut window, AT, 40), BYTES.max, "nothing queues");
+        let mut window = ProposalWindow::new();
+        window.push(TERM, entry(0, 10, stored(1)));
+        assert!(decided(&mut window).is_some());
+        window.note_applied(10, AT, AT + Duration::from_millis(1));
+        assert_eq!(allowed_after(&mut window, AT, 100), BYTES.first, "one that was alone took 1 ms");
+        let later = AT + MEASURED_FOR + Duration::from_millis(2_001);
+        assert_eq!(allowed_after(&mut window, later, 100), BYTES.max, "measured anew");
     }
 }
