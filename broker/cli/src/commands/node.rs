@@ -17,6 +17,11 @@ use crate::client::{Broker, http};
 /// The pause between two polls of a drain's progress.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a wait goes on while nothing leads the metadata.
+const UNAVAILABLE_MAX: Duration = Duration::from_secs(60);
+/// The HTTP status of a node that finds no controller, or gets no answer of one.
+const SERVICE_UNAVAILABLE: u16 = 503;
+
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
 pub(super) enum Words {
@@ -89,9 +94,17 @@ async fn drain(words: &Drain, verb: &str) -> Result<(), Failure> {
         (None, zone) => format!("/api/zones/{}/{verb}", http::escaped(zone.as_deref().unwrap_or_default())),
     };
     let admin = &words.admin.url;
+    let mut answered_at = rt::now();
     loop {
         // A repeated drain changes nothing, and returns the replicas that are left.
-        let answer = json_of(admin, &path, &http::post(admin, &path).await?)?;
+        let page = http::post(admin, &path).await?;
+        let is_unavailable = page.status == SERVICE_UNAVAILABLE;
+        if words.wait && is_unavailable && rt::now().since(answered_at) < UNAVAILABLE_MAX {
+            rt::sleep(LOOK).await;
+            continue;
+        }
+        answered_at = rt::now();
+        let answer = json_of(admin, &path, &page)?;
         let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
         let left: u64 = nodes.iter().filter_map(|node| node["shards"].as_u64()).sum();
         if words.wait && verb == "drain" && left > 0 {
@@ -217,5 +230,50 @@ fn told(cluster: &Value) -> Told {
         states: nodes().filter_map(state).collect(),
         since_ms: nodes().filter_map(since_ms).collect(),
         leader: cluster["metadata_leader"].as_i64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::disallowed_types)] // an admin port
+
+    use clap::Parser;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        drain: Drain,
+    }
+
+    /// Runs `drain 3` against an admin port that answers so.
+    async fn drained(options: &[&str], answers: &'static [(&str, &str)]) -> Result<(), Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin = format!("http://{}", listener.local_addr().unwrap());
+        rt::spawn_blocking(move || {
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1_024]).unwrap();
+                let answer = format!("HTTP/1.0 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let words = [&["drain", "3", "--admin", &admin, "--output", "json"], options].concat();
+        drain(&Command::parse_from(words).drain, "drain").await
+    }
+
+    const NO_CONTROLLER: (&str, &str) =
+        ("503 Service Unavailable", r#"{"error": "This is not the correct controller for this cluster."}"#);
+    const NOTHING_LEFT: (&str, &str) = ("200 OK", r#"{"nodes": [{"id": 3, "shards": 0}]}"#);
+
+    #[tokio::test]
+    async fn a_drain_that_waits_goes_on_when_there_is_no_controller_for_a_moment() {
+        let done = drained(&["--wait"], &[NO_CONTROLLER, NOTHING_LEFT]).await;
+        assert!(done.is_ok(), "{done:?}");
+        let done = drained(&[], &[NO_CONTROLLER]).await;
+        assert!(done.is_err(), "one that does not wait says so");
     }
 }
