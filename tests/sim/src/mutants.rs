@@ -9,7 +9,8 @@ use ottla_env::mutants::Bug;
 
 use crate::profile::{
     DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    MERGES_FROM, MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    MERGES_FROM, MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM,
+    WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -100,6 +101,8 @@ impl Ground {
             }
             Bug::FormerLeaderForgotten => Self::SENDING_ON,
             bug if OF_SPLITS.contains(&bug) => Self::SPLITTING,
+            // Only a leader that is elected while its shard is sealed appends anything to it.
+            Bug::SealedAppends => Self { first_seed: MERGES_INTERRUPTED_FROM, nodes: 3, ..Self::ANY },
             bug if OF_MERGES.contains(&bug) => Self::MERGING,
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed

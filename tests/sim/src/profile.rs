@@ -80,6 +80,13 @@ pub(crate) const MERGES_FROM: u64 = 115_000;
 pub(crate) const SHARD_COUNTS_FROM: u64 = 116_000;
 /// From this seed on its shards follow its load for some of the time.
 pub(crate) const ON_DEMAND_FROM: u64 = 117_000;
+/// Smaller seeds had all been run before leaders were cut off while their shards were merged.
+pub(crate) const MERGES_INTERRUPTED_FROM: u64 = 118_000;
+
+/// True if the leader of a shard is cut off while it is sealed for a merge.
+pub(crate) fn interrupts_merges(seed: u64, nodes: u32) -> bool {
+    nodes >= 3 && seed >= MERGES_INTERRUPTED_FROM
+}
 
 /// True if nodes run two releases. None joins, leaves, comes late or loses its disk then: what a node of the older release
 /// becomes in a cluster that has gone on without it is the operator's mistake. And no disks of followers stall, while which

@@ -28,8 +28,8 @@ use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
     MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning, damages_heads,
-    has_late_founder, loses_leavers, loses_seed_node, loses_voters, mixes_releases, stalls_followers,
-    unregisters_early,
+    has_late_founder, interrupts_merges, loses_leavers, loses_seed_node, loses_voters, mixes_releases,
+    stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -172,6 +172,9 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
     let (seed, nodes, lasts) = (plan.seed, plan.nodes, plan.fault_time);
     let mut events = nemesis::draw_schedule(profile, nodes, lasts, damages_heads(seed, nodes));
     events = nemesis::with_task_panics(seed, nodes, lasts, events);
+    if interrupts_merges(seed, nodes) {
+        events = nemesis::with_interrupted_merges(lasts, events);
+    }
     if unregisters_early(seed, nodes) {
         events = nemesis::with_early_unregistrations(nodes, lasts, events);
     }

@@ -42,6 +42,8 @@ const LOCATED_AFTER: Duration = Duration::from_secs(1);
 const ASKED_BY: Duration = Duration::from_secs(16);
 /// How long to wait for a new leader after the old one was killed; mostly enough.
 const ELECTION_WAIT: Duration = Duration::from_millis(800);
+/// A merge takes about so long.
+const MERGE_TAKES_MS: u64 = 200;
 /// An isolated leader has been deposed by then, and does not know it.
 const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 
@@ -70,6 +72,21 @@ pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<Damaged>) {
         world.trace_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
     }
     world.reconnect(other);
+}
+
+/// A shard is sealed and not absorbed yet, mostly, when its leader is isolated: another replica of it leads then.
+pub(crate) async fn isolate_merging(world: &World, lasts: Duration) {
+    let until = rt::now() + lasts;
+    while rt::now() < until {
+        let merging = world.image().and_then(|image| image.merges().next().map(|(record, _)| record.id));
+        if let Some(shard) = merging {
+            rt::sleep(Duration::from_millis(sim::random_below(MERGE_TAKES_MS))).await;
+            let Some(leader) = world.leader_of(shard) else { continue };
+            world.trace_fault(format!("node {} leads shard {shard}, which is being merged, and is isolated", leader.0));
+            return cut_off(world, leader, true, true, DEPOSED_AFTER).await;
+        }
+        rt::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// An isolated leader goes on writing entries that no other node has. When it is reconnected it truncates them; it

@@ -96,6 +96,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::ChangeRelease(node) => releases::change(world, node, lasts).await,
         Fault::RaiseLevel => drop(releases::raise_level(world).await),
         Fault::Wipe(target) => wipe(world, target, lasts).await,
+        Fault::IsolateMerging => scenarios::isolate_merging(world, lasts).await,
         Fault::StaleMetadata(node) => scenarios::stale_metadata(world, node).await,
         Fault::Join => drop(join(world).await),
         Fault::BadNetwork { loss_per_mille, repeat_per_mille, delay_max_ms } => {

@@ -17,8 +17,8 @@ use crate::targeting::Target;
 
 pub(crate) use injection::{heal, run_faults};
 pub(crate) use schedule::{
-    draw_schedule, with_changed_releases, with_early_unregistrations, with_lost_leavers, with_lost_seed_node,
-    with_lost_voters, with_stalled_followers, with_task_panics, wrong_clock_at_start,
+    draw_schedule, with_changed_releases, with_early_unregistrations, with_interrupted_merges, with_lost_leavers,
+    with_lost_seed_node, with_lost_voters, with_stalled_followers, with_task_panics, wrong_clock_at_start,
 };
 
 /// The kinds of faults.
@@ -87,6 +87,8 @@ pub(crate) enum Fault {
     LostSeedNode,
     /// A node gets no metadata while others join, one of which then leads it.
     UnknownLeader(SimNode),
+    /// A shard is being merged into another one, and its leader is isolated and deposed.
+    IsolateMerging,
     /// A critical task panics; the process is restarted later.
     Panic(Target),
     /// A further node joins.

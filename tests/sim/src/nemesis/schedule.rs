@@ -259,6 +259,11 @@ pub(crate) fn with_lost_voters(nodes: u32, lasts: Duration, events: Vec<Event>) 
     with_faults(events, lasts, lasts, faults)
 }
 
+/// Adds leaders that are isolated while their shards are being merged.
+pub(crate) fn with_interrupted_merges(lasts: Duration, events: Vec<Event>) -> Vec<Event> {
+    with_faults(events, lasts, lasts, [Fault::IsolateMerging; 3])
+}
+
 /// Adds a seed node that loses its disk while another node asks it whether it was removed. That takes long, so no other
 /// fault happens before it is over, and a shorter storm stays as it is.
 pub(crate) fn with_lost_seed_node(lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
