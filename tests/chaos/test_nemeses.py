@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Tests of what the nemeses decide, without a broker: what a proxy does to bytes, when a fault counts as one, where a bit may be turned.
+"""Tests of what the nemeses decide, without a broker: what a proxy does to bytes, when a fault counts as one, where a bit may be turned,
+and which ports brokers are given.
 
 Usage: tests/chaos/test_nemeses.py; needs neither root nor a build.
 """
@@ -16,9 +17,11 @@ import threading
 import time
 import types
 import unittest
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients"))
 
+import broker
 import client_links
 import effects
 import flips
@@ -299,6 +302,13 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as stream:
             with stream:
                 stream.recv(2000)
                 stream.sendall(b"ok")
+
+
+class Ports(unittest.TestCase):
+    def test_no_port_is_given_twice_before_its_broker_listens(self):
+        with mock.patch.object(broker, "PORTS", range(20_000, 20_012)), mock.patch.object(broker, "is_free", lambda port: True):
+            given = [port for _ in range(3) for port in broker.free_ports(4)]
+        self.assertEqual(sorted(given), list(range(20_000, 20_012)))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ def die_with_parent():
 # Below those that the kernel takes for outgoing connections: one of these, of another node or a client, might take the port before its
 # broker listens.
 PORTS = range(20_000, 32_000)
+# Ports given to brokers that may not listen yet; the oldest of them listen or are done.
+given_ports = collections.deque(maxlen=1_000)
 
 
 def is_free(port):
@@ -45,8 +47,10 @@ def is_free(port):
 
 
 def free_ports(count):
-    chosen = random.sample(PORTS, len(PORTS))
-    return list(itertools.islice(filter(is_free, chosen), count))
+    untried = [port for port in random.sample(PORTS, len(PORTS)) if port not in given_ports]
+    chosen = list(itertools.islice(filter(is_free, untried), count))
+    given_ports.extend(chosen)
+    return chosen
 
 
 class Process:
