@@ -279,7 +279,7 @@ impl ReplicaState {
         }
     }
 
-    /// Records that the frame became durable at `place`; true if its entry still exists.
+    /// Records that the frame became durable at `place`; true if its entry still exists, and was not durable elsewhere before.
     pub(crate) fn placed(&mut self, index: RaftIndex, sequence: u64, place: EntryPlace) -> bool {
         let slot = self.offset_of(index.0).and_then(|at| self.slots.get_mut(at));
         match slot.filter(|slot| slot.sequence == sequence) {
@@ -289,8 +289,7 @@ impl ReplicaState {
                     self.relocated.insert(index.0);
                 }
                 slot.moving = false;
-                slot.place = Some(place);
-                true
+                slot.place.replace(place).is_none()
             }
             None => {
                 // The position before it was relocated serves as well, and what else was voided with it lies after that.

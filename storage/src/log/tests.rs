@@ -102,6 +102,17 @@ fn an_entry_that_is_not_relocated_has_one_place() {
 }
 
 #[test]
+fn an_entry_that_is_relocated_does_not_count_towards_the_cache_once_more() {
+    let mut state = state();
+    state.push(5, slot(2));
+    let place = |byte| EntryPlace { position: LogPosition { segment: 1, byte }, frame_bytes: 80, commit_byte: 0 };
+    assert!(state.placed(RaftIndex(5), 2, place(4096)));
+    state.may_move(RaftIndex(5), 2, place(4096)).unwrap().moving = true;
+    assert!(!state.placed(RaftIndex(5), 2, place(8192)));
+    assert_eq!(state.slot(RaftIndex(5)).unwrap().place, Some(place(8192)));
+}
+
+#[test]
 #[should_panic(expected = "the log was durable up to")]
 fn what_is_durable_never_falls() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));

@@ -357,19 +357,16 @@ impl Writer {
                 if queued.frame.kind == Kind::Purge {
                     state.purged_synced = state.purged_synced.max(Some(id_of(&queued.frame)));
                 }
-                (is_entry && state.placed(index, queued.sequence, *place), state.take_waiters())
+                let is_placed = is_entry && state.placed(index, queued.sequence, *place);
+                let evictable = state.slot(index).filter(|_| is_placed).map(|slot| slot.bytes);
+                (evictable, state.take_waiters())
             };
             for waiter in waiters {
                 // A caller that stopped waiting needs no answer.
                 let _ = waiter.send(());
             }
-            if evictable {
-                self.shared.cache.evictable(
-                    Arc::downgrade(&replica),
-                    index,
-                    queued.sequence,
-                    place.frame_bytes as usize,
-                );
+            if let Some(bytes) = evictable {
+                self.shared.cache.evictable(Arc::downgrade(&replica), index, queued.sequence, bytes);
             }
             queued.done.report(Ok(place.position));
         }
