@@ -193,7 +193,8 @@ class Run:
         if not wanted:
             time.sleep(max(self.given.time_limit, UNDISTURBED_SECONDS_MIN))
         for number, kind in enumerate(deck(wanted, self.given.seed)):
-            if number >= len(wanted) and time.monotonic() - began >= self.given.time_limit or not self.fault(kind):
+            is_over = number >= len(wanted) and time.monotonic() - began >= self.given.time_limit
+            if is_over or not self.fault(kind):
                 return
             time.sleep(self.chance.uniform(0.2, 1.5))
 

@@ -47,8 +47,8 @@ def is_free(port):
 
 
 def free_ports(count):
-    untried = [port for port in random.sample(PORTS, len(PORTS)) if port not in given_ports]
-    chosen = list(itertools.islice(filter(is_free, untried), count))
+    fitting = (port for port in random.sample(PORTS, len(PORTS)) if port not in given_ports and is_free(port))
+    chosen = list(itertools.islice(fitting, count))
     given_ports.extend(chosen)
     return chosen
 

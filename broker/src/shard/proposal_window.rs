@@ -61,7 +61,7 @@ pub(crate) struct ProposalWindow<C> {
     term: Term,
     entries: VecDeque<InFlight<C>>,
     bytes: usize,
-    bytes_max: CongestionWindow,
+    congestion: CongestionWindow,
     measured_at: Instant,
     is_closed: bool,
     /// How long entries take at present.
@@ -75,7 +75,7 @@ impl<C> ProposalWindow<C> {
             term: Term(0),
             entries: VecDeque::new(),
             bytes: 0,
-            bytes_max: CongestionWindow::new(BYTES),
+            congestion: CongestionWindow::new(BYTES),
             measured_at: Instant(0),
             is_closed: false,
             latency: Duration::ZERO,
@@ -98,7 +98,7 @@ impl<C> ProposalWindow<C> {
 
     /// True if bytes in flight are below their limit. Batches wait for that; a command is short, and does not.
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes < self.bytes_max.bytes_max()
+        self.bytes < self.congestion.bytes_max()
     }
 
     /// How long an entry waits until it is proposed though it is not full; `None`: not at all.
@@ -121,7 +121,7 @@ impl<C> ProposalWindow<C> {
             self.term
         );
         if self.entries.is_empty() && entry.proposed_at.since(self.measured_at) > MEASURED_FOR {
-            self.bytes_max.measure_anew();
+            self.congestion.measure_anew();
             self.measured_at = entry.proposed_at;
         }
         self.term = term;
@@ -149,7 +149,7 @@ impl<C> ProposalWindow<C> {
     /// An entry of so many bytes, which is not in the window any more, was applied `now`.
     pub(crate) fn note_applied(&mut self, bytes: usize, proposed_at: Instant, now: Instant) {
         self.latency = (self.latency * 7 + now.since(proposed_at)) / 8;
-        self.bytes_max.note_arrival(bytes, self.bytes + bytes, proposed_at, now);
+        self.congestion.note_arrival(bytes, self.bytes + bytes, proposed_at, now);
     }
 
     /// Takes all entries: their term has ended, and whether they commit is not known.
@@ -251,20 +251,17 @@ mod tests {
 
     /// A window of one entry after the other, each of a MiB and applied after so long; returns the bytes that it allows then.
     fn allowed_after(window: &mut ProposalWindow<u64>, from: Instant, millis: u64) -> usize {
-        let fill = |window: &mut ProposalWindow<u64>, at| {
+        let takes = Duration::from_millis(millis);
+        for round in 0..20 {
+            let proposed_at = from + takes * round;
             while window.has_room() {
-                let proposed_at = at;
                 window.push(TERM, InFlight { proposed_at, ..entry(0, 1 << 20, stored(1)) });
             }
-        };
-        for round in 0..20 {
-            let at = from + Duration::from_millis(millis) * round;
-            fill(window, at);
             while decided(window).is_some() {
-                window.note_applied(1 << 20, at, at + Duration::from_millis(millis));
+                window.note_applied(1 << 20, proposed_at, proposed_at + takes);
             }
         }
-        window.bytes_max.bytes_max()
+        window.congestion.bytes_max()
     }
 
     #[test]

@@ -54,41 +54,31 @@ impl Cache {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Makes an entry of so many bytes evictable, and evicts what is above the cap. The caller must hold no lock.
+    /// Makes an entry of so many bytes evictable, and checks the oldest ones: dropped already (purged, void), or to be evicted while
+    /// they are above the cap. Two checks per added entry keep the queue short. The caller must hold no lock.
     pub(crate) fn evictable(&self, replica: Weak<Replica>, index: RaftIndex, sequence: u64, bytes: usize) {
-        {
-            let mut evictable = self.evictable.lock();
-            evictable.items.push_back(Item { replica, index, sequence, bytes });
-            evictable.bytes += bytes;
-        }
-        self.evict();
-    }
-
-    /// Checks the oldest items: dropped already (purged, void) or to be evicted. Two checks per added item keep the
-    /// queue short.
-    fn evict(&self) {
+        let mut evictable = self.evictable.lock();
+        let Evictable { items, bytes: total } = &mut *evictable;
+        items.push_back(Item { replica, index, sequence, bytes });
+        *total += bytes;
         let mut looks = 2_u32;
-        loop {
-            let mut evictable = self.evictable.lock();
-            let over = evictable.bytes > self.bytes_max;
+        while let Some(item) = items.front() {
+            let over = *total > self.bytes_max;
             if !over && looks == 0 {
                 return;
             }
             looks = looks.saturating_sub(1);
-            let Some(item) = evictable.items.front() else { return };
-            let replica = item.replica.upgrade();
-            let (index, sequence, bytes) = (item.index, item.sequence, item.bytes);
-            if let Some(replica) = replica {
+            if let Some(replica) = item.replica.upgrade() {
                 let mut state = replica.state.lock();
-                let alive = state.slot(index).is_some_and(|slot| slot.sequence == sequence && slot.cached.is_some());
+                let slot = state.slot(item.index);
+                let alive = slot.is_some_and(|slot| slot.sequence == item.sequence && slot.cached.is_some());
                 if alive && !over {
                     return;
                 }
-                let freed = state.evict(index, sequence);
-                self.freed(freed);
+                self.freed(state.evict(item.index, item.sequence));
             }
-            evictable.items.pop_front();
-            evictable.bytes -= bytes;
+            *total -= item.bytes;
+            items.pop_front();
         }
     }
 }

@@ -41,6 +41,11 @@ pub enum HttpError {
     },
 }
 
+/// The status where there is no such page, or nothing by that name.
+pub const NOT_FOUND: u16 = 404;
+/// The status of a node that finds no controller, or gets no answer of one.
+pub const SERVICE_UNAVAILABLE: u16 = 503;
+
 /// Status and body of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {

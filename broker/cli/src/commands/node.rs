@@ -16,11 +16,8 @@ use crate::client::{Broker, http};
 
 /// The pause between two polls of a drain's progress.
 const LOOK: Duration = Duration::from_secs(1);
-
 /// How long a wait goes on while nothing leads the metadata.
 const UNAVAILABLE_MAX: Duration = Duration::from_secs(60);
-/// The HTTP status of a node that finds no controller, or gets no answer of one.
-const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
@@ -98,7 +95,7 @@ async fn drain(words: &Drain, verb: &str) -> Result<(), Failure> {
     loop {
         // A repeated drain changes nothing, and returns the replicas that are left.
         let page = http::post(admin, &path).await?;
-        let is_unavailable = page.status == SERVICE_UNAVAILABLE;
+        let is_unavailable = page.status == http::SERVICE_UNAVAILABLE;
         if words.wait && is_unavailable && rt::now().since(answered_at) < UNAVAILABLE_MAX {
             rt::sleep(LOOK).await;
             continue;
@@ -237,9 +234,10 @@ fn told(cluster: &Value) -> Told {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::disallowed_types)] // an admin port
 
-    use clap::Parser;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+
+    use clap::Parser;
 
     use super::*;
 

@@ -11,8 +11,6 @@ use super::output::{Column, NOTHING, all, cell, plain, print, print_json, table}
 use super::units;
 use crate::client::http;
 
-const NOT_FOUND: u16 = 404;
-
 /// What can be done with shards.
 #[derive(Debug, Subcommand)]
 pub(super) enum Words {
@@ -234,11 +232,11 @@ pub(super) fn json_of(admin: &str, path: &str, page: &http::Page) -> Result<Valu
     match (page.status, read) {
         (200, Ok(value)) => Ok(value),
         (200, Err(_)) => Err(Failure::Said(format!("{admin}{path}: not the page of an Ottla node"))),
-        (status, Ok(value)) if status == NOT_FOUND || value["error"].is_string() => {
+        (status, Ok(value)) if status == http::NOT_FOUND || value["error"].is_string() => {
             let why = value["error"].as_str().map_or_else(|| "not found".to_owned(), plain);
             Err(Failure::Said(format!("{admin}{path}: {why}")))
         }
-        (NOT_FOUND, Err(_)) => {
+        (http::NOT_FOUND, Err(_)) => {
             Err(Failure::Said(format!("{admin} has no page {path}: is it an Ottla node of this release?")))
         }
         (status, _) => {
