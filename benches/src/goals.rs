@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::table::{
-    ALONE, CPU, ERRORS, GAP, MIB, MS, OF_BEFORE, OF_DISK, OF_ONE, P50, P99, RATE, REQUESTS, SCRAPE, Sample,
+    ALONE, CPU, ERRORS, GAP, KIB_EACH, MIB, MS, OF_BEFORE, OF_DISK, OF_ONE, OF_USUAL, P50, P99, RATE, REQUESTS, SCRAPE,
+    SECONDS, Sample,
 };
 
 /// A goal: on the ratio to the other peer, or on Ottla's own figure.
@@ -41,6 +42,14 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
         "zones" if row.starts_with("40 ms") && row.ends_with(" 1 partition") => vec![own(RATE, true, 100.0)],
         "gaps" => vec![own(ERRORS, false, 0.0)],
         "partitions" => vec![own(MIB, false, 300.0), own(SCRAPE, false, 300.0)],
+        "pool" if row.starts_with("kill") => vec![own(ERRORS, false, 0.0), own(GAP, false, 2_000.0)],
+        "pool" => vec![
+            own(SECONDS, false, 60.0),
+            own(KIB_EACH, false, 1.0),
+            own(SCRAPE, false, 1_000.0),
+            own(OF_ONE, true, 0.9),
+        ],
+        "resizes" => vec![own(ERRORS, false, 0.0), own(OF_USUAL, false, 5.0)],
         "rebuild" => vec![own(OF_DISK, true, 0.6), own(OF_BEFORE, true, 0.8)],
         "memory" if row.contains("idle") => vec![own(MIB, false, 40.0)],
         _ => Vec::new(),

@@ -31,12 +31,16 @@ pub(crate) const P99: &str = "p99 ms";
 pub(crate) const P999: &str = "p99.9 ms";
 /// p99 as a multiple of what it is without the others.
 pub(crate) const ALONE: &str = "times the p99 alone";
+/// p99.9 as a multiple of what it was before.
+pub(crate) const OF_USUAL: &str = "times the p99.9 before";
 /// Throughput as a part of what the same load reaches with one partition.
 pub(crate) const OF_ONE: &str = "of the rate with 1 partition";
 /// Throughput as a part of what the same load reached before.
 pub(crate) const OF_BEFORE: &str = "of the rate before";
 /// Throughput as a part of what the disk takes from one writer.
 pub(crate) const OF_DISK: &str = "of the disk's speed";
+/// The longest time in which a consumer read nothing of a partition.
+pub(crate) const GAP_READ: &str = "longest gap of a reader ms";
 /// The longest time without an acknowledgement: the worst of several faults, the median of them, and when the node is back.
 pub(crate) const GAP: &str = "longest gap ms";
 pub(crate) const GAP_MEDIAN: &str = "median gap ms";
@@ -48,6 +52,8 @@ pub(crate) const IDLE: &str = "idle cores";
 pub(crate) const SECONDS: &str = "s";
 pub(crate) const MS: &str = "ms";
 pub(crate) const MIB: &str = "MiB";
+/// Resident memory for each replica of a partition.
+pub(crate) const KIB_EACH: &str = "KiB a replica";
 pub(crate) const WRITTEN: &str = "bytes written per byte";
 pub(crate) const READ: &str = "bytes read from disk per byte";
 pub(crate) const ERRORS: &str = "errors";
@@ -58,9 +64,11 @@ pub(crate) const METRICS: &[(&str, Better)] = &[
     (GAP, Better::Lower),
     (GAP_MEDIAN, Better::Lower),
     (GAP_BACK, Better::Lower),
+    (GAP_READ, Better::Lower),
     (SECONDS, Better::Lower),
     (MS, Better::Lower),
     (MIB, Better::Lower),
+    (KIB_EACH, Better::Lower),
     (IDLE, Better::Lower),
     (SCRAPE, Better::Lower),
     (SCRAPE_KIB, Better::Neither),
@@ -74,6 +82,7 @@ pub(crate) const METRICS: &[(&str, Better)] = &[
     (P99, Better::Lower),
     (P999, Better::Lower),
     (ALONE, Better::Lower),
+    (OF_USUAL, Better::Lower),
     (OF_ONE, Better::Higher),
     (OF_BEFORE, Better::Higher),
     (OF_DISK, Better::Higher),

@@ -11,13 +11,15 @@ use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, FetchRequest, ListOffsetsRequest,
-    MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
+    ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, FetchRequest,
+    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
@@ -165,6 +167,18 @@ impl Wire {
     /// True if the peer answers the first question that every client asks.
     pub(crate) fn answers(&mut self) -> bool {
         self.try_call(0, &ApiVersionsRequest::default()).is_some_and(|a| a.error_code == 0)
+    }
+
+    /// Sets a config of a topic.
+    pub(crate) fn set_config(&mut self, topic: &Topic, name: &str, value: &str) {
+        const OF_A_TOPIC: i8 = 2;
+        let config = AlterableConfig::default().with_name(text(name)).with_value(Some(text(value)));
+        let resource = AlterConfigsResource::default().with_resource_type(OF_A_TOPIC);
+        let resource = resource.with_resource_name(text(&topic.name)).with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let result = self.call(1, &request).responses.remove(0);
+        let why = result.error_message.unwrap_or_default();
+        assert_eq!(result.error_code, 0, "{name}={value} of {}: {why}", topic.name);
     }
 
     /// Creates a topic with so many replicas; false if the peer is not ready for that yet.

@@ -19,9 +19,9 @@ pub(crate) struct Counts {
     pub(crate) bytes: AtomicU64,
     pub(crate) errors: AtomicU64,
     latency: Mutex<Histogram<u64>>,
-    /// Of each partition that is watched: when it acknowledged something last.
+    /// Of each partition that is watched: when something of it was acknowledged or read last.
     pub(crate) last: Option<Mutex<BTreeMap<i32, u64>>>,
-    /// The longest time between two acknowledgements of a partition.
+    /// The longest time between two of these of a partition.
     longest: AtomicU64,
 }
 
@@ -53,7 +53,8 @@ impl Counts {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn acknowledged(&self, partition: i32) {
+    /// Something of a partition was acknowledged or read.
+    pub(crate) fn moved(&self, partition: i32) {
         let Some(last) = &self.last else { return };
         let now = self.now();
         if let Some(before) = last.lock().expect("times").insert(partition, now) {
@@ -103,7 +104,7 @@ impl ProducerContext for Delivered {
             counts.errors.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        counts.acknowledged(message.partition());
+        counts.moved(message.partition());
         if counts.counting.load(Ordering::Relaxed) {
             counts.count(message.payload_len());
             let took = counts.now().saturating_sub(intended as u64).max(1_000);

@@ -1,10 +1,11 @@
 //! A load by librdkafka, as applications use it: `produce` or `consume` for some seconds, with librdkafka's defaults; or
-//! `watch`, a producer that goes on whatever happens and is asked for figures.
+//! `watch`, a producer, and `group`, a consumer, that go on whatever happens and are asked for figures.
 //!
-//! Usage: `librdkafka-load produce|consume|watch NAME=VALUE...`. Prints `begin` when the measured window opens and one line
+//! Usage: `librdkafka-load produce|consume|watch|group NAME=VALUE...`. Prints `begin` when the measured window opens and one line
 //! of figures when it closes, so that whoever started it can look at the broker at both ends.
 
 mod counts;
+mod group;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -210,6 +211,7 @@ fn main() {
         "produce" => produce(&options),
         "consume" => consume(&options),
         "watch" => watch::watch(&options),
-        _ => panic!("produce, consume or watch"),
+        "group" => group::group(&options),
+        _ => panic!("produce, consume, watch or group"),
     }
 }

@@ -60,14 +60,14 @@ pub(crate) fn watch(options: &Options) {
     say(&format!("end {}", counts.take(ended)));
 }
 
-/// True once each partition has acknowledged something.
-fn is_under_way(counts: &Arc<Counts>, watched: usize) -> bool {
+/// True once something of each partition has moved.
+pub(crate) fn is_under_way(counts: &Arc<Counts>, watched: usize) -> bool {
     counts.records.load(Ordering::Relaxed) > 0
         && counts.last.as_ref().is_none_or(|last| last.lock().expect("times").len() >= watched)
 }
 
 /// A message for each line of the input; ends with it.
-fn looks() -> Receiver<()> {
+pub(crate) fn looks() -> Receiver<()> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let lines = std::io::stdin().lock().lines().map_while(Result::ok);

@@ -99,13 +99,18 @@ pub(crate) fn run(program: &Path, peer: &Peer, what: &str, options: &[String]) -
     }
 }
 
-/// A producer at a fixed rate that goes on, whatever happens to the peer, until it is ended.
+/// A producer at a fixed rate, or a consumer of a group, that goes on, whatever happens to the peer, until it is ended.
 pub(crate) struct Watch(Program);
 
 impl Watch {
     /// Starts it; every partition that it watches has taken a record when this returns.
     pub(crate) fn start(program: &Path, peer: &Peer, options: &[String]) -> Self {
         Self(Program::start(program, peer, "watch", options))
+    }
+
+    /// The same with a consumer; something of every partition has been read when this returns.
+    pub(crate) fn start_group(program: &Path, peer: &Peer, options: &[String]) -> Self {
+        Self(Program::start(program, peer, "group", options))
     }
 
     /// What happened since the last look.

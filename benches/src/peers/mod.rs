@@ -123,9 +123,14 @@ impl Peer {
     /// Creates a topic with a replica on each node and waits until each partition takes part: has a leader that answers for
     /// its end, and all replicas in sync.
     pub(crate) fn create_topic(&mut self, topic: &Topic) {
+        self.create(topic);
+        self.wait_until_whole(topic);
+    }
+
+    /// The same without waiting for it.
+    pub(crate) fn create(&mut self, topic: &Topic) {
         let copies = self.copies();
         assert!(self.wire().try_create_topic(topic, copies), "topic {} could not be created", topic.name);
-        self.wait_until_whole(topic);
     }
 
     /// Waits until all nodes are there, and every replica of a topic is in sync.

@@ -93,19 +93,20 @@ pub(crate) fn partitions(bench: &mut Bench) {
 }
 
 /// What one look at each node costs a monitoring system; nothing where a peer has no such page.
-fn scrape(peer: &Peer, sample: &mut Sample) {
+pub(super) fn scrape(peer: &Peer, sample: &mut Sample) {
     for admin in peer.nodes.iter().filter_map(|node| node.admin) {
         let began = Instant::now();
-        let bytes = get(admin, "/metrics").unwrap_or_else(|e| panic!("GET /metrics: {e}"));
-        for (name, value) in [(SCRAPE, began.elapsed().as_secs_f64() * 1e3), (SCRAPE_KIB, bytes as f64 / 1024.0)] {
+        let answer = get(admin, "/metrics").unwrap_or_else(|e| panic!("GET /metrics: {e}"));
+        for (name, value) in [(SCRAPE, began.elapsed().as_secs_f64() * 1e3), (SCRAPE_KIB, answer.len() as f64 / 1024.0)]
+        {
             let most = sample.entry(name).or_insert(0.0);
             *most = most.max(value);
         }
     }
 }
 
-/// Bytes of the answer to a GET, its head included.
-fn get(to: SocketAddr, path: &str) -> std::io::Result<usize> {
+/// The answer to a GET, its head included.
+pub(super) fn get(to: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").as_bytes())?;
@@ -114,5 +115,5 @@ fn get(to: SocketAddr, path: &str) -> std::io::Result<usize> {
     if !answer.starts_with(b"HTTP/1.1 200") {
         return Err(std::io::Error::other(String::from_utf8_lossy(&answer[..answer.len().min(80)]).into_owned()));
     }
-    Ok(answer.len())
+    Ok(answer)
 }

@@ -21,7 +21,7 @@ const FLOWS_MS: f64 = 200.0;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub(super) enum Fault {
     Stop,
     Kill,
     Pause,
@@ -91,13 +91,13 @@ pub(crate) fn gaps(bench: &mut Bench) {
 }
 
 /// The longest times without an acknowledgement around one fault, in milliseconds, and what the producer was refused.
-struct Gap {
-    fault: f64,
-    back: f64,
-    errors: f64,
+pub(super) struct Gap {
+    pub(super) fault: f64,
+    pub(super) back: f64,
+    pub(super) errors: f64,
 }
 
-fn gap(program: &Path, peer: &mut Peer, topic: &Topic, fault: Fault) -> Gap {
+pub(super) fn gap(program: &Path, peer: &mut Peer, topic: &Topic, fault: Fault) -> Gap {
     peer.wait_until_whole(topic);
     let partitions = peer.layout(topic).partitions;
     let leader = partitions[0].leader;

@@ -7,7 +7,9 @@ mod failover;
 mod latency;
 mod life;
 mod nats;
+mod pool;
 mod produce;
+mod resizes;
 mod zones;
 
 use crate::bench::Bench;
@@ -32,5 +34,7 @@ pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
     ("zones", zones::zones),
     ("gaps", failover::gaps),
     ("partitions", cluster::partitions),
+    ("pool", pool::pool),
+    ("resizes", resizes::resizes),
     ("rebuild", failover::rebuild),
 ];
