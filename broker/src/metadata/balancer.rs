@@ -19,12 +19,16 @@ const RETRY: Duration = Duration::from_secs(1);
 const REMOVAL_DELAY: Duration = Duration::from_secs(3);
 /// How often it is asked whether load is to be spread.
 const SPREAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two steps by which topics get the shards that they ask for. A client that has met one, and asks for the leaders anew, is
+/// served again before it meets the next one: 63 splits within a second were felt as one pause of two.
+const RESIZE_REST: Duration = Duration::from_millis(200);
 /// The wait where nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Runs until the group stops or the metadata handle is dropped.
 pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: watch::Receiver<Arc<MetadataImage>>) {
     let mut role = group.role();
+    let mut rests_until = rt::now();
     loop {
         let now = *role.borrow_and_update();
         let image = images.borrow_and_update().clone();
@@ -33,7 +37,10 @@ pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: w
         }
         let mut wait = IDLE;
         let due = if now.ready { moves::due(&image) } else { Vec::new() };
-        if !due.is_empty() {
+        let rest = rests_until.since(rt::now());
+        if !due.is_empty() && !rest.is_zero() && due.iter().all(moves::is_resize_step) {
+            wait = rest;
+        } else if !due.is_empty() {
             if due.iter().all(moves::is_removal_step) {
                 // A node learns that it is to be removed only while it still gets entries of the metadata group.
                 rt::sleep(REMOVAL_DELAY).await;
@@ -42,6 +49,9 @@ pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: w
             if let Err(error) = metadata.balance().await {
                 tracing::debug!("shards are not moved now: {error}");
                 wait = RETRY;
+            }
+            if due.iter().any(moves::is_resize_step) {
+                rests_until = rt::now() + RESIZE_REST;
             }
         } else if now.ready {
             let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };

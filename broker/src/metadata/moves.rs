@@ -14,6 +14,7 @@ use ottla_storage::ids::ReplicaId;
 use super::balance::{Action, Change};
 use super::command::Command;
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use super::merge_record::MergeStep;
 use super::merges;
 use super::placement;
 use super::splits;
@@ -99,6 +100,11 @@ pub(super) fn set_replicas(after: &mut MetadataImage, shard: &ShardRecord, repli
     let record = ShardRecord { replicas: replicas.clone(), ..shard.clone() };
     Arc::make_mut(&mut after.shards).insert(shard.id, Arc::new(record));
     Command::SetReplicas { shard: shard.id, before, replicas }
+}
+
+/// True for the beginning of a split or merge.
+pub(super) fn is_resize_step(command: &Command) -> bool {
+    matches!(command, Command::SplitShard { .. } | Command::Merge(MergeStep::Begin { .. }))
 }
 
 /// True for a command that ends a node's membership.
