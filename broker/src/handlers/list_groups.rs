@@ -1,7 +1,7 @@
 //! ListGroups (key 16, v0-v5): the groups that this node coordinates.
 //!
 //! v4 state and its filter (KIP-518). v5 type and its filter (KIP-848); both filters ignore case, an empty one matches
-//! all groups. All groups are of type Classic so far.
+//! all groups. All groups are of type classic so far.
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
@@ -11,7 +11,8 @@ use super::support::text;
 use crate::coordinator::group::Listed;
 use crate::handlers::context::Context;
 
-const CLASSIC: &str = "Classic";
+/// As Kafka writes it: clients compare the text.
+const CLASSIC: &str = "classic";
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: ListGroupsRequest) -> ListGroupsResponse {
     let groups =

@@ -28,7 +28,7 @@ pub struct ListedGroup {
     pub name: String,
     /// `Stable`, `Empty` and so on; empty if the broker's version does not send it.
     pub state: String,
-    /// `Classic` or `Consumer`; empty if the broker's version does not send it.
+    /// `classic` or `consumer`; empty if the broker's version does not send it.
     pub kind: String,
     /// `consumer` for consumers.
     pub protocol_type: String,

@@ -58,7 +58,7 @@ pub(super) const GROUPS: &[Setting] = &[
         "How long a group that was empty waits for more members before its first rebalance.",
     )
     .acts("groups"),
-    int("group.min.session.timeout.ms", "6000", at_least(1), "The shortest session time-out a member may ask for.")
+    int("group.min.session.timeout.ms", "6000", at_least(0), "The shortest session time-out a member may ask for.")
         .acts("groups"),
     int("group.max.session.timeout.ms", "1800000", at_least(1), "The longest session time-out a member may ask for.")
         .acts("groups"),
