@@ -21,7 +21,9 @@ import effects
 from network import run
 
 MIB = effects.MIB
-SIZE_BYTES = 768 * MIB
+# What a node writes in two hours; the image has holes. The one node of a zone has a replica of every shard, and a full disk of it beside
+# another fault is no majority.
+SIZE_BYTES = 2048 * MIB
 # The outer file system has room for the whole image.
 OUTER_BYTES = SIZE_BYTES + 160 * MIB
 FS_IOC_SHUTDOWN = 0x8004587D
