@@ -19,6 +19,8 @@ use crate::wire::Topic;
 
 const PARTITIONS: i32 = 64;
 const SIZE: usize = 1024;
+/// A gap is known when it has ended.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 /// How long a topic may take to have the shards that it asks for.
 const RESIZED_MAX: Duration = Duration::from_secs(300);
 
@@ -27,9 +29,9 @@ pub(crate) fn resizes(bench: &mut Bench) {
     bench.begin(
         "resizes",
         "A topic with 1, 64 and again 1 shard",
-        "Ottla alone, three nodes, replication factor 3, a topic of 64 partitions. Its maximum is measured with one shard by a \
-         librdkafka producer with acks=all; then an idempotent one with librdkafka's other defaults writes records of 1 KiB at half of that to all of \
-         them, and a consumer group with librdkafka's defaults reads them and commits. `ottla.shard.count` is set to 64 and back to 1 \
+        "Ottla alone, three nodes, replication factor 3, a topic of 64 partitions. A consumer group with \
+         librdkafka's defaults reads it and commits. Its maximum is measured with one shard by an idempotent librdkafka producer; \
+         then one writes records of 1 KiB at half of that to all partitions. `ottla.shard.count` is set to 64 and back to 1 \
          meanwhile. Seconds: until the topic has so many shards. A gap is the longest time in which some partition had no \
          acknowledgement, or nothing of it was read; with 64 partitions a batch of each comes every few milliseconds.",
     );
@@ -37,30 +39,42 @@ pub(crate) fn resizes(bench: &mut Bench) {
     let topic = Topic { name: "resized".to_owned(), partitions: PARTITIONS };
     let mut peers = bench.prepare_clusters();
     peers.truncate(1);
-    let mut rows = ["1 shard", "1 -> 64 shards", "64 shards", "64 -> 1 shards"].map(|name| row_of(name, &peers));
+    let steps = [None, Some(2), Some(1), Some(64), None, Some(1)];
+    let mut rows = ["1 shard", "1 -> 2 shards", "2 -> 1 shards", "1 -> 64 shards", "64 shards", "64 -> 1 shards"]
+        .map(|name| row_of(name, &peers));
     let peer = peers.first_mut().expect("Ottla");
     peer.start();
     peer.create_topic(&topic);
     resize(peer, &topic, 1);
     let seconds = bench.seconds(3.0, 8.0);
+    let all: Vec<String> = (0..PARTITIONS).map(|partition| partition.to_string()).collect();
+    let watched = format!("watched={}", all.join(","));
+    let paced = |rate: f64| {
+        let own = [&*watched, "size=1024", "set.acks=all", "set.enable.idempotence=true"].map(str::to_owned);
+        [vec![format!("topic={}", topic.name), format!("rate={rate}")], own.to_vec()].concat()
+    };
+    let first = Watch::start(&program, peer, &paced(f64::from(PARTITIONS) * 20.0));
+    let consumer = [format!("topic={}", topic.name), format!("partitions={PARTITIONS}")];
+    let mut consumer = Watch::start_group(&program, peer, &consumer);
+    first.end();
     machine::settle();
-    let most = librdkafka::run(&program, peer, "produce", &librdkafka::options(&topic, SIZE, seconds));
+    let mut most = librdkafka::options(&topic, SIZE, seconds);
+    most.push("set.enable.idempotence=true".to_owned());
+    let most = librdkafka::run(&program, peer, "produce", &most);
     let rate = most.records / most.seconds / 2.0;
     machine::settle();
-    let all: Vec<String> = (0..PARTITIONS).map(|partition| partition.to_string()).collect();
-    let name = format!("topic={}", topic.name);
-    let (watched, paced) = (format!("watched={}", all.join(",")), format!("rate={rate}"));
-    let own = [&name, &watched, &paced, "size=1024", "set.acks=all", "set.enable.idempotence=true"];
-    let mut producer = Watch::start(&program, peer, &own.map(str::to_owned));
-    let consumer = [name.clone(), format!("partitions={PARTITIONS}")];
-    let mut consumer = Watch::start_group(&program, peer, &consumer);
+    let mut producer = Watch::start(&program, peer, &paced(rate));
+    std::thread::sleep(Duration::from_secs_f64(bench.seconds(3.0, 5.0)));
     let mut usual = f64::MAX;
-    for (row, shards) in rows.iter_mut().zip([None, Some(64), None, Some(1)]) {
+    for (row, shards) in rows.iter_mut().zip(steps) {
         producer.look();
         consumer.look();
         let (began, used) = (Instant::now(), peer.usage());
         match shards {
-            Some(shards) => resize(peer, &topic, shards),
+            Some(shards) => {
+                resize(peer, &topic, shards);
+                std::thread::sleep(AFTERWARDS);
+            }
             None => std::thread::sleep(Duration::from_secs_f64(bench.seconds(5.0, 15.0))),
         }
         let took = began.elapsed().as_secs_f64();
