@@ -1,0 +1,98 @@
+"""results.json, and docs/kafka-tests.md made from it and from reasons.toml.
+
+A reason is a label, found by text: the first entry whose patterns fit the class, the test and what it said. `kind` says what the label
+means: `needs` a capability that is not built, looks into a `broker` or is something else that no process answers, is by `design`,
+or `deviates`, which is a fault of Ottla's.
+"""
+
+import collections
+import json
+import pathlib
+import re
+import tomllib
+
+HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = HERE / "results.json"
+PAGE = HERE.parents[1] / "docs" / "kafka-tests.md"
+KINDS = ("needs", "broker", "design", "harness", "deviates")
+
+
+def load():
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"classes": {}}
+
+
+def save(results):
+    results["classes"] = dict(sorted(results["classes"].items()))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+class Reasons:
+    def __init__(self):
+        entries = tomllib.loads((HERE / "reasons.toml").read_text())["reason"]
+        self.entries = [(re.compile(entry.get("test", "")), re.compile(entry.get("said", "")), entry["kind"], entry["label"]) for entry in entries]
+        assert all(kind in KINDS for _, _, kind, _ in self.entries), "a kind that nobody knows"
+
+    def of(self, name, test, said):
+        for test_pattern, said_pattern, kind, label in self.entries:
+            if test_pattern.search(f"{name}#{test}") and said_pattern.search(said):
+                return kind, label
+        return "deviates", "not looked at yet"
+
+
+def counted(tests):
+    of = collections.Counter(outcome for outcome, _ in tests.values())
+    return of["passed"], of["failed"] + of["cut"], of["skipped"] + of["disabled"]
+
+
+def why(reasons, name, tests):
+    found = collections.Counter()
+    for test, (outcome, said) in tests.items():
+        if outcome != "passed":
+            kind, label = ("harness", "cut: the class took too long") if outcome == "cut" else reasons.of(name, test, said)
+            found[f"{'**deviates**: ' if kind == 'deviates' else ''}{label}"] += 1
+    return "; ".join(f"{label} ({count})" for label, count in found.most_common())
+
+
+def numbers(side):
+    return " / ".join(map(str, counted(side["tests"]))) if side else "not run"
+
+
+def score(results, suite=None):
+    """Passed, failed and skipped by Ottla, of the classes that were run; and those that Kafka itself passed and Ottla did not."""
+    total, missed = [0, 0, 0], 0
+    for entry in results["classes"].values():
+        if "ottla" not in entry or suite not in (None, entry["suite"]):
+            continue
+        total = [a + b for a, b in zip(total, counted(entry["ottla"]["tests"]), strict=True)]
+        theirs = entry.get("kafka", {}).get("tests", {})
+        missed += sum(outcome in ("failed", "cut") and theirs.get(test, [""])[0] == "passed" for test, (outcome, _) in entry["ottla"]["tests"].items())
+    return total, missed
+
+
+def write(results, version):
+    reasons = Reasons()
+    suites = list(dict.fromkeys(entry["suite"] for entry in results["classes"].values()))
+    lines = [
+        "# Apache Kafka's own tests",
+        "",
+        f"Made by `tests/kafka/run.py`; do not edit. The integration tests that Apache Kafka {version} publishes are run as they are, byte for byte; where",
+        "they start brokers, two classes of ours start processes of Ottla (tests/kafka/src). Of each class the last run counts. Passed / failed / skipped;",
+        "a test is skipped where it needs what a process cannot give (an object inside a broker, a KRaft controller, a plug-in of the JVM), or where Kafka has disabled it.",
+        "",
+        "| suite | classes | passed | failed | skipped | failed here, passed by Kafka itself |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for suite in [*suites, None]:
+        (passed, failed, skipped), missed = score(results, suite)
+        classes = sum("ottla" in entry and suite in (None, entry["suite"]) for entry in results["classes"].values())
+        lines.append(f"| {suite or '**all**'} | {classes} | {passed} | {failed} | {skipped} | {missed} |")
+    for suite in suites:
+        lines += ["", f"## {suite}", "", "| class | Ottla | Kafka | s | why |", "| --- | --- | --- | ---: | --- |"]
+        for name, entry in results["classes"].items():
+            if entry["suite"] == suite and "ottla" in entry and entry["ottla"]["tests"]:
+                own = entry["ottla"]
+                told = why(reasons, name, own["tests"])
+                lines.append(f"| {name.rpartition('.')[2]} | {numbers(own)} | {numbers(entry.get('kafka'))} | {own['seconds']} | {told} |")
+    brokers = sorted({f"{entry[side]['broker']} ({entry[side]['on']})" for entry in results["classes"].values() for side in ("ottla", "kafka") if side in entry})
+    lines += ["", "Run against: " + "; ".join(brokers) + ".", ""]
+    PAGE.write_text("\n".join(lines))

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Runs Apache Kafka's own integration tests, as published, against Ottla; or, to know what is theirs to fail, against Kafka.
+
+Usage: tests/kafka/run.py [--suite NAME,...] [--class TEXT,...] [--quick] [--kafka] [--jobs N] [--broker PATH [--broker-is TEXT]]
+Without a selection all suites are run, which takes hours. Fetches the jars that pom.xml names (JDK 17 and Maven, as tests/setup installs
+them) into $TEST_CLIENTS_DIR/kafka-tests (default target/clients). Two of our classes stand on the class path before Kafka's of the same name
+and start processes of Ottla where a test asks for brokers; the tests themselves are byte for byte Kafka's.
+
+  --suite       clients, tools, core, streams, connect, mirror
+  --class       classes whose names have this in them; CLASS#METHOD for one test
+  --quick       the selection of quick.txt; a failure that results.json does not have ends with exit code 1
+  --kafka       against Apache Kafka's own brokers, in the test's process
+  --no-record   keeps results.json and docs/kafka-tests.md as they are
+
+Prints a line a class. Everything of a run is below $TEST_CLIENTS_DIR/kafka-tests/runs.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[0] / "clients")]
+import jars
+import page
+
+SECONDS_MAX = {"PlaintextConsumerTest": 600, "TopicCommandTest": 600, "ReassignPartitionsCommandTest": 600}
+SECONDS_MAX_ELSE = 400
+# Letters of what a test said that are kept.
+WHY_MAX = 400
+OUTCOMES = ("passed", "failed", "skipped", "disabled")
+
+
+class Runner:
+    def __init__(self, given):
+        self.given = given
+        self.runs = jars.PLACE / "runs" / ("kafka" if given.kafka else "ottla")
+        self.runs.mkdir(parents=True, exist_ok=True)
+
+    def command(self, name, lines, log):
+        java = ["java", "-Xmx1g", "-XX:+EnableDynamicAgentLoading", f"-Dottla.binary={pathlib.Path(self.given.broker).resolve()}"]
+        return [*java, f"-Dottla.log={log}", "-cp", jars.class_path(with_ottla=not self.given.kafka), "ottla.kafka.RunClass", name, str(lines)]
+
+    def run(self, name):
+        """The tests of a class: (method, display name) -> (outcome, why). A class that takes too long is ended, with all that it has begun."""
+        short = name.rpartition(".")[2]
+        lines, log, out = (self.runs / f"{short}.{kind}" for kind in ("tsv", "log", "out"))
+        for old in (lines, log):
+            old.unlink(missing_ok=True)
+        begun, cut = time.monotonic(), False
+        with open(out, "wb") as output:
+            process = subprocess.Popen(self.command(name, lines, log), stdout=output, stderr=output, cwd=self.runs, start_new_session=True)
+            try:
+                process.wait(SECONDS_MAX.get(short.partition("#")[0], SECONDS_MAX_ELSE))
+            except subprocess.TimeoutExpired:
+                cut = True
+            # Nodes are in the process group of the JVM that began them.
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+        return name, self.tests(lines, cut), round(time.monotonic() - begun)
+
+    @staticmethod
+    def tests(lines, cut):
+        found, under_way = {}, {}
+        for line in lines.read_text().splitlines() if lines.exists() else []:
+            outcome, method, display, _seconds, why = line.split("\t")
+            key = key_of(method, display)
+            if outcome == "begun":
+                under_way[key] = True
+                continue
+            under_way.pop(key, None)
+            # Kafka's harness runs a test with controllers apart and once more without; here that is the same cluster.
+            if outcome != "passed" and "twin" in why:
+                continue
+            found[key] = [outcome, why[:WHY_MAX]]
+        if cut:
+            found.update({key: ["cut", "the class took too long"] for key in under_way})
+        return found
+
+
+def key_of(method, display):
+    """What a test is called from run to run: without what a harness adds. A test of Kafka's own harness is told from its twin there."""
+    told = re.sub(r"\b(isolated|Type=Raft-Isolated,?)\s*", "", display)
+    told = re.sub(r"MetadataVersion=\S+", "", told)
+    told = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|@[0-9a-f]{5,}", "", told).strip()
+    return told if told.startswith(method) or not method else f"{method} {told}"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", jars.ROOT / "target"))
+    parser.add_argument("--suite", default=",".join(jars.SUITES), metavar="NAME,...")
+    parser.add_argument("--class", dest="classes", default="", metavar="TEXT,...")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--kafka", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N")
+    parser.add_argument("--broker", default=str(target / "release" / "ottla"), metavar="PATH")
+    parser.add_argument("--broker-is", default="", metavar="TEXT", help="what it is, for the record: commit 1b702e3")
+    parser.add_argument("--no-record", action="store_true")
+    return parser.parse_args()
+
+
+def selected(given):
+    """(suite, class) in the order in which they are run."""
+    quick = {line for line in (HERE / "quick.txt").read_text().split() if given.quick}
+    wanted = [text for text in given.classes.split(",") if text]
+    for suite in given.suite.split(","):
+        for name in jars.classes(suite):
+            short = name.rpartition(".")[2]
+            methods = [text for text in wanted if text.startswith(f"{short}#")]
+            if methods:
+                yield from ((suite, f"{name}#{text.partition('#')[2]}") for text in methods)
+            elif (not given.quick or short in quick) and (not wanted or any(text in name for text in wanted)):
+                yield suite, name
+
+
+def summary(tests):
+    counts = {outcome: sum(one[0] == outcome for one in tests.values()) for outcome in (*OUTCOMES, "cut")}
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no tests"
+
+
+def main():
+    given = arguments()
+    jars.fetch()
+    jars.compile_ours()
+    runner, side = Runner(given), "kafka" if given.kafka else "ottla"
+    results = page.load()
+    wanted = list(selected(given))
+    if not wanted:
+        sys.exit("no class is named so")
+    worse = []
+    with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
+        of = {pool.submit(runner.run, name): suite for suite, name in wanted}
+        for done in concurrent.futures.as_completed(of):
+            name, tests, seconds = done.result()
+            print(f"{of[done]} {name}: {summary(tests)} ({seconds} s)", flush=True)
+            before = results["classes"].get(name, {}).get(side, {}).get("tests", {})
+            worse += [f"{name} {test}: {why}" for test, (outcome, why) in tests.items() if outcome in ("failed", "cut") and before.get(test, ["passed"])[0] == "passed"]
+            if "#" not in name and not given.no_record:
+                entry = results["classes"].setdefault(name, {"suite": of[done]})
+                entry[side] = {"tests": dict(sorted(tests.items())), "seconds": seconds, "of": jars.version(), "broker": broker_is(given), "on": time.strftime("%Y-%m-%d")}
+                page.save(results)
+    for line in worse:
+        print(f"worse than recorded: {line}")
+    if not given.no_record:
+        page.write(results, jars.version())
+    sys.exit(bool(given.quick and worse))
+
+
+def broker_is(given):
+    if given.kafka:
+        return f"Apache Kafka {jars.version()}"
+    said = subprocess.run([given.broker, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"{said}, {given.broker_is}" if given.broker_is else said
+
+
+if __name__ == "__main__":
+    main()
