@@ -64,7 +64,7 @@ impl Epochs {
     }
 
     /// A node answered where an epoch ended: where the next one begins, or anywhere before another node led, if it has led from this
-    /// epoch or from the next one on. `last`: its last batch that was read before the request, since what is read meanwhile may be newer than the answer;
+    /// epoch on. `last`: its last batch that was read before the request, since what is read meanwhile may be newer than the answer;
     /// `deleted`: below that offset no answer is required.
     pub(crate) fn ended(
         &self,
@@ -76,10 +76,7 @@ impl Epochs {
     ) -> Result<(), Violation> {
         let Some(last) = last.filter(|last| *last >= deleted) else { return Ok(()) };
         let led_before = self.is_led_by_another(asked, node);
-        let is_own = |epoch: i32| self.leaders.get(&epoch) == Some(&node);
-        let is_after = |epoch: i32| {
-            epoch != asked && if led_before { !is_own(epoch) } else { self.is_led_by_another(epoch, node) }
-        };
+        let is_after = |epoch: i32| epoch != asked && (led_before || self.is_led_by_another(epoch, node));
         let next = self.batches.range(last + 1..).find(|(_, epoch)| is_after(**epoch)).map(|(offset, _)| *offset);
         let holds =
             told.is_some_and(|(epoch, end)| epoch == asked && end > last && next.is_none_or(|next| end <= next));
