@@ -4,15 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::TryRecvError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 
 use crate::Options;
 use crate::counts::{Counts, say};
-use crate::watch::{is_under_way, looks};
+use crate::watch::go_on;
 
 /// How many messages are taken between two looks for a question.
 const BURST: usize = 1_000;
@@ -37,22 +36,6 @@ pub(crate) fn group(options: &Options) {
             }
         }
     };
-    while !is_under_way(&counts, partitions) {
-        step();
-    }
-    counts.take(Duration::ZERO);
-    let looks = looks();
-    say("begin");
-    let mut since = Instant::now();
-    loop {
-        match looks.try_recv() {
-            Ok(()) => {
-                say(&counts.take(since.elapsed()));
-                since = Instant::now();
-            }
-            Err(TryRecvError::Empty) => step(),
-            Err(TryRecvError::Disconnected) => break,
-        }
-    }
-    say(&format!("end {}", counts.take(since.elapsed())));
+    let ended = go_on(&counts, partitions, step);
+    say(&format!("end {}", counts.take(ended)));
 }

@@ -26,7 +26,7 @@ pub(crate) fn watch(options: &Options) {
     assert!(load.rate > 0.0, "rate=... is missing");
     let partition_of = |number: u64| watched.get(number as usize % watched.len().max(1)).copied();
     let mut sent = 0_u64;
-    let mut step = || {
+    let step = || {
         while load.time_of(sent) <= counts.now() {
             if load.send(load.time_of(sent), partition_of(sent)).is_err() {
                 counts.errors.fetch_add(1, Ordering::Relaxed);
@@ -36,7 +36,17 @@ pub(crate) fn watch(options: &Options) {
         load.poll_until(sent, &counts);
     };
     counts.counting.store(true, Ordering::Relaxed);
-    while !is_under_way(&counts, watched.len()) {
+    let ended = go_on(&counts, watched.len(), step);
+    if load.producer.flush(DRAIN).is_err() {
+        counts.errors.fetch_add(load.producer.in_flight_count() as u64, Ordering::Relaxed);
+    }
+    say(&format!("end {}", counts.take(ended)));
+}
+
+/// Takes steps until something of so many partitions has moved, says so, and answers each question until the input ends; the time
+/// since the last answer.
+pub(crate) fn go_on(counts: &Arc<Counts>, partitions: usize, mut step: impl FnMut()) -> Duration {
+    while !is_under_way(counts, partitions) {
         step();
     }
     counts.take(Duration::ZERO);
@@ -50,24 +60,19 @@ pub(crate) fn watch(options: &Options) {
                 since = Instant::now();
             }
             Err(TryRecvError::Empty) => step(),
-            Err(TryRecvError::Disconnected) => break,
+            Err(TryRecvError::Disconnected) => return since.elapsed(),
         }
     }
-    let ended = since.elapsed();
-    if load.producer.flush(DRAIN).is_err() {
-        counts.errors.fetch_add(load.producer.in_flight_count() as u64, Ordering::Relaxed);
-    }
-    say(&format!("end {}", counts.take(ended)));
 }
 
 /// True once something of each partition has moved.
-pub(crate) fn is_under_way(counts: &Arc<Counts>, watched: usize) -> bool {
+fn is_under_way(counts: &Arc<Counts>, watched: usize) -> bool {
     counts.records.load(Ordering::Relaxed) > 0
         && counts.last.as_ref().is_none_or(|last| last.lock().expect("times").len() >= watched)
 }
 
 /// A message for each line of the input; ends with it.
-pub(crate) fn looks() -> Receiver<()> {
+fn looks() -> Receiver<()> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let lines = std::io::stdin().lock().lines().map_while(Result::ok);

@@ -1,4 +1,4 @@
-//! A hundred thousand partitions on three nodes: what they cost while nobody uses them, and whoever uses one of them.
+//! A hundred thousand partitions on three nodes: what they cost the nodes while idle, and a client that uses one of them.
 //!
 //! Ottla alone: Kafka needs half a minute and 2 GiB for a tenth of them, see the table before.
 
@@ -36,8 +36,8 @@ pub(crate) fn pool(bench: &mut Bench) {
     peers.truncate(1);
     let count = counted((TOPICS * each) as usize, "partition");
     let beside = format!("1 partition beside {count}");
-    let names =
-        [count.as_str(), "librdkafka produces to 1 partition", &beside, "to 10,000 partitions of them", "kill -9"];
+    let some = format!("to {} of them", counted(each as usize, "partition"));
+    let names = [count.as_str(), "librdkafka produces to 1 partition", &beside, &some, "kill -9"];
     let mut rows = names.map(|name| row_of(name, &peers));
     let peer = peers.first_mut().expect("Ottla");
     peer.start();

@@ -2,6 +2,7 @@
 //!
 //! Ottla alone: Kafka has nothing of the kind.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -21,8 +22,6 @@ const PARTITIONS: i32 = 64;
 const SIZE: usize = 1024;
 /// A gap is known when it has ended.
 const AFTERWARDS: Duration = Duration::from_secs(1);
-/// How long a topic may take to have the shards that it asks for.
-const RESIZED_MAX: Duration = Duration::from_secs(300);
 
 /// 1 -> 64 -> 1.
 pub(crate) fn resizes(bench: &mut Bench) {
@@ -97,20 +96,18 @@ pub(crate) fn resizes(bench: &mut Bench) {
 /// Asks for so many shards, and waits until the topic has them.
 fn resize(peer: &mut Peer, topic: &Topic, shards: usize) {
     peer.wire().set_config(topic, "ottla.shard.count", &shards.to_string());
-    let (path, deadline) = (format!("/v1/topics/{}", topic.name), Instant::now() + RESIZED_MAX);
+    peer.wait_until(&format!("topic {} has {shards} shards", topic.name), |peer| carriers(peer, topic) == shards);
+}
+
+/// How many shards carry partitions of the topic, as the first node has it.
+fn carriers(peer: &Peer, topic: &Topic) -> usize {
+    let path = format!("/v1/topics/{}", topic.name);
     let admin = peer.nodes[0].admin.expect("an admin port");
-    loop {
-        let answer = get(admin, &path).unwrap_or_else(|e| panic!("GET {path}: {e}"));
-        let body = answer.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
-        let page: Value = serde_json::from_slice(&answer[body..]).expect("a page of a topic");
-        let partitions = page["partitions"].as_array().expect("its partitions");
-        let carriers: std::collections::BTreeSet<_> = partitions.iter().map(|one| one["shard"].as_u64()).collect();
-        if carriers.len() == shards {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{} has {} shards, not {shards}", topic.name, carriers.len());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let answer = get(admin, &path).unwrap_or_else(|e| panic!("GET {path}: {e}"));
+    let body = answer.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
+    let page: Value = serde_json::from_slice(&answer[body..]).expect("a page of a topic");
+    let partitions = page["partitions"].as_array().expect("its partitions");
+    partitions.iter().map(|one| one["shard"].as_u64()).collect::<BTreeSet<_>>().len()
 }
 
 fn noticed(producer: &Figures, consumer: &Figures) -> Sample {
