@@ -29,6 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[0] / "clients")]
 import jars
 import page
+from broker import Broker
 
 SECONDS_MAX = {"PlaintextConsumerTest": 600, "TopicCommandTest": 600, "ReassignPartitionsCommandTest": 600}
 SECONDS_MAX_ELSE = 400
@@ -157,10 +158,7 @@ def main():
 
 
 def broker_is(given):
-    if given.kafka:
-        return f"Apache Kafka {jars.version()}"
-    said = subprocess.run([given.broker, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    return f"{said}, {given.broker_is}" if given.broker_is else said
+    return f"Apache Kafka {jars.version()}" if given.kafka else Broker.describe(given.broker, given.broker_is)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 package ottla.kafka;
 
+import static org.mockito.ArgumentMatchers.any;
+import static org.mockito.ArgumentMatchers.anyInt;
+import static org.mockito.ArgumentMatchers.anyString;
 import static org.mockito.Mockito.doAnswer;
 import static org.mockito.Mockito.mock;
 import static org.mockito.Mockito.withSettings;
@@ -11,11 +14,11 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.stream.Collectors;
 import kafka.server.BrokerServer;
 import kafka.server.KafkaConfig;
 import org.apache.kafka.common.network.ListenerName;
-import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.requests.MetadataResponse;
 import org.apache.kafka.metadata.BrokerState;
 import org.apache.kafka.metadata.KRaftMetadataCache;
@@ -46,11 +49,11 @@ public final class BrokerView {
         doAnswer(call -> config(node, properties)).when(broker).config();
         doAnswer(call -> cluster.id()).when(broker).clusterId();
         doAnswer(call -> cache).when(broker).metadataCache();
-        doAnswer(call -> node.port).when(broker).boundPort(org.mockito.ArgumentMatchers.any(ListenerName.class));
+        doAnswer(call -> node.port).when(broker).boundPort(any(ListenerName.class));
         doAnswer(call -> !node.isAlive()).when(broker).isShutdown();
         doAnswer(call -> state(node)).when(broker).brokerState();
         doAnswer(call -> stopped(node)).when(broker).shutdown();
-        doAnswer(call -> stopped(node)).when(broker).shutdown(org.mockito.ArgumentMatchers.any(Duration.class));
+        doAnswer(call -> stopped(node)).when(broker).shutdown(any(Duration.class));
         doAnswer(call -> stopped(node)).when(broker).awaitShutdown();
         doAnswer(call -> started(node)).when(broker).startup();
         return broker;
@@ -89,12 +92,12 @@ public final class BrokerView {
     /** Answered by a Metadata request to this node. */
     private static KRaftMetadataCache cache(OttlaNode node) {
         KRaftMetadataCache cache = shape(KRaftMetadataCache.class);
-        doAnswer(call -> partitions(node, call.getArgument(0))).when(cache).numPartitions(org.mockito.ArgumentMatchers.anyString());
-        doAnswer(call -> partitions(node, call.getArgument(0)).isPresent()).when(cache).contains(org.mockito.ArgumentMatchers.anyString());
+        doAnswer(call -> partitions(node, call.getArgument(0))).when(cache).numPartitions(anyString());
+        doAnswer(call -> partitions(node, call.getArgument(0)).isPresent()).when(cache).contains(anyString());
         doAnswer(call -> leader(node, call.getArgument(0), call.getArgument(1)))
-                .when(cache).getLeaderAndIsr(org.mockito.ArgumentMatchers.anyString(), org.mockito.ArgumentMatchers.anyInt());
+                .when(cache).getLeaderAndIsr(anyString(), anyInt());
         doAnswer(call -> topics(node)).when(cache).getAllTopics();
-        doAnswer(call -> shows(node, call.getArgument(0))).when(cache).hasAliveBroker(org.mockito.ArgumentMatchers.anyInt());
+        doAnswer(call -> shows(node, call.getArgument(0))).when(cache).hasAliveBroker(anyInt());
         return cache;
     }
 
@@ -107,7 +110,11 @@ public final class BrokerView {
     }
 
     private static Optional<MetadataResponse.TopicMetadata> topic(OttlaNode node, String name) {
-        return asked(node, List.of(name)).topicMetadata().stream().filter(one -> one.error() == Errors.NONE).findFirst();
+        try {
+            return node.topic(name);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
     }
 
     private static Optional<Integer> partitions(OttlaNode node, String name) {
@@ -122,7 +129,7 @@ public final class BrokerView {
                 .findFirst();
     }
 
-    private static java.util.Set<String> topics(OttlaNode node) {
+    private static Set<String> topics(OttlaNode node) {
         return asked(node, null).topicMetadata().stream().map(MetadataResponse.TopicMetadata::topic).collect(Collectors.toSet());
     }
 

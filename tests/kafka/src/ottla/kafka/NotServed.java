@@ -19,7 +19,6 @@ public final class NotServed extends Error {
             for (Throwable beside : at.getSuppressed()) {
                 if (beside instanceof NotServed found) return found;
             }
-            if (at.getCause() == at) return null;
         }
         return null;
     }

@@ -9,8 +9,8 @@ import java.util.Map;
 import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.function.BooleanSupplier;
+import java.util.function.Predicate;
 import java.util.stream.Collectors;
-import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.requests.MetadataResponse;
 
 /** The nodes of a test's cluster. Knows processes and their ports; what a test sees of them is made by the classes that it names. */
@@ -20,11 +20,8 @@ public final class OttlaCluster implements AutoCloseable {
     /** By id. */
     public final SortedMap<Integer, OttlaNode> nodes = new TreeMap<>();
 
-    private final String listener;
-
     /** Nodes that are not started. `properties` by id, as Kafka's server.properties would have them; `listener`: its name. */
     public OttlaCluster(Path directory, String listener, Map<Integer, Map<String, String>> properties) {
-        this.listener = listener;
         properties.keySet().forEach(id -> nodes.put(id, new OttlaNode(id, directory.resolve("ottla-" + id))));
         String all = nodes.values().stream().map(node -> "127.0.0.1:" + node.clusterPort).collect(Collectors.joining(","));
         String seeds = nodes.size() > 1 ? all : "";
@@ -52,10 +49,6 @@ public final class OttlaCluster implements AutoCloseable {
         return nodes.values().stream().map(node -> "localhost:" + node.port).collect(Collectors.joining(","));
     }
 
-    public String listener() {
-        return listener;
-    }
-
     /** As the first node that runs tells it. */
     public String id() {
         for (OttlaNode node : alive()) {
@@ -76,11 +69,7 @@ public final class OttlaCluster implements AutoCloseable {
 
     private static int partitionsOf(OttlaNode node, String topic) {
         try {
-            MetadataResponse said = Wire.metadata(node.port, List.of(topic));
-            return said.topicMetadata().stream()
-                    .filter(one -> one.error() == Errors.NONE)
-                    .mapToInt(one -> one.partitionMetadata().size())
-                    .sum();
+            return node.topic(topic).map(one -> one.partitionMetadata().size()).orElse(0);
         } catch (IOException e) {
             return -1;
         }
@@ -103,14 +92,10 @@ public final class OttlaCluster implements AutoCloseable {
         });
     }
 
-    private interface Says {
-        boolean isSo(MetadataResponse said);
-    }
-
-    private boolean allSay(Says wanted) {
+    private boolean allSay(Predicate<MetadataResponse> wanted) {
         return alive().stream().allMatch(node -> {
             try {
-                return wanted.isSo(Wire.metadata(node.port, List.of()));
+                return wanted.test(Wire.metadata(node.port, List.of()));
             } catch (IOException e) {
                 return false;
             }

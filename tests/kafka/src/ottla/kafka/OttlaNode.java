@@ -7,11 +7,15 @@ import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Properties;
 import java.util.TreeMap;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
+import org.apache.kafka.common.protocol.Errors;
+import org.apache.kafka.common.requests.MetadataResponse;
 
 /** One node as a process, on ports and a directory of its own. May be stopped and started again. */
 public final class OttlaNode {
@@ -103,6 +107,11 @@ public final class OttlaNode {
             }
             pause();
         }
+    }
+
+    /** What the node tells of a topic, if it knows it. */
+    Optional<MetadataResponse.TopicMetadata> topic(String name) throws IOException {
+        return Wire.metadata(port, List.of(name)).topicMetadata().stream().filter(one -> one.error() == Errors.NONE).findFirst();
     }
 
     /** SIGTERM, as an operator stops a node. */

@@ -7,10 +7,14 @@ import org.opentest4j.TestAbortedException;
 
 /** Skips a test that needs what is not served, wherever it asked for it. JUnit finds this class by itself. */
 public final class SkipNotServed implements TestExecutionExceptionHandler, LifecycleMethodExecutionExceptionHandler {
-    /** The error to throw in place of another one. */
-    public static Throwable judged(Throwable thrown) {
+    /** What skips a test, where that is not served. */
+    public static TestAbortedException skipped(NotServed missing) {
+        return new TestAbortedException(missing.getMessage(), missing);
+    }
+
+    private static Throwable judged(Throwable thrown) {
         NotServed found = NotServed.in(thrown);
-        return found == null ? thrown : new TestAbortedException(found.getMessage(), found);
+        return found == null ? thrown : skipped(found);
     }
 
     @Override

@@ -26,6 +26,7 @@ import org.junit.jupiter.api.extension.TestTemplateInvocationContext;
 import org.opentest4j.TestAbortedException;
 import ottla.kafka.NotServed;
 import ottla.kafka.OttlaNode;
+import ottla.kafka.SkipNotServed;
 
 /**
  * Stands on the class path before Kafka's class of this name: the cluster of one run of a test that is annotated with @ClusterTest,
@@ -58,7 +59,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
                         instance.build();
                         if (config.isAutoStart()) instance.start();
                     } catch (NotServed missing) {
-                        throw new TestAbortedException(missing.getMessage(), missing);
+                        throw SkipNotServed.skipped(missing);
                     }
                 },
                 (AfterTestExecutionCallback) context -> instance.stop(),
