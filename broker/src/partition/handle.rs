@@ -121,6 +121,16 @@ impl Partition {
         self.shard.oldest_epoch(self.id, offsets.epoch_base).is_some_and(|oldest| epoch >= oldest)
     }
 
+    /// True if a client that asks where an epoch ended is told the high watermark. It compares the answer with what it has read
+    /// meanwhile, which may be what this node has appended since a split or merge: librdkafka would take that for truncated, and read
+    /// it again. So it is not told that an epoch ended with one, nor, after one, that the epoch ended from which on this node has led;
+    /// nothing can have been truncated there.
+    fn goes_on(&self, requested: LeaderEpoch, current: LeaderEpoch, offsets: &LogOffsetSnapshot) -> bool {
+        let Some(oldest) = self.shard.oldest_epoch(self.id, offsets.epoch_base) else { return false };
+        let is_last_before = || offsets.epochs.after(requested).is_some_and(|next| next >= oldest);
+        requested >= oldest || (oldest < current && is_last_before())
+    }
+
     /// Offsets and leader epoch for a reader; the offsets of a follower are those of what it has applied.
     pub(super) fn readable(
         &self,
@@ -201,9 +211,7 @@ impl Partition {
         // than was read elsewhere, and a client takes that for a truncation.
         self.read_index().await?;
         let (offsets, epoch) = self.led_in(current)?;
-        // A client compares the answer with what it has read meanwhile. Where one node led all along nothing can have been
-        // truncated, so it is not told that the epoch ended with a split: librdkafka would read again what came after it.
-        if requested <= epoch && self.has_led_since(requested, &offsets) {
+        if requested <= epoch && self.goes_on(requested, epoch, &offsets) {
             return Ok(Some(EpochEnd { epoch: requested, end_offset: offsets.high_watermark }));
         }
         let end = offsets.epochs.end_of(requested, epoch, offsets.high_watermark);

@@ -61,6 +61,12 @@ impl EpochHistory {
         self.0.last().map(|known| known.epoch)
     }
 
+    /// The oldest epoch above this one that has a record.
+    #[must_use]
+    pub fn after(&self, epoch: LeaderEpoch) -> Option<LeaderEpoch> {
+        self.0.get(self.0.partition_point(|known| known.epoch <= epoch)).map(|known| known.epoch)
+    }
+
     /// Where `requested` ends: the greatest known epoch that is not above it, and the first offset of the next one.
     /// `current` is the leader's epoch now, `end` the offset after the last record. `None`: the history does not reach
     /// that far back.

@@ -63,8 +63,9 @@ impl Epochs {
         self.batches.iter().rfind(|(_, of)| **of == epoch).map(|(offset, _)| *offset)
     }
 
-    /// A node answered where an epoch ended: where the next one begins, or anywhere before another node led, if it has led from this
-    /// epoch on. `last`: its last batch that was read before the request, since what is read meanwhile may be newer than the answer;
+    /// A node answered where an epoch ended: after its last batch, and before anything that another node is known to have appended
+    /// since. What the node has appended itself may be among it, as a leader that splits and merges gives its batches new epochs.
+    /// `last`: the epoch's last batch that was read before the request, since what is read meanwhile may be newer than the answer;
     /// `deleted`: below that offset no answer is required.
     pub(crate) fn ended(
         &self,
@@ -75,8 +76,7 @@ impl Epochs {
         deleted: i64,
     ) -> Result<(), Violation> {
         let Some(last) = last.filter(|last| *last >= deleted) else { return Ok(()) };
-        let led_before = self.is_led_by_another(asked, node);
-        let is_after = |epoch: i32| epoch != asked && (led_before || self.is_led_by_another(epoch, node));
+        let is_after = |epoch: i32| epoch != asked && self.is_led_by_another(epoch, node);
         let next = self.batches.range(last + 1..).find(|(_, epoch)| is_after(**epoch)).map(|(offset, _)| *offset);
         let holds =
             told.is_some_and(|(epoch, end)| epoch == asked && end > last && next.is_none_or(|next| end <= next));
