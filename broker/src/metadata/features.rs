@@ -59,18 +59,36 @@ pub(super) fn check_node(image: &MetadataImage, node: &NodeRecord) -> Result<(),
     )))
 }
 
-/// Adds these shards. The first ones begin the cluster at the newest level that all nodes registered by then understand:
-/// usually when the last founder is registered, earlier if a client creates a topic that the registered nodes can hold.
+/// Adds these shards. The first ones begin the cluster: at the newest level that all its founders understand, and as long as some are
+/// not registered, since a client creates a topic that the registered nodes can hold, at the oldest one. A founder has the metadata's
+/// entries before it is registered, and it could not start if the level was new to it; [`completed`] raises the level then.
 pub(super) fn add_shards(
     image: &MetadataImage,
     nodes: &BTreeMap<NodeId, NodeRecord>,
     new: Vec<NewShard>,
 ) -> impl Iterator<Item = Command> + use<> {
-    let is_late = mutants::is_on(Bug::LevelNeedsAllFounders) && nodes.len() < image.expected_nodes();
-    let begins = !new.is_empty() && !is_founded(image) && !is_late;
-    let newest = common(nodes.values()).filter(|_| begins).map(|levels| levels.newest);
-    let level = newest.filter(|newest| *newest != image.level);
+    let begins = !new.is_empty() && !is_founded(image);
+    let understood = common(nodes.values()).filter(|_| begins);
+    let all_are_known = nodes.len() >= image.expected_nodes();
+    let level = understood.map(|levels| if all_are_known { levels.newest } else { levels.oldest });
+    let level = level.filter(|level| *level != image.level);
     level.map(|level| Command::SetFeatureLevel { level }).into_iter().chain(new.into_iter().map(Command::AddShard))
+}
+
+/// Raises the level of a cluster that began before all its founders were registered, once `last` is: only a founder has a replica of
+/// the metadata before it is registered.
+pub(super) fn completed(image: &MetadataImage, nodes: &BTreeMap<NodeId, NodeRecord>, last: NodeId) -> Option<Command> {
+    let is_founder = || {
+        let metadata = image.shards.get(&ShardId::METADATA);
+        metadata.is_some_and(|shard| shard.replicas.iter().any(|replica| replica.node == last))
+    };
+    let completes = is_founded(image)
+        && nodes.len() >= image.expected_nodes()
+        && !image.nodes.contains_key(&last)
+        && is_founder()
+        && !mutants::is_on(Bug::LevelNeedsAllFounders);
+    let newest = common(nodes.values()).filter(|_| completes).map(|levels| levels.newest);
+    newest.filter(|newest| *newest > image.level).map(|level| Command::SetFeatureLevel { level })
 }
 
 /// Updates the level: all requested updates or none.

@@ -76,6 +76,7 @@ pub(super) fn register(image: &MetadataImage, registration: &NodeRegistration) -
     if after.nodes.len() >= expected {
         let missing = placement::missing_pool_shards(&after, default_factor(after.nodes.len()));
         commands.extend(features::add_shards(image, &after.nodes, missing));
+        commands.extend(features::completed(image, &after.nodes, registration.node.id));
     }
     Ok(commands)
 }

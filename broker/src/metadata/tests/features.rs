@@ -113,19 +113,36 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
     assert_eq!(outcomes, [Ok(()), Err(ErrorCode::UnsupportedVersion)], "no level that both understand");
 }
 
-#[test]
-fn a_topic_created_before_the_last_founder_has_joined_begins_the_cluster_at_its_level() {
+/// Two of three founders are registered, and a client has created a topic.
+fn begun_early(levels: Levels) -> MetadataStateMachine {
     let mut machine = machine_of(LATER);
     for id in 1..=2 {
-        submit(&mut machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels(1, 2)), 3))))
-            .unwrap();
+        submit(&mut machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels), 3)))).unwrap();
     }
-    assert_eq!(machine.image().level, FeatureLevel::FIRST);
     let topic = NewTopic { name: "early".to_owned(), factor: Some(1), ..NewTopic::default() };
     submit(&mut machine, &ControllerRequest::CreateTopic { topic, id: Uuid::from_u128(7) }).unwrap();
-    assert_eq!(machine.image().level, FeatureLevel(2));
-    submit(&mut machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(3, LATER), 3)))).unwrap();
-    assert_eq!(machine.image().level, FeatureLevel(2), "only an operator raises it afterwards");
+    machine
+}
+
+#[test]
+fn a_cluster_that_begins_before_its_last_founder_has_joined_waits_for_it_with_its_level() {
+    for (early, last, begins, becomes) in [
+        (levels(1, 2), LATER, 1, 2),
+        (levels(1, 2), Levels::FIRST, 1, 1),
+        // The oldest level that those registered by then understand.
+        (levels(2, 4), levels(1, 3), 2, 3),
+    ] {
+        let mut machine = begun_early(early);
+        assert_eq!(machine.image().level, FeatureLevel(begins), "a founder that is to come could not read more");
+        // Nodes that are no founders say nothing of the one that is missing, nor does a founder that starts again.
+        rejoin(&mut machine, 1, early).unwrap();
+        assert_eq!(machine.image().level, FeatureLevel(begins));
+        submit(&mut machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(3, last), 3)))).unwrap();
+        assert_eq!(machine.image().level, FeatureLevel(becomes));
+        rejoin(&mut machine, 3, LATER).unwrap();
+        rejoin(&mut machine, 4, LATER).unwrap();
+        assert_eq!(machine.image().level, FeatureLevel(becomes), "only an operator raises it afterwards");
+    }
 }
 
 #[test]
