@@ -21,6 +21,9 @@ A burst of which only a part was acknowledged becomes two operations: what is ac
 What is promised of topics is judged by `topics.py`. May not know: faults, how clients are run.
 """
 
+import array
+import collections.abc
+import functools
 import json
 import pathlib
 import subprocess
@@ -40,7 +43,10 @@ FALSE_ERRORS = {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION", 
 
 
 class Events:
-    """Events of the checker, in the order of time; a client with several operations at a time is several processes."""
+    """Events of the checker, in the order of time; a client with several operations at a time is several processes.
+
+    An action is a value, or makes one: what was read in an hour does not fit in memory as the checker's lines have it.
+    """
 
     def __init__(self):
         self.events = []
@@ -50,15 +56,42 @@ class Events:
         return self.processes.setdefault(who, len(self.processes))
 
     def add(self, t, phase, client, role, action):
-        event = {"time": t, "process": self.number(client, role), "client": client, "type": phase, "do": action}
-        self.events.append((t, len(self.events), event))
+        self.events.append((t, len(self.events), self.number(client, role), client, phase, action))
 
     def pair(self, begun, ended, client, role, invoked, answered, phase="ok"):
         self.add(begun, "invoke", client, role, invoked)
         self.add(ended, phase, client, role, answered)
 
     def lines(self):
-        return [json.dumps(event) for _, _, event in sorted(self.events, key=lambda e: e[:2])]
+        for t, _, process, client, phase, action in sorted(self.events, key=lambda event: event[:2]):
+            done = action() if callable(action) else action
+            yield json.dumps({"time": t, "process": process, "client": client, "type": phase, "do": done})
+
+
+class Records(collections.abc.Sequence):
+    """(partition, offset, value) of records that a client was given: a tenth of what lists of them take."""
+
+    def __init__(self, records):
+        self.flat = array.array("q", (number for record in records for number in record))
+
+    def __len__(self):
+        return len(self.flat) // 3
+
+    def __getitem__(self, at):
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        return tuple(self.flat[3 * at : 3 * at + 3])
+
+    def told(self):
+        """As the checker has them."""
+        return [{"partition": p, "offset": o, "value": v} for p, o, v in self]
+
+
+def compact(line):
+    """A journal's line as it is kept."""
+    if line["do"] in ("poll", "read"):
+        line["records"] = Records(line["records"])
+    return line
 
 
 def sent(events, begun, ended, client, records, results):
@@ -89,8 +122,16 @@ def committed(events, begun, ended, partitions):
             events.pair(begun["t"], ended, client, f"commits {partition} again", action, action, "info")
 
 
+def polled(line):
+    return {"poll": {"records": Records(line["records"]).told(), "rebalanced": line["rebalanced"]}}
+
+
+def read_all(line):
+    return {"read": {"records": Records(line["records"]).told(), "ends": line["ends"]}}
+
+
 def of_journal(journal):
-    """The checker's lines. `journal`: all clients' lines, each client's own in their order."""
+    """The checker's lines, one after the other. `journal`: all clients' lines, each client's own in their order."""
     events, bursts, commits = Events(), {}, {}
     partitions = sorted({record[0] for line in journal for record in line.get("records", [])})
     last = max((line["t"] for line in journal), default=0)
@@ -109,9 +150,7 @@ def of_journal(journal):
                 action = {"assign": {"partitions": line["partitions"], "from_beginning": True}}
                 events.pair(t, t, client, "reads", action, action)
             case "poll":
-                records = [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
-                told = {"poll": {"records": records, "rebalanced": line["rebalanced"]}}
-                events.pair(line["begun"], t, client, "reads", {"poll": {}}, told)
+                events.pair(line["begun"], t, client, "reads", {"poll": {}}, functools.partial(polled, line))
             case "fetched":
                 for partition, offset in line["offsets"]:
                     asked = {"group": group_of(line), "partition": partition, "offset": None}
@@ -122,9 +161,8 @@ def of_journal(journal):
             case "committed":
                 committed(events, commits.pop(client), t, line["partitions"])
             case "read":
-                records = [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
                 asked = {"read": {"records": [], "ends": line["ends"]}}
-                events.pair(line["begun"], t, client, "reads all", asked, {"read": {"records": records, "ends": line["ends"]}})
+                events.pair(line["begun"], t, client, "reads all", asked, functools.partial(read_all, line))
     # Clients that were killed got no answer.
     for client, begun in bursts.items():
         sent(events, begun["t"], last, client, begun["records"], None)
@@ -208,7 +246,8 @@ def longest_gap(acknowledged, begun, ended):
 
 def judge(lines, path, judge_command=None):
     """The checker's report of a history, which is kept at `path`."""
-    path.write_text("".join(f"{line}\n" for line in lines))
+    with open(path, "w") as out:
+        out.writelines(f"{line}\n" for line in lines)
     command = judge_command or ["cargo", "run", "--quiet", "--release", "-p", "ottla-checker", "--example", "judge", "--"]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True, cwd=ROOT)
     if done.returncode not in (0, 1, 2):

@@ -94,6 +94,14 @@ class Verdict(unittest.TestCase):
         self.assertEqual(self.laws(self.journal), set())
         self.assertEqual(history.complaints(self.journal), [])
 
+    def test_a_compact_journal_says_the_same(self):
+        lines = list(history.of_journal(self.journal))
+        compact = [history.compact(dict(line)) for line in copy.deepcopy(self.journal)]
+        self.assertTrue(any(isinstance(line.get("records"), history.Records) for line in compact))
+        self.assertEqual(list(history.of_journal(compact)), lines)
+        self.assertEqual(history.counts(compact), history.counts(self.journal))
+        self.assertEqual(history.left_out(compact), history.left_out(self.journal))
+
     def test_nothing_read_is_not_valid(self):
         journal = [line for line in self.journal if line["do"] in ("send", "sent", "commit", "committed")]
         with tempfile.TemporaryDirectory() as directory:

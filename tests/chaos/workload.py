@@ -109,7 +109,7 @@ class Workload:
             # Only a client that was killed leaves half a line.
             if not text.endswith(b"\n"):
                 return
-            line = json.loads(text)
+            line = history.compact(json.loads(text))
             line["role"] = role
             self.take(line)
 

@@ -25,6 +25,8 @@ import functools
 import json
 import pathlib
 
+import history
+
 LOG_LINES = 200
 LOG_BYTES_MAX = 1 << 20
 OBSERVER = "observer"
@@ -78,11 +80,11 @@ def keep(recorded):
     """So that the page can be made again."""
     (recorded.directory / "run.json").write_text(json.dumps(recorded.facts, indent=1) + "\n")
     with open(recorded.directory / "journal.jsonl", "w") as kept:
-        kept.writelines(json.dumps(line) + "\n" for line in recorded.journal)
+        kept.writelines(json.dumps(line, default=list) + "\n" for line in recorded.journal)
 
 
 def load(directory):
     directory = pathlib.Path(directory)
     with open(directory / "journal.jsonl") as kept:
-        journal = [json.loads(line) for line in kept]
+        journal = [history.compact(json.loads(line)) for line in kept]
     return Recorded(directory, json.loads((directory / "run.json").read_text()), journal)
