@@ -198,6 +198,9 @@ codes! {
     StreamsInvalidTopologyEpoch = 131, STREAMS_INVALID_TOPOLOGY_EPOCH, final, "the topology's epoch is not valid";
     StreamsTopologyFenced = 132, STREAMS_TOPOLOGY_FENCED, final, "the topology's epoch is old";
     ShareSessionLimitReached = 133, SHARE_SESSION_LIMIT_REACHED, retriable, "no more share sessions";
+    GroupDeletionFailed = 134, GROUP_DELETION_FAILED, final, "the group was not deleted";
+    StreamsTopologyDescriptionUpdateFailed = 135, STREAMS_TOPOLOGY_DESCRIPTION_UPDATE_FAILED, final, "the topology's description was not taken";
+    ControllerIdNotRegistered = 136, CONTROLLER_ID_NOT_REGISTERED, final, "the controller id is not registered";
 }
 
 impl ErrorCode {
@@ -228,14 +231,14 @@ mod tests {
 
     #[test]
     fn every_code_of_kafka_4_has_one_name() {
-        assert_eq!(ErrorCode::ALL.len(), 135);
-        for code in -1..=133 {
+        assert_eq!(ErrorCode::ALL.len(), 138);
+        for code in -1..=136 {
             let error = ErrorCode::from_code(code).unwrap();
             assert_eq!(error.code(), code);
             assert!(ErrorCode::ALL.contains(&error));
             assert!(!error.message().is_empty());
         }
-        assert_eq!(ErrorCode::from_code(134), None);
+        assert_eq!(ErrorCode::from_code(137), None);
         assert_eq!(ErrorCode::from_code(-2), None);
     }
 

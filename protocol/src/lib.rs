@@ -15,6 +15,7 @@ pub mod header;
 pub mod id_hash;
 pub mod ids;
 mod leader_hint;
+pub mod messages;
 pub mod produce;
 pub mod records;
 pub mod request;

@@ -6,20 +6,20 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreateAclsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, DescribeAclsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-    ElectLeadersRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, SaslHandshakeRequest, SyncGroupRequest, UnregisterBrokerRequest,
-    UpdateFeaturesRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreateAclsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeAclsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest,
+    SaslHandshakeRequest, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use kafka_protocol::protocol::Decodable;
 
 use crate::fetch::FetchRequest;
 use crate::header::{self, FixedHead, RequestHeader};
+use crate::messages::{ApiVersionsRequest, OffsetCommitRequest, OffsetFetchRequest};
 use crate::produce::ProduceRequest;
 use crate::schema;
 use crate::versions::ApiKey;
@@ -106,8 +106,8 @@ fn has_null_too_early(request: &Request, version: i16) -> bool {
 }
 
 macro_rules! requests {
-    ($($api:ident($type:ty),)*) => {
-        /// A decoded request: Produce and Fetch in our own types, the rest in kafka-protocol's.
+    ($($api:ident($type:ty) $(as up to $newest:literal)?,)*) => {
+        /// A decoded request: Produce and Fetch in our own types, the rest in kafka-protocol's, or in those of [`crate::messages`].
         #[derive(Debug, Clone, PartialEq)]
         #[allow(missing_docs)]
         pub enum Request {
@@ -141,16 +141,24 @@ macro_rules! requests {
                     ApiKey::Fetch => FetchRequest::decode(version, &body).map(Self::Fetch).map_err(malformed),
                     $(ApiKey::$api => {
                         let length = schema::walk(api_key, version, &body).map_err(malformed)?;
-                        checked::<$type>(api_key, version, body.slice(..length)).map(Self::$api)
+                        checked::<$type>(api_key, codec_version(api_key, version), body.slice(..length)).map(Self::$api)
                     })*
                 }
+            }
+        }
+
+        /// The version to encode or decode a request by: kafka-protocol does not know some that have the bytes of the one before.
+        pub(crate) fn codec_version(api_key: ApiKey, version: i16) -> i16 {
+            match api_key {
+                ApiKey::Produce | ApiKey::Fetch => version,
+                $(ApiKey::$api => version$(.min($newest))?,)*
             }
         }
     };
 }
 
 requests! {
-    ListOffsets(ListOffsetsRequest),
+    ListOffsets(ListOffsetsRequest) as up to 10,
     Metadata(MetadataRequest),
     OffsetCommit(OffsetCommitRequest),
     OffsetFetch(OffsetFetchRequest),
@@ -173,9 +181,9 @@ requests! {
     DeleteAcls(DeleteAclsRequest),
     DescribeConfigs(DescribeConfigsRequest),
     AlterConfigs(AlterConfigsRequest),
-    DescribeLogDirs(DescribeLogDirsRequest),
+    DescribeLogDirs(DescribeLogDirsRequest) as up to 4,
     CreatePartitions(CreatePartitionsRequest),
-    DeleteGroups(DeleteGroupsRequest),
+    DeleteGroups(DeleteGroupsRequest) as up to 2,
     ElectLeaders(ElectLeadersRequest),
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
     AlterPartitionReassignments(AlterPartitionReassignmentsRequest),

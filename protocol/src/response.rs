@@ -9,20 +9,20 @@
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::{
     AlterConfigsResponse, AlterPartitionReassignmentsResponse, ApiVersionsResponse, CreateAclsResponse,
-    CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
-    DeleteTopicsResponse, DescribeAclsResponse, DescribeClusterResponse, DescribeConfigsResponse,
-    DescribeGroupsResponse, DescribeLogDirsResponse, DescribeProducersResponse, DescribeQuorumResponse,
-    DescribeTopicPartitionsResponse, ElectLeadersResponse, FindCoordinatorResponse, HeartbeatResponse,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
-    ListConfigResourcesResponse, ListGroupsResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse,
-    MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse,
-    SaslHandshakeResponse, SyncGroupResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
-    api_versions_response::ApiVersion,
+    CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
+    DescribeAclsResponse, DescribeClusterResponse, DescribeConfigsResponse, DescribeGroupsResponse,
+    DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse, ElectLeadersResponse,
+    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
+    JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse, ListOffsetsResponse,
+    ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse,
+    OffsetFetchResponse, OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse,
+    UnregisterBrokerResponse, UpdateFeaturesResponse, api_versions_response::ApiVersion,
 };
 use kafka_protocol::protocol::Encodable;
 
 use crate::error::ErrorCode;
 use crate::fetch::FetchResponse;
+use crate::messages::{DeleteGroupsResponse, DescribeLogDirsResponse};
 use crate::produce::ProduceResponse;
 use crate::versions::{ApiKey, SUPPORTED};
 
@@ -122,8 +122,8 @@ pub fn encode_api_versions_too_new(correlation_id: i32, out: &mut BytesMut) -> R
 }
 
 macro_rules! responses {
-    ($($api:ident($type:ty),)*) => {
-        /// A response: Produce and Fetch in our own types, the rest in kafka-protocol's.
+    ($($api:ident($type:ty) $(as up to $newest:literal)?,)*) => {
+        /// A response: Produce and Fetch in our own types, the rest in kafka-protocol's, or in those of [`crate::messages`].
         #[derive(Debug, Clone, PartialEq)]
         #[allow(missing_docs)]
         pub enum Response {
@@ -148,7 +148,7 @@ macro_rules! responses {
                 match self {
                     Self::Produce(body) => { body.encode(version, out); Ok(()) }
                     Self::Fetch(body) => { body.encode(version, out); Ok(()) }
-                    $(Self::$api(body) => body.encode(out, version).map_err(|error| EncodeError::Codec {
+                    $(Self::$api(body) => body.encode(out, version$(.min($newest))?).map_err(|error| EncodeError::Codec {
                         api_key: ApiKey::$api, version, reason: error.to_string(),
                     }),)*
                 }
@@ -164,7 +164,7 @@ macro_rules! responses {
 }
 
 responses! {
-    ListOffsets(ListOffsetsResponse),
+    ListOffsets(ListOffsetsResponse) as up to 10,
     Metadata(MetadataResponse),
     OffsetCommit(OffsetCommitResponse),
     OffsetFetch(OffsetFetchResponse),
@@ -176,7 +176,7 @@ responses! {
     DescribeGroups(DescribeGroupsResponse),
     ListGroups(ListGroupsResponse),
     SaslHandshake(SaslHandshakeResponse),
-    ApiVersions(ApiVersionsResponse),
+    ApiVersions(ApiVersionsResponse) as up to 4,
     CreateTopics(CreateTopicsResponse),
     DeleteTopics(DeleteTopicsResponse),
     DeleteRecords(DeleteRecordsResponse),

@@ -45,11 +45,11 @@ pub enum WireError {
     },
 }
 
-/// Most tagged fields that one struct may carry; Kafka defines at most a handful per message.
-pub const MAX_TAGS: u32 = 64;
-/// Most array elements that one message may hold in all its arrays together. An element of one byte on the wire
-/// takes a hundred in memory; half a million of them are more than any client sends in a request.
-pub const MAX_ELEMENTS: usize = 500_000;
+/// Most tagged fields that one struct may carry, as in Kafka 4.4.
+pub const MAX_TAGS: u32 = 10_000;
+/// Most array elements that one message may hold, in all its arrays together; Kafka 4.4 allows as many in each. An element of one byte
+/// on the wire takes a hundred in memory.
+pub const MAX_ELEMENTS: usize = 1_000_000;
 /// Tagged fields that a message of any size may carry; kafka-protocol keeps each unknown one in a tree node of
 /// some 450 bytes.
 const TAGS_FREE: usize = 256;

@@ -4,6 +4,7 @@
 
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{
@@ -12,18 +13,21 @@ use kafka_protocol::messages::offset_fetch_request::{
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
     DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    SyncGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::messages as newest;
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, text, topic_name};
+use uuid::Uuid;
 
 const INVALID_REQUEST: i16 = 42;
 const NON_EMPTY_GROUP: i16 = 68;
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const MEMBER_ID_REQUIRED: i16 = 79;
 const GROUP_SUBSCRIBED_TO_TOPIC: i16 = 86;
+const UNKNOWN_TOPIC_ID: i16 = 100;
 
 fn group(id: &str) -> GroupId {
     GroupId(text(id))
@@ -157,6 +161,54 @@ fn offsets_are_committed_and_fetched_in_every_version() {
                 assert_eq!(fetched(&mut raw, fetch_version, true), i64::from(version));
             }
         }
+    }
+    broker.stop();
+}
+
+/// OffsetCommit and OffsetFetch 10 know topics by their ids alone.
+#[test]
+fn offsets_are_committed_and_fetched_by_topic_id() {
+    let (mut broker, mut raw) = start();
+    let named = MetadataRequestTopic::default().with_name(Some(topic_name("t")));
+    let id = raw.call(12, &MetadataRequest::default().with_topics(Some(vec![named]))).topics[0].topic_id;
+    let unknown = Uuid::from_u128(7);
+    let topics = [id, unknown].map(|topic_id| newest::OffsetCommitRequestTopic {
+        topic_id,
+        partitions: vec![newest::OffsetCommitRequestPartition {
+            partition_index: 1,
+            committed_offset: 9,
+            committed_leader_epoch: 3,
+            committed_metadata: Some(text("note")),
+        }],
+        ..newest::OffsetCommitRequestTopic::default()
+    });
+    let request = newest::OffsetCommitRequest {
+        group_id: group("g"),
+        topics: topics.to_vec(),
+        ..newest::OffsetCommitRequest::default()
+    };
+    let answer = raw.call(10, &request).topics;
+    let answered: Vec<_> = answer.iter().map(|topic| (topic.topic_id, topic.partitions[0].error_code)).collect();
+    assert_eq!(answered, [(id, 0), (unknown, UNKNOWN_TOPIC_ID)]);
+
+    let topics = [id, unknown].map(|topic_id| newest::OffsetFetchRequestTopics {
+        topic_id,
+        partition_indexes: vec![0, 1],
+        ..newest::OffsetFetchRequestTopics::default()
+    });
+    for (topics, errors) in [(Some(topics.to_vec()), vec![0, UNKNOWN_TOPIC_ID]), (None, vec![0])] {
+        let asked = newest::OffsetFetchRequestGroup {
+            group_id: group("g"),
+            topics,
+            ..newest::OffsetFetchRequestGroup::default()
+        };
+        let request = newest::OffsetFetchRequest { groups: vec![asked], ..newest::OffsetFetchRequest::default() };
+        let answer = &raw.call(10, &request).groups[0];
+        let answered: Vec<_> = answer.topics.iter().map(|topic| topic.partitions[0].error_code).collect();
+        assert_eq!((answer.error_code, answered), (0, errors));
+        let last = answer.topics[0].partitions.last().unwrap();
+        let metadata = last.metadata.as_deref();
+        assert_eq!((answer.topics[0].topic_id, last.committed_offset, metadata), (id, 9, Some("note")));
     }
     broker.stop();
 }

@@ -1,17 +1,18 @@
-//! DescribeLogDirs (key 35, v1-v4): the size of each partition in each data directory.
+//! DescribeLogDirs (key 35, v1-v5): the size of each partition in each data directory.
 //!
-//! v3: top-level error. v4: size and free space of the volume (KIP-827). A partition's size is the bytes of its batches
+//! v3: top-level error. v4: size and free space of the volume (KIP-827). v5: no directory is cordoned
+//! (KIP-1066), as no setting cordons one. A partition's size is the bytes of its batches
 //! from its log start: the number that `retention.bytes` uses. A partition lies in the directory of this node's
 //! replica of its shard. KAFKA_STORAGE_ERROR for a directory that has failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kafka_protocol::messages::describe_log_dirs_response::{
-    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
-};
-use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
+use kafka_protocol::messages::{DescribeLogDirsRequest, TopicName};
 use ottla_protocol::error::ErrorCode;
+use ottla_protocol::messages::{
+    DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
 use uuid::Uuid;
 
 use super::support::text;
@@ -22,7 +23,7 @@ use crate::partition::TopicRef;
 /// Partitions and their sizes, by directory and topic.
 type Sizes = BTreeMap<Uuid, BTreeMap<Arc<str>, Vec<(i32, u64)>>>;
 
-pub(super) fn handle(ctx: &Context, version: i16, request: &DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+pub(super) fn handle(ctx: &Context, request: &DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let image = ctx.metadata.image();
     let mut sizes = Sizes::new();
     match &request.topics {
@@ -42,9 +43,9 @@ pub(super) fn handle(ctx: &Context, version: i16, request: &DescribeLogDirsReque
     let results = ctx
         .directories
         .iter()
-        .map(|directory| described(version, directory, sizes.remove(&directory.id).unwrap_or_default()))
+        .map(|directory| described(directory, sizes.remove(&directory.id).unwrap_or_default()))
         .collect();
-    DescribeLogDirsResponse::default().with_results(results)
+    DescribeLogDirsResponse { results, ..DescribeLogDirsResponse::default() }
 }
 
 fn measure(
@@ -63,29 +64,23 @@ fn measure(
     }
 }
 
-fn described(
-    version: i16,
-    directory: &Directory,
-    topics: BTreeMap<Arc<str>, Vec<(i32, u64)>>,
-) -> DescribeLogDirsResult {
+fn described(directory: &Directory, topics: BTreeMap<Arc<str>, Vec<(i32, u64)>>) -> DescribeLogDirsResult {
     let topics = topics.into_iter().map(|(name, partitions)| {
-        let partitions = partitions.into_iter().map(|(index, bytes)| {
-            DescribeLogDirsPartition::default()
-                .with_partition_index(index)
-                .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX))
+        let partitions = partitions.into_iter().map(|(partition_index, bytes)| DescribeLogDirsPartition {
+            partition_index,
+            partition_size: i64::try_from(bytes).unwrap_or(i64::MAX),
+            ..DescribeLogDirsPartition::default()
         });
-        DescribeLogDirsTopic::default().with_name(TopicName(text(&name))).with_partitions(partitions.collect())
+        DescribeLogDirsTopic { name: TopicName(text(&name)), partitions: partitions.collect() }
     });
     let error = if directory.data.poisoned().is_some() { ErrorCode::KafkaStorageError } else { ErrorCode::None };
-    let result = DescribeLogDirsResult::default()
-        .with_error_code(error.code())
-        .with_log_dir(text(&directory.path))
-        .with_topics(topics.collect());
-    if version < 4 {
-        return result;
-    }
     let (total, free) = directory.data.disk_bytes();
-    result
-        .with_total_bytes(i64::try_from(total).unwrap_or(i64::MAX))
-        .with_usable_bytes(i64::try_from(free).unwrap_or(i64::MAX))
+    DescribeLogDirsResult {
+        error_code: error.code(),
+        log_dir: text(&directory.path),
+        topics: topics.collect(),
+        total_bytes: i64::try_from(total).unwrap_or(i64::MAX),
+        usable_bytes: i64::try_from(free).unwrap_or(i64::MAX),
+        is_cordoned: false,
+    }
 }

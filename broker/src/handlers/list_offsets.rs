@@ -1,7 +1,7 @@
-//! ListOffsets (key 2, v1-v10): the offset of a timestamp, or of an end of the log.
+//! ListOffsets (key 2, v1-v11): the offset of a timestamp, or of an end of the log.
 //!
 //! v2 isolation, v4 leader epoch (KIP-320), v7 -3 greatest timestamp (KIP-734), v8 -4 earliest local (KIP-405), v9 -5
-//! latest tiered (KIP-1005), v10 timeout. A special timestamp that the version does not have: UNSUPPORTED_VERSION. A
+//! latest tiered (KIP-1005), v10 timeout, v11 -6 earliest pending upload (KIP-1023). A special timestamp that the version does not have: UNSUPPORTED_VERSION. A
 //! partition named twice: INVALID_REQUEST for it. Nothing found: offset and timestamp -1, no error.
 
 use std::collections::HashSet;
@@ -79,7 +79,8 @@ fn query(version: i16, timestamp: i64) -> Option<OffsetQuery> {
         -2 => Some(OffsetQuery::Earliest),
         -3 if version >= 7 => Some(OffsetQuery::MaxTimestamp),
         -4 if version >= 8 => Some(OffsetQuery::EarliestLocal),
-        -5 if version >= 9 => Some(OffsetQuery::LatestTiered),
+        -5 if version >= 9 => Some(OffsetQuery::Tiered),
+        -6 if version >= 11 => Some(OffsetQuery::Tiered),
         _ => None,
     }
 }
@@ -110,8 +111,9 @@ mod tests {
         assert_eq!(query(6, -3), None);
         assert_eq!(query(7, -3), Some(OffsetQuery::MaxTimestamp));
         assert_eq!(query(7, -4), None);
-        assert_eq!(query(9, -5), Some(OffsetQuery::LatestTiered));
+        assert_eq!(query(9, -5), Some(OffsetQuery::Tiered));
         assert_eq!(query(10, -6), None);
+        assert_eq!(query(11, -6), Some(OffsetQuery::Tiered));
         assert_eq!(query(1, 0), Some(OffsetQuery::Timestamp(0)));
     }
 }

@@ -134,7 +134,7 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::DeleteRecords(request) => delete_records::handle(ctx, request).await.into(),
         Request::InitProducerId(request) => init_producer_id::handle(ctx, &request).await.into(),
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(ctx, request).await.into(),
-        Request::DescribeLogDirs(request) => describe_log_dirs::handle(ctx, version, &request).into(),
+        Request::DescribeLogDirs(request) => describe_log_dirs::handle(ctx, &request).into(),
         Request::DescribeCluster(request) => describe_cluster::handle(ctx, version, &request).into(),
         Request::ElectLeaders(request) => elect_leaders::handle(ctx, request).await.into(),
         Request::AlterPartitionReassignments(request) => {

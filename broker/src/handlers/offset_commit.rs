@@ -1,4 +1,4 @@
-//! OffsetCommit (key 8, v2-v9; v10 once the codec has it): commits a group's offsets to `__consumer_offsets`.
+//! OffsetCommit (key 8, v2-v10): commits a group's offsets to `__consumer_offsets`.
 //!
 //! v2-v4 retention time (-1: the broker's). v6 leader epoch. v7 group.instance.id (KIP-345). v9 GROUP_ID_NOT_FOUND for
 //! members of unknown groups, before ILLEGAL_GENERATION. v10 topic ids (KIP-848): UNKNOWN_TOPIC_ID. Without membership
@@ -8,10 +8,10 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::OffsetCommitResponse;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use ottla_protocol::error::ErrorCode;
+use ottla_protocol::messages::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 
 use crate::coordinator::group::classic::MemberRef;
 use crate::coordinator::group::{Commit, NewOffset};

@@ -1,4 +1,4 @@
-//! OffsetFetch (key 9, v1-v9; v10 once the codec has it): a group's committed offsets.
+//! OffsetFetch (key 9, v1-v10): a group's committed offsets.
 //!
 //! v2 null topics = all of the group's (and an error for the whole). v5 leader epoch. v7 require_stable (KIP-447): with
 //! no transactions every committed offset is stable. v8 several groups at once (KIP-709). v9 member epochs (KIP-848),
@@ -7,15 +7,15 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 };
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::messages::{GroupId, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use ottla_env::mutants::{self, Bug};
 use ottla_protocol::error::ErrorCode;
+use ottla_protocol::messages::{OffsetFetchRequest, OffsetFetchRequestTopics};
 use uuid::Uuid;
 
 use super::support::text;
@@ -31,8 +31,10 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequ
         return OffsetFetchResponse::default().with_groups(fetch(ctx, version, asked).await);
     }
     let topics = request.topics.map(|topics| {
-        let same = topics.into_iter().map(|topic| {
-            OffsetFetchRequestTopics::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
+        let same = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
+            name: topic.name,
+            partition_indexes: topic.partition_indexes,
+            ..OffsetFetchRequestTopics::default()
         });
         same.collect()
     });

@@ -45,7 +45,7 @@ impl Partition {
                 let written_in = offsets.epochs.epoch_of(offsets.log_start).or(Some(epoch));
                 Ok(Some(ListedOffset { offset: offsets.log_start, timestamp_ms: -1, leader_epoch: written_in }))
             }
-            OffsetQuery::LatestTiered => Ok(None),
+            OffsetQuery::Tiered => Ok(None),
             OffsetQuery::MaxTimestamp => {
                 self.read_index().await?;
                 self.greatest_timestamp(&self.led_in(current)?.0, isolation).await

@@ -179,8 +179,8 @@ pub enum OffsetQuery {
     MaxTimestamp,
     /// -4: earliest offset on local storage (KIP-405): log start.
     EarliestLocal,
-    /// -5: latest offset in tiered storage (KIP-1005): none.
-    LatestTiered,
+    /// -5: latest offset in tiered storage (KIP-1005); -6: earliest one that is to go there (KIP-1023): none.
+    Tiered,
     /// The first record whose timestamp is at or after this.
     Timestamp(i64),
 }

@@ -1,5 +1,6 @@
 //! Requests of every API with every field of a version filled, for the tests of walk, decoder and golden files.
 
+mod group_offsets;
 mod security;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use crate::fetch::{FetchPartition, FetchRequest, FetchTopic, ForgottenTopic};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::produce::{ProducePartition, ProduceRequest, ProduceTopic};
-use crate::request::Request;
+use crate::request::{Request, codec_version};
 use crate::versions::ApiKey;
 
 fn s(text: &'static str) -> StrBytes {
@@ -41,7 +42,7 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
         ApiKey::Fetch => vec![Request::Fetch(fetch(version))],
         ApiKey::ListOffsets | ApiKey::Metadata | ApiKey::OffsetForLeaderEpoch => offsets_and_metadata(api_key, version),
         ApiKey::OffsetCommit | ApiKey::OffsetFetch | ApiKey::OffsetDelete | ApiKey::FindCoordinator => {
-            group_offsets(api_key, version)
+            of_groups(api_key, version)
         }
         ApiKey::JoinGroup
         | ApiKey::Heartbeat
@@ -79,6 +80,7 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
 /// The body as kafka-protocol writes it; Produce and Fetch through kafka-protocol's types as well.
 pub(crate) fn encode(request: &Request, version: i16) -> Bytes {
     let mut out = BytesMut::new();
+    let version = codec_version(request.api_key(), version);
     macro_rules! each {
         ($($api:ident)*) => {
             match request {
@@ -270,31 +272,10 @@ fn offsets_and_metadata(api_key: ApiKey, version: i16) -> Vec<Request> {
     }
 }
 
-fn group_offsets(api_key: ApiKey, version: i16) -> Vec<Request> {
+fn of_groups(api_key: ApiKey, version: i16) -> Vec<Request> {
     match api_key {
-        ApiKey::OffsetCommit => {
-            use kafka_protocol::messages::offset_commit_request::*;
-            let partition = OffsetCommitRequestPartition::default()
-                .with_partition_index(1)
-                .with_committed_offset(42)
-                .with_committed_leader_epoch(if version >= 6 { 3 } else { -1 })
-                .with_committed_metadata(Some(s("note")));
-            let no_note = partition.clone().with_committed_metadata(None);
-            let topics = vec![
-                OffsetCommitRequestTopic::default()
-                    .with_name(topic("prices"))
-                    .with_partitions(vec![partition, no_note]),
-            ];
-            let full = OffsetCommitRequest::default()
-                .with_group_id(group("readers"))
-                .with_generation_id_or_member_epoch(6)
-                .with_member_id(s("member"))
-                .with_group_instance_id(when(version >= 7, s("instance")))
-                .with_retention_time_ms(if version <= 4 { 1_000 } else { -1 })
-                .with_topics(topics);
-            vec![full.into(), OffsetCommitRequest::default().into()]
-        }
-        ApiKey::OffsetFetch => offset_fetch(version),
+        ApiKey::OffsetCommit => group_offsets::offset_commit(version),
+        ApiKey::OffsetFetch => group_offsets::offset_fetch(version),
         ApiKey::OffsetDelete => {
             use kafka_protocol::messages::offset_delete_request::*;
             let partitions = vec![OffsetDeleteRequestPartition::default().with_partition_index(3)];
@@ -312,30 +293,6 @@ fn group_offsets(api_key: ApiKey, version: i16) -> Vec<Request> {
             vec![full.into()]
         }
     }
-}
-
-fn offset_fetch(version: i16) -> Vec<Request> {
-    use kafka_protocol::messages::offset_fetch_request::*;
-    if version <= 7 {
-        let topics =
-            vec![OffsetFetchRequestTopic::default().with_name(topic("prices")).with_partition_indexes(vec![0, 1])];
-        let full = OffsetFetchRequest::default()
-            .with_group_id(group("readers"))
-            .with_topics(Some(topics))
-            .with_require_stable(version >= 7);
-        let all =
-            OffsetFetchRequest::default().with_group_id(group("readers")).with_topics(when(version < 2, Vec::new()));
-        return vec![full.into(), all.into()];
-    }
-    let topics =
-        vec![OffsetFetchRequestTopics::default().with_name(topic("prices")).with_partition_indexes(vec![0, 1])];
-    let one = OffsetFetchRequestGroup::default()
-        .with_group_id(group("readers"))
-        .with_member_id(when(version >= 9, s("member")))
-        .with_member_epoch(if version >= 9 { 4 } else { -1 })
-        .with_topics(Some(topics));
-    let all = OffsetFetchRequestGroup::default().with_group_id(group("others")).with_topics(None);
-    vec![OffsetFetchRequest::default().with_groups(vec![one, all]).with_require_stable(true).into()]
 }
 
 fn groups(api_key: ApiKey, version: i16) -> Vec<Request> {
@@ -512,9 +469,18 @@ fn configs(api_key: ApiKey, version: i16) -> Vec<Request> {
 fn others(api_key: ApiKey, version: i16) -> Vec<Request> {
     match api_key {
         ApiKey::ApiVersions => {
-            let full = ApiVersionsRequest::default();
-            let named = full.clone().with_client_software_name(s("golden")).with_client_software_version(s("1.0"));
-            vec![if version >= 3 { named } else { full }.into()]
+            use crate::messages::ApiVersionsRequest;
+            let named = ApiVersionsRequest {
+                client_software_name: s("golden"),
+                client_software_version: s("1.0"),
+                ..ApiVersionsRequest::default()
+            };
+            let meant = ApiVersionsRequest { cluster_id: Some(s("cluster")), node_id: 3, ..named.clone() };
+            match version {
+                ..3 => vec![ApiVersionsRequest::default().into()],
+                3..5 => vec![named.into()],
+                5.. => vec![meant.into(), named.into()],
+            }
         }
         ApiKey::InitProducerId => {
             let full = InitProducerIdRequest::default()

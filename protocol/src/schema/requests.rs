@@ -73,15 +73,21 @@ const LIST_OFFSETS: &[Field] = &[I32, I8.since(2), structs(&[TEXT, structs(&[I32
 // Topics (id, name), auto-create, authorized operations of the cluster and of topics.
 const METADATA: &[Field] = &[structs(&[UUID.since(10), TEXT]), BOOL.since(4), BOOL.since(8).until(10), BOOL.since(8)];
 
-// Group, generation, member, instance, retention, topics (name, partitions (index, offset, epoch, metadata)).
-const OFFSET_COMMIT: &[Field] =
-    &[TEXT, I32, TEXT, TEXT.since(7), I64.until(4), structs(&[TEXT, structs(&[I32, I64, I32.since(6), TEXT])])];
+// Group, generation, member, instance, retention, topics (name or id, partitions (index, offset, epoch, metadata)).
+const OFFSET_COMMIT: &[Field] = &[
+    TEXT,
+    I32,
+    TEXT,
+    TEXT.since(7),
+    I64.until(4),
+    structs(&[TEXT.until(9), UUID.since(10), structs(&[I32, I64, I32.since(6), TEXT])]),
+];
 
-// Group, topics (name, indexes); from v8 groups (id, member, epoch, topics); require stable.
+// Group, topics (name, indexes); from v8 groups (id, member, epoch, topics (name or id, indexes)); require stable.
 const OFFSET_FETCH: &[Field] = &[
     TEXT.until(7),
     structs(&[TEXT, I32S]).until(7),
-    structs(&[TEXT, TEXT.since(9), I32.since(9), structs(&[TEXT, I32S])]).since(8),
+    structs(&[TEXT, TEXT.since(9), I32.since(9), structs(&[TEXT.until(9), UUID.since(10), I32S])]).since(8),
     BOOL.since(7),
 ];
 
@@ -106,7 +112,8 @@ const LIST_GROUPS: &[Field] = &[TEXTS.since(4), TEXTS.since(5)];
 // Mechanism.
 const SASL_HANDSHAKE: &[Field] = &[TEXT];
 
-const API_VERSIONS: &[Field] = &[TEXT.since(3), TEXT.since(3)];
+// Name and version of the client's software, cluster, node.
+const API_VERSIONS: &[Field] = &[TEXT.since(3), TEXT.since(3), TEXT.since(5), I32.since(5)];
 
 // Topics (name, partitions, factor, assignments (index, brokers), configs (name, value)), timeout, validate only.
 const CREATE_TOPICS: &[Field] = &[structs(&[TEXT, I32, I16, structs(&[I32, I32S]), structs(&[TEXT, TEXT])]), I32, BOOL];

@@ -4,9 +4,10 @@
 
 use std::fmt;
 
-use kafka_protocol::messages::{FindCoordinatorRequest, OffsetFetchRequest, TopicName};
+use kafka_protocol::messages::{FindCoordinatorRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
+use ottla_protocol::messages::OffsetFetchRequest;
 use ottla_protocol::request::Request;
 use uuid::Uuid;
 
@@ -100,7 +101,7 @@ pub(super) fn try_for_each<E>(
         Request::DeleteGroups(body) => body.groups_names.iter().try_for_each(|group| check(Resource::Group(group))),
         Request::OffsetCommit(body) => {
             check(Resource::Group(&body.group_id))?;
-            topics(&body.topics, |topic| &topic.name, check)
+            body.topics.iter().try_for_each(|topic| check(name_or_id(&topic.name, topic.topic_id)))
         }
         Request::OffsetDelete(body) => {
             check(Resource::Group(&body.group_id))?;
@@ -138,6 +139,11 @@ fn topic_of(name: Option<&str>, id: Option<Uuid>) -> Resource<'_> {
     }
 }
 
+/// A topic of a message that has ids from some version on, and names before.
+fn name_or_id(name: &TopicName, id: Uuid) -> Resource<'_> {
+    if id.is_nil() { Resource::Topic(name) } else { Resource::TopicId(id) }
+}
+
 fn topics<T, E>(
     topics: &[T],
     name: impl Fn(&T) -> &TopicName,
@@ -158,7 +164,8 @@ fn offset_fetch<E>(body: &OffsetFetchRequest, check: &mut impl FnMut(Resource<'_
     }
     body.groups.iter().try_for_each(|group| {
         check(Resource::Group(&group.group_id))?;
-        topics(group.topics.as_deref().unwrap_or_default(), |topic| &topic.name, check)
+        let topics = group.topics.as_deref().unwrap_or_default();
+        topics.iter().try_for_each(|topic| check(name_or_id(&topic.name, topic.topic_id)))
     })
 }
 
@@ -191,11 +198,11 @@ fn configs<T, E>(
 mod tests {
     use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
     use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-    use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
-    use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
     use kafka_protocol::messages::{
-        DescribeConfigsRequest, GroupId, InitProducerIdRequest, ListGroupsRequest, MetadataRequest,
-        OffsetCommitRequest, TransactionalId,
+        DescribeConfigsRequest, GroupId, InitProducerIdRequest, ListGroupsRequest, MetadataRequest, TransactionalId,
+    };
+    use ottla_protocol::messages::{
+        OffsetCommitRequest, OffsetCommitRequestTopic, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
     };
 
     use super::*;
@@ -225,15 +232,24 @@ mod tests {
 
     #[test]
     fn a_group_and_its_topics_are_named() {
-        let committed = OffsetCommitRequestTopic::default().with_name(topic("t"));
-        let commit = OffsetCommitRequest::default().with_group_id(group("g")).with_topics(vec![committed]);
-        assert_eq!(named(commit), ["group \"g\"", "topic \"t\""]);
-        let topics = vec![OffsetFetchRequestTopics::default().with_name(topic("t"))];
-        let groups = ["g", "h"].map(|name| OffsetFetchRequestGroup::default().with_group_id(group(name)));
-        let [first, second] = groups;
-        let fetch = OffsetFetchRequest::default().with_groups(vec![first.with_topics(Some(topics)), second]);
-        assert_eq!(named(fetch), ["group \"g\"", "topic \"t\"", "group \"h\""]);
-        assert_eq!(named(OffsetFetchRequest::default().with_group_id(group("g"))), ["group \"g\""]);
+        let by_name = OffsetCommitRequestTopic { name: topic("t"), ..OffsetCommitRequestTopic::default() };
+        let by_id = OffsetCommitRequestTopic { topic_id: Uuid::from_u128(7), ..OffsetCommitRequestTopic::default() };
+        let topics = vec![by_name, by_id];
+        let commit = OffsetCommitRequest { group_id: group("g"), topics, ..OffsetCommitRequest::default() };
+        let id = "topic id 00000000-0000-0000-0000-000000000007";
+        assert_eq!(named(commit), ["group \"g\"", "topic \"t\"", id]);
+        let by_name = OffsetFetchRequestTopics { name: topic("t"), ..OffsetFetchRequestTopics::default() };
+        let by_id = OffsetFetchRequestTopics { topic_id: Uuid::from_u128(7), ..OffsetFetchRequestTopics::default() };
+        let of = |name: &str, topics| OffsetFetchRequestGroup {
+            group_id: group(name),
+            topics: Some(topics),
+            ..OffsetFetchRequestGroup::default()
+        };
+        let groups = vec![of("g", vec![by_name, by_id]), of("h", Vec::new())];
+        let fetch = OffsetFetchRequest { groups, ..OffsetFetchRequest::default() };
+        assert_eq!(named(fetch), ["group \"g\"", "topic \"t\"", id, "group \"h\""]);
+        let single = OffsetFetchRequest { group_id: group("g"), ..OffsetFetchRequest::default() };
+        assert_eq!(named(single), ["group \"g\""]);
     }
 
     #[test]

@@ -436,7 +436,7 @@ async fn ends_and_starts_are_listed() {
     assert_eq!(list(OffsetQuery::Latest).await.unwrap().offset, Offset(4));
     assert_eq!(list(OffsetQuery::Earliest).await.unwrap().offset, Offset(3));
     assert_eq!(list(OffsetQuery::EarliestLocal).await.unwrap().offset, Offset(3));
-    assert_eq!(list(OffsetQuery::LatestTiered).await, None);
+    assert_eq!(list(OffsetQuery::Tiered).await, None);
     assert_eq!(partition.delete_records(-1).await.unwrap(), Offset(4));
     let below = FetchSpec {
         offset: Offset(3),
