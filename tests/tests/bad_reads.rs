@@ -85,7 +85,11 @@ fn sessions_and_epochs_that_do_not_fit() {
     assert_eq!(raw.call(11, &fetch_with(-1, (session, 7))).error_code, INVALID_FETCH_SESSION_EPOCH);
     let epoch = |raw: &mut Raw, epoch| raw.call(11, &fetch_with(epoch, (0, -1))).responses[0].partitions[0].error_code;
     assert_eq!(epoch(&mut raw, 1_000_000), UNKNOWN_LEADER_EPOCH);
-    assert_eq!(epoch(&mut raw, 0), FENCED_LEADER_EPOCH);
+    assert_eq!(epoch(&mut raw, 0), 0);
+    broker.kill();
+    broker.run();
+    let mut raw = Raw::connect(broker.address());
+    assert_eq!(epoch(&mut raw, 0), FENCED_LEADER_EPOCH, "it was led again");
     broker.stop();
 }
 

@@ -245,12 +245,12 @@ fn feature_levels_are_told_and_raised_only_where_all_nodes_understand_them() {
     let mut cluster = Cluster::start(3, &[]);
     for broker in &cluster.brokers {
         let features = good_json(broker, "feature list");
-        assert_eq!(features, json!([{ "name": "ottla.version", "oldest": 1, "newest": 4, "level": 4 }]));
+        assert_eq!(features, json!([{ "name": "ottla.version", "oldest": 1, "newest": 5, "level": 5 }]));
         assert_eq!(good(broker, "feature list").lines().count(), 2);
         // Whichever node is asked, the one that leads the metadata decides.
-        assert!(good(broker, "feature upgrade ottla.version=4 --dry-run").contains("can be raised to level 4"));
-        assert_eq!(good_json(broker, "feature upgrade ottla.version=4")["features"][0]["level"], 4);
-        for line in ["feature upgrade ottla.version=5", "feature upgrade ottla.version=4 metadata.version=9 --dry-run"]
+        assert!(good(broker, "feature upgrade ottla.version=5 --dry-run").contains("can be raised to level 5"));
+        assert_eq!(good_json(broker, "feature upgrade ottla.version=5")["features"][0]["level"], 5);
+        for line in ["feature upgrade ottla.version=6", "feature upgrade ottla.version=5 metadata.version=9 --dry-run"]
         {
             let error = bad(&broker.address().to_string(), line, 1);
             assert!(error.contains("INVALID_UPDATE_VERSION") && error.contains("failed for all features"), "{error}");
@@ -263,14 +263,14 @@ fn feature_levels_are_told_and_raised_only_where_all_nodes_understand_them() {
         UpdateFeaturesRequest::default().with_timeout_ms(10_000).with_feature_updates(vec![one])
     };
     for version in 0..=2 {
-        let answer = raw.call(version, &update(4, 1));
+        let answer = raw.call(version, &update(5, 1));
         let named: Vec<_> = answer.results.iter().map(|one| (one.feature.to_string(), one.error_code)).collect();
         let expected = if version < 2 { vec![("ottla.version".to_owned(), 0)] } else { Vec::new() };
         assert_eq!((answer.error_code, named), (0, expected), "version {version}");
-        let answer = raw.call(version, &update(5, 1));
+        let answer = raw.call(version, &update(6, 1));
         assert_eq!((answer.error_code, answer.results.len()), (95, 0), "version {version}: {answer:?}");
     }
-    assert_eq!(raw.call(2, &update(4, 7)).error_code, 95, "no such kind of a change");
+    assert_eq!(raw.call(2, &update(5, 7)).error_code, 95, "no such kind of a change");
     for broker in &mut cluster.brokers {
         broker.stop();
     }

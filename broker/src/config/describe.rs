@@ -1,19 +1,26 @@
-//! The settings of a node or a topic as DescribeConfigs shows them: value, source, synonyms, type, documentation.
+//! The settings of a node, a topic or a group as DescribeConfigs shows them: value, source, synonyms, type, documentation.
 //!
 //! May not know: requests and responses on the wire.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::group_table::GROUP_SETTINGS;
 use super::setting::{Acts, Dynamic, Setting};
-use super::table::settings;
-use super::topic_table::{TOPIC_SETTINGS, TopicSetting};
+use super::table::{setting, settings};
+use super::topic_table::{ResourceSetting, TOPIC_SETTINGS};
 use super::typed::in_topic_units;
 use super::values::{Source, Values};
 
 /// DescribeConfigs' number for a value set for a topic.
 pub const TOPIC_SOURCE: i8 = 1;
+/// DescribeConfigs' number for a value set for a group.
+pub const GROUP_SOURCE: i8 = 8;
 /// DescribeConfigs' number for a default.
 pub const DEFAULT_SOURCE: i8 = 5;
+
+/// DescribeConfigs' number for a setting whose type is not known.
+const UNKNOWN_KIND: i8 = 0;
 
 /// A synonym: the value in effect, or one that would be without those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +37,7 @@ pub struct Synonym {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The value in effect; `None` is unset or secret.
     pub value: Option<String>,
     /// DescribeConfigs' number of its source.
@@ -57,7 +64,7 @@ fn documentation(setting: &Setting) -> String {
 fn shown(setting: &Setting, synonyms: Vec<Synonym>, read_only: bool) -> Described {
     let first = synonyms.first();
     Described {
-        name: setting.name,
+        name: setting.name.into(),
         value: first.and_then(|synonym| synonym.value.clone()),
         source: first.map_or(DEFAULT_SOURCE, |synonym| synonym.source),
         read_only,
@@ -71,6 +78,13 @@ fn shown(setting: &Setting, synonyms: Vec<Synonym>, read_only: bool) -> Describe
 fn visible(setting: &Setting, value: &str) -> Option<String> {
     (!setting.is_sensitive()).then(|| value.to_owned())
 }
+
+/// Limits that Kafka shows where they are set, and nowhere else: tools take a limit that is shown for one that was forgotten.
+const SHOWN_IF_SET: [&str; 3] = [
+    "follower.replication.throttled.rate",
+    "leader.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+];
 
 /// All settings of a node.
 #[must_use]
@@ -87,13 +101,30 @@ pub fn describe_node(values: &Values) -> Vec<Described> {
             .collect();
         shown(setting, synonyms, setting.dynamic == Dynamic::No)
     };
-    settings().map(describe).collect()
+    let is_shown =
+        |described: &Described| described.source != DEFAULT_SOURCE || !SHOWN_IF_SET.contains(&described.name.as_ref());
+    settings().map(describe).filter(is_shown).collect()
+}
+
+/// Settings that were set and that no part of a node knows. What they hold may be a secret, so it is not shown, as in Kafka.
+pub fn describe_unknown(set: &BTreeMap<String, String>, source: Source) -> impl Iterator<Item = Described> {
+    let unknown = set.keys().filter(|name| setting(name).is_none());
+    unknown.map(move |name| Described {
+        name: name.clone().into(),
+        value: None,
+        source: source.code(),
+        read_only: false,
+        sensitive: true,
+        kind: UNKNOWN_KIND,
+        documentation: String::new(),
+        synonyms: Vec::new(),
+    })
 }
 
 /// The dynamic settings of all nodes, and nothing else.
 #[must_use]
 pub fn describe_all_nodes(set: &BTreeMap<String, String>) -> Vec<Described> {
-    let mut all = Vec::new();
+    let mut all: Vec<_> = describe_unknown(set, Source::DynamicDefault).collect();
     for setting in settings() {
         if let Some(value) = set.get(setting.name) {
             let source = Source::DynamicDefault.code();
@@ -104,15 +135,15 @@ pub fn describe_all_nodes(set: &BTreeMap<String, String>) -> Vec<Described> {
     all
 }
 
-/// All values of a topic's setting, and the one in effect in the topic's own unit: synonyms are shown in theirs.
-fn topic_synonyms(
-    entry: &TopicSetting,
+/// All values of a topic's or group's setting, and the one in effect in its own unit: synonyms are shown in theirs.
+fn synonyms(
+    entry: &ResourceSetting,
     values: &Values,
-    overrides: &BTreeMap<String, String>,
+    (overrides, source): (&BTreeMap<String, String>, i8),
 ) -> (Option<String>, Vec<Synonym>) {
     let mut synonyms = Vec::new();
     if let Some(value) = overrides.get(entry.setting.name) {
-        synonyms.push(Synonym { name: entry.setting.name, value: Some(value.clone()), source: TOPIC_SOURCE });
+        synonyms.push(Synonym { name: entry.setting.name, value: Some(value.clone()), source });
     }
     for (name, _) in entry.node_settings {
         for (value, source) in values.all(name) {
@@ -135,11 +166,25 @@ fn topic_synonyms(
 /// All settings of a topic for which `overrides` are set, on a node with `values`.
 #[must_use]
 pub fn describe_topic(values: &Values, overrides: &BTreeMap<String, String>) -> Vec<Described> {
-    let describe = |entry: &'static TopicSetting| {
-        let (value, synonyms) = topic_synonyms(entry, values, overrides);
+    describe(TOPIC_SETTINGS, values, (overrides, TOPIC_SOURCE))
+}
+
+/// All configs of a group, of which some may be set, on a node with `values`.
+#[must_use]
+pub fn describe_group(values: &Values, set: Option<&BTreeMap<String, String>>) -> Vec<Described> {
+    describe(GROUP_SETTINGS, values, (set.unwrap_or(&BTreeMap::new()), GROUP_SOURCE))
+}
+
+fn describe(
+    table: &'static [ResourceSetting],
+    values: &Values,
+    overrides: (&BTreeMap<String, String>, i8),
+) -> Vec<Described> {
+    let describe = |entry: &'static ResourceSetting| {
+        let (value, synonyms) = synonyms(entry, values, overrides);
         Described { value, ..shown(&entry.setting, synonyms, false) }
     };
-    TOPIC_SETTINGS.iter().map(describe).collect()
+    table.iter().map(describe).collect()
 }
 
 #[cfg(test)]
@@ -152,11 +197,12 @@ mod tests {
         let mut values = Values::default();
         values.set("log.retention.hours", Source::File, "2".into());
         let overrides = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
-        let (value, synonyms) = topic_synonyms(topic_setting("retention.ms").unwrap(), &values, &overrides);
+        let (value, all) = synonyms(topic_setting("retention.ms").unwrap(), &values, (&overrides, TOPIC_SOURCE));
         assert_eq!(value.as_deref(), Some("5"));
-        let (inherited, _) = topic_synonyms(topic_setting("retention.ms").unwrap(), &values, &BTreeMap::new());
+        let (inherited, _) =
+            synonyms(topic_setting("retention.ms").unwrap(), &values, (&BTreeMap::new(), TOPIC_SOURCE));
         assert_eq!(inherited.as_deref(), Some("7200000"));
-        let shown: Vec<_> = synonyms.iter().map(|s| (s.name, s.value.as_deref().unwrap(), s.source)).collect();
+        let shown: Vec<_> = all.iter().map(|s| (s.name, s.value.as_deref().unwrap(), s.source)).collect();
         assert_eq!(
             shown,
             [("retention.ms", "5", 1), ("log.retention.hours", "2", 4), ("log.retention.hours", "168", 5)]
@@ -171,7 +217,7 @@ mod tests {
             assert_eq!(described.source, DEFAULT_SOURCE, "{}", described.name);
             assert_eq!(
                 described.value.as_deref(),
-                topic_setting(described.name).unwrap().setting.default,
+                topic_setting(&described.name).unwrap().setting.default,
                 "{}",
                 described.name
             );
@@ -185,6 +231,9 @@ mod tests {
         values.set("num.partitions", Source::File, "2".into());
         values.set("num.partitions", Source::DynamicDefault, "3".into());
         let all = describe_node(&values);
+        assert!(!all.iter().any(|described| SHOWN_IF_SET.contains(&described.name.as_ref())));
+        values.set(SHOWN_IF_SET[0], Source::DynamicNode, "1000".into());
+        assert!(describe_node(&values).iter().any(|described| described.name == SHOWN_IF_SET[0]));
         let found = all.iter().find(|described| described.name == "num.partitions").unwrap();
         assert_eq!((found.value.as_deref(), found.source, found.read_only), (Some("3"), 3, false));
         assert_eq!(found.synonyms.iter().map(|s| s.source).collect::<Vec<_>>(), [3, 4, 5]);

@@ -6,6 +6,7 @@
 
 pub mod describe;
 pub mod flags;
+pub mod group_table;
 pub mod listeners;
 pub mod metrics;
 pub mod name_filter;

@@ -3,6 +3,7 @@
 //! May not know: any particular setting (`table`, `topic_table`), nor where values come from (`sources`).
 
 use std::fmt;
+use std::net::IpAddr;
 
 use super::name_filter::NameFilter;
 
@@ -43,6 +44,8 @@ pub enum Range {
     SomeOf(&'static [&'static str]),
     /// `*` or partition:node pairs by comma.
     ThrottledReplicas,
+    /// address:count pairs by comma.
+    AddressCounts,
     /// A regular expression over names.
     Expression,
 }
@@ -228,6 +231,10 @@ impl Setting {
                 Ok(())
             }
             Range::Expression => NameFilter::new(value).map(drop).map_err(|error| error.to_string()),
+            Range::AddressCounts if split_list(value).all(|word| address_count(word).is_some()) => Ok(()),
+            Range::AddressCounts => {
+                Err("must be pairs of an IP address and a number, as 10.0.0.1:5, by comma".to_owned())
+            }
             Range::ThrottledReplicas => {
                 let pair = |word: &str| {
                     let (partition, node) = word.split_once(':')?;
@@ -242,6 +249,13 @@ impl Setting {
             _ => Ok(()),
         }
     }
+}
+
+/// An address and its count.
+pub(super) fn address_count(pair: &str) -> Option<(IpAddr, usize)> {
+    let (address, count) = pair.rsplit_once(':')?;
+    let address = address.trim().trim_start_matches('[').trim_end_matches(']');
+    Some((address.parse::<IpAddr>().ok()?.to_canonical(), count.trim().parse().ok()?))
 }
 
 /// The words of a list.
@@ -286,6 +300,7 @@ impl fmt::Display for Range {
             Range::OneOf(words) => write!(f, "one of {}", words.join(", ")),
             Range::SomeOf(words) => write!(f, "some of {}", words.join(", ")),
             Range::ThrottledReplicas => f.write_str("* or partition:node pairs"),
+            Range::AddressCounts => f.write_str("address:count pairs"),
             Range::Expression => f.write_str("a regular expression"),
         }
     }
@@ -312,6 +327,11 @@ mod tests {
         );
         let replicas = list("l", "", Range::ThrottledReplicas, "");
         assert!(replicas.check("*").is_ok() && replicas.check("0:1,2:3").is_ok() && replicas.check("0").is_err());
+        let counts = text("c", "", Range::AddressCounts, "");
+        assert!(counts.check("").is_ok() && counts.check("10.0.0.1:5, [::1]:6,::2:7").is_ok());
+        assert!(
+            counts.check("10.0.0.1").is_err() && counts.check("10.0.0.1:-1").is_err() && counts.check("x:1").is_err()
+        );
         let filter = text("f", "", Range::Expression, "");
         assert!(filter.check("orders-.*").is_ok() && filter.check("").is_ok() && filter.check("orders-(").is_err());
         assert_eq!(boolean("b", "true", "").check("FALSE"), Ok("false".to_owned()));

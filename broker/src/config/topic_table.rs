@@ -2,19 +2,19 @@
 //!
 //! May not know: any topic.
 
-use super::setting::{INT_MAX, Range, Setting, at_least, boolean, double, int, list, long, text};
+use super::setting::{INT_MAX, Kind, Range, Setting, at_least, boolean, double, int, list, long, text, unset};
 
-/// A setting of topics and the node settings that supply its default.
+/// A setting of topics or groups, and the node settings that supply its default.
 #[derive(Debug, Clone, Copy)]
-pub struct TopicSetting {
+pub struct ResourceSetting {
     /// The setting.
     pub setting: Setting,
     /// Settings of the node that supply the default, first one first, with the factor from their unit to this one's.
     pub node_settings: &'static [(&'static str, i64)],
 }
 
-const fn of(setting: Setting, node_settings: &'static [(&'static str, i64)]) -> TopicSetting {
-    TopicSetting { setting, node_settings }
+pub(super) const fn of(setting: Setting, node_settings: &'static [(&'static str, i64)]) -> ResourceSetting {
+    ResourceSetting { setting, node_settings }
 }
 
 const SHARED_LOG: &str =
@@ -36,7 +36,7 @@ pub const POOL: &str = "pool";
 pub const ON_DEMAND: &str = "on-demand";
 
 /// All topic settings, by name.
-pub const TOPIC_SETTINGS: &[TopicSetting] = &[
+pub const TOPIC_SETTINGS: &[ResourceSetting] = &[
     of(
         list("cleanup.policy", "delete", Range::SomeOf(&["compact", "delete"]), "What becomes of old data: `delete` removes it by time and size, `compact` keeps the last record of each key.").acts("retention"),
         &[("log.cleanup.policy", 1)],
@@ -55,6 +55,7 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     of(long("flush.ms", "9223372036854775807", at_least(0), "Time after which a sync is forced.").idle(ALWAYS_SYNCED), &[("log.flush.interval.ms", 1)]),
     of(list("follower.replication.throttled.replicas", "", Range::ThrottledReplicas, "Replicas whose incoming replication is throttled.").idle("the limit of a node (follower.replication.throttled.rate) holds for all that it takes"), &[]),
     of(int("index.interval.bytes", "4096", at_least(0), "Bytes between two entries of the offset index.").idle("the index has a line for every batch"), &[("log.index.interval.bytes", 1)]),
+    of(unset("internal.segment.bytes", Kind::Int, at_least(1), "Size at which a new segment is begun, for tests of Kafka's: a hint.").idle(SHARED_LOG), &[]),
     of(list("leader.replication.throttled.replicas", "", Range::ThrottledReplicas, "Replicas whose outgoing replication is throttled.").idle("the limit of a node (follower.replication.throttled.rate) holds for all that it takes"), &[]),
     of(long("local.retention.bytes", "-2", at_least(-2), "Bytes of a partition kept on local disks beside remote storage; -2 follows `retention.bytes`.").idle(NO_TIERING), &[("log.local.retention.bytes", 1)]),
     of(long("local.retention.ms", "-2", at_least(-2), "Time for which data is kept on local disks beside remote storage; -2 follows `retention.ms`.").idle(NO_TIERING), &[("log.local.retention.ms", 1)]),
@@ -87,7 +88,7 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
 
 /// The topic setting called `name`.
 #[must_use]
-pub fn topic_setting(name: &str) -> Option<&'static TopicSetting> {
+pub fn topic_setting(name: &str) -> Option<&'static ResourceSetting> {
     TOPIC_SETTINGS
         .binary_search_by(|candidate| candidate.setting.name.cmp(name))
         .ok()
@@ -103,8 +104,9 @@ mod tests {
     fn the_table_is_sorted_and_its_defaults_are_allowed() {
         assert!(TOPIC_SETTINGS.is_sorted_by(|a, b| a.setting.name < b.setting.name));
         for entry in TOPIC_SETTINGS {
-            let default = entry.setting.default.expect("topic settings have defaults");
-            assert_eq!(entry.setting.check(default), Ok(default.to_owned()), "{}", entry.setting.name);
+            if let Some(default) = entry.setting.default {
+                assert_eq!(entry.setting.check(default), Ok(default.to_owned()), "{}", entry.setting.name);
+            }
             for (name, _) in entry.node_settings {
                 assert!(setting(name).is_some(), "{name}");
             }

@@ -2,7 +2,8 @@
 //!
 //! May not know: files, environment, flags (`sources`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use ottla_protocol::ids::NodeId;
 use super::ConfigError;
 use super::listeners::{Endpoint, Listener, parse_endpoints, parse_optional, read_listeners};
 use super::metrics::MetricsConfig;
-use super::setting::split_list;
+use super::setting::{address_count, split_list};
 use super::table::setting;
 use super::topic::TopicConfig;
 use super::topic_table::topic_setting;
@@ -83,6 +84,8 @@ pub struct NetworkConfig {
     pub connections_max: usize,
     /// `max.connections.per.ip`.
     pub connections_per_ip_max: usize,
+    /// `max.connections.per.ip.overrides`.
+    pub connections_per_ip_overrides: HashMap<IpAddr, usize>,
     /// `connections.max.idle.ms`, default 10 minutes; `u64::MAX` is never.
     pub idle_ms_max: u64,
     /// `queued.max.requests`: of all connections.
@@ -221,6 +224,8 @@ pub struct TransactionConfig {
     pub id_expiration_ms: u64,
     /// `producer.id.expiration.ms`, default one day.
     pub producer_id_expiration_ms: u64,
+    /// `producer.id.expiration.check.interval.ms`, default ten minutes.
+    pub producer_id_expiration_check_interval_ms: u64,
 }
 
 /// Bytes of requests in flight when `queued.max.request.bytes` is "no limit": there is always a limit.
@@ -312,6 +317,11 @@ impl NetworkConfig {
             request_bytes_max: v.count("socket.request.max.bytes"),
             connections_max: v.count("max.connections"),
             connections_per_ip_max: v.count("max.connections.per.ip"),
+            connections_per_ip_overrides: v
+                .list("max.connections.per.ip.overrides")
+                .iter()
+                .filter_map(|pair| address_count(pair))
+                .collect(),
             idle_ms_max: v.amount("connections.max.idle.ms"),
             queued_requests_max: v.count("queued.max.requests"),
             queued_bytes_max: usize::try_from(queued).ok().filter(|bytes| *bytes > 0).unwrap_or(QUEUED_BYTES_DEFAULT),
@@ -447,6 +457,7 @@ impl TransactionConfig {
             timeout_ms_max: v.amount("transaction.max.timeout.ms"),
             id_expiration_ms: v.amount("transactional.id.expiration.ms"),
             producer_id_expiration_ms: v.amount("producer.id.expiration.ms"),
+            producer_id_expiration_check_interval_ms: v.amount("producer.id.expiration.check.interval.ms"),
         }
     }
 }

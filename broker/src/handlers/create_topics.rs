@@ -2,7 +2,8 @@
 //!
 //! v4: -1 means the broker's default. v5: the response has partitions, replicas and all configs (KIP-525); v7: the
 //! topic's id. Answered after the commit: the topic is in every image that a read index reaches. `validate_only` checks
-//! everything and changes nothing, TOPIC_ALREADY_EXISTS included. A name given twice in a request: INVALID_REQUEST.
+//! everything and changes nothing, TOPIC_ALREADY_EXISTS included. An internal topic may be created too, with other numbers than its
+//! own. A name given twice in a request: INVALID_REQUEST.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,11 +48,24 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: CreateTopicsReq
     let topics = results
         .into_iter()
         .filter_map(|(place, result)| {
-            let name = request.topics.get(place)?.name.clone();
-            Some(answer(version, &config, name, result))
+            let asked = request.topics.get(place)?;
+            if let Ok(topic) = &result {
+                note_factor(asked, topic);
+            }
+            Some(answer(version, &config, asked.name.clone(), result))
         })
         .collect();
     CreateTopicsResponse::default().with_topics(topics)
+}
+
+/// Says that a topic has another replication factor than its client asked for; so does the answer, from v5 on.
+fn note_factor(asked: &CreatableTopic, topic: &CreatedTopic) {
+    if asked.replication_factor > 0 && asked.replication_factor != topic.factor {
+        let (name, asked, factor) = (&topic.name, asked.replication_factor, topic.factor);
+        tracing::info!(
+            "topic {name:?} has replication factor {factor}: with {asked} the loss of one node would stop it"
+        );
+    }
 }
 
 fn new_topic(version: i16, topic: &CreatableTopic) -> Result<NewTopic, MetadataError> {
@@ -106,7 +120,7 @@ fn answer(
         .into_iter()
         .map(|described| {
             CreatableTopicConfigs::default()
-                .with_name(text(described.name))
+                .with_name(text(&described.name))
                 .with_value(described.value.as_deref().map(text))
                 .with_read_only(described.read_only)
                 .with_config_source(described.source)

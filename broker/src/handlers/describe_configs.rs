@@ -1,7 +1,7 @@
-//! DescribeConfigs (key 32, v1-v4): all settings of topics and nodes, with type, source and, if requested, synonyms
+//! DescribeConfigs (key 32, v1-v4): all settings of topics, nodes and groups, with type, source and, if requested, synonyms
 //! and documentation (v3, KIP-569).
 //!
-//! A node is shown with its static and dynamic settings, the empty name with the settings of all nodes. Unknown keys
+//! A group has configs whether it exists or not, as in Kafka. A node is shown with its static and dynamic settings, the empty name with the settings of all nodes. Unknown keys
 //! are left out, as in Kafka. A node can show only its own static settings: another node's id is INVALID_REQUEST.
 //! Read after a metadata read index, so that every acknowledged change is visible.
 
@@ -13,7 +13,10 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::support::config_resource::owner;
 use super::support::text;
-use crate::config::describe::{Described, describe_all_nodes, describe_node, describe_topic};
+use crate::config::Source;
+use crate::config::describe::{
+    Described, describe_all_nodes, describe_group, describe_node, describe_topic, describe_unknown,
+};
 use crate::handlers::context::Context;
 use crate::metadata::{ConfigOwner, MetadataError, MetadataImage, is_valid_topic_name};
 
@@ -75,18 +78,26 @@ fn describe(ctx: &Context, image: &MetadataImage, owner: &ConfigOwner) -> Result
             let topic = image.topic(name).ok_or(MetadataError::UnknownTopic)?;
             Ok(describe_topic(&image.config.values, &topic.overrides))
         }
-        ConfigOwner::Node(node) if *node == ctx.config.node_id => Ok(describe_node(&image.config.values)),
+        ConfigOwner::Node(node) if *node == ctx.config.node_id => {
+            let mut all = describe_node(&image.config.values);
+            for (owner, source) in [(Some(*node), Source::DynamicNode), (None, Source::DynamicDefault)] {
+                let set = image.broker_configs.get(&owner);
+                all.extend(set.into_iter().flat_map(|set| describe_unknown(set, source)));
+            }
+            Ok(all)
+        }
         ConfigOwner::Node(node) => Err(MetadataError::InvalidRequest(format!(
             "Unexpected broker id, expected {} or empty string, but received {}",
             ctx.config.node_id.0, node.0
         ))),
+        ConfigOwner::Group(group) => Ok(describe_group(&image.config.values, image.group_configs.get(group))),
         ConfigOwner::AllNodes => Ok(image.broker_configs.get(&None).map(describe_all_nodes).unwrap_or_default()),
     }
 }
 
 fn shown(detail: &Detail, described: Described) -> DescribeConfigsResourceResult {
     let answer = DescribeConfigsResourceResult::default()
-        .with_name(text(described.name))
+        .with_name(text(&described.name))
         .with_value(described.value.as_deref().map(text))
         .with_read_only(described.read_only)
         .with_config_source(described.source)

@@ -1,4 +1,4 @@
-//! DescribeProducers (key 61, v0): the producers of a partition's producer state (KIP-664).
+//! DescribeProducers (key 61, v0): the producers of a partition's producer state, as any replica has it (KIP-664).
 
 use futures_util::future::join_all;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
@@ -6,7 +6,7 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 
 use super::support::text;
 use crate::handlers::context::Context;
-use crate::partition::{ActiveProducer, PartitionError, TopicRef};
+use crate::partition::{Access, ActiveProducer, PartitionError, TopicRef};
 
 pub(super) async fn handle(ctx: &Context, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let topics = request.topics.into_iter().map(|topic| async move {
@@ -25,7 +25,7 @@ async fn one(ctx: &Context, topic: &str, index: i32) -> PartitionResponse {
 }
 
 async fn producers(ctx: &Context, topic: &str, index: i32) -> Result<Vec<ActiveProducer>, PartitionError> {
-    ctx.partitions.find(TopicRef::Name(topic), index).await?.producers()
+    ctx.partitions.find_for(TopicRef::Name(topic), index, Access::AnyReplica).await?.producers()
 }
 
 fn described(producer: &ActiveProducer) -> ProducerState {

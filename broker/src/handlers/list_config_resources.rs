@@ -1,7 +1,7 @@
 //! ListConfigResources (key 74, v0-v1): the resources that have configs (KIP-1142).
 //!
 //! v0 (formerly ListClientMetricsResources) lists client metrics subscriptions, of which this release has none. v1
-//! lists the requested types, all where none is named: topics, nodes, log levels of nodes. UNSUPPORTED_VERSION for
+//! lists the requested types, all where none is named: topics, nodes, log levels of nodes, groups that have configs. UNSUPPORTED_VERSION for
 //! other types.
 
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
@@ -37,6 +37,7 @@ fn of_kind(image: &MetadataImage, kind: i8) -> Vec<ConfigResource> {
     match kind {
         TOPIC => image.topics.keys().map(|name| resource(name)).collect(),
         BROKER | BROKER_LOGGER => image.nodes.keys().map(|node| resource(&node.0.to_string())).collect(),
+        GROUP => image.group_configs.keys().map(|group| resource(group)).collect(),
         _ => Vec::new(),
     }
 }

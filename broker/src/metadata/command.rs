@@ -20,6 +20,7 @@ use super::fields::{Registered, RegisteredWithLevels};
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind, SplitRecord};
 use super::liveness::{self, Liveness};
 use super::merge_record::{MergeRecord, MergeStep};
+use super::requests::GROUP_CONFIGS;
 use crate::codec::{CodecError, Each, Padded, Reader, Value, Varint, Writer, record, write_list};
 use crate::levels::{FeatureLevel, Levels};
 
@@ -27,6 +28,9 @@ use crate::levels::{FeatureLevel, Levels};
 const VERSION: u8 = 2;
 /// The version that 0.2.0 wrote.
 const WITHOUT_INDEX: u8 = 1;
+
+/// The feature level from which on new partitions get epoch bases.
+pub(super) const EPOCH_BASES: FeatureLevel = FeatureLevel(5);
 
 /// The content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +113,22 @@ pub enum Command {
         /// The node; `None`: all nodes.
         node: Option<NodeId>,
         /// All dynamic settings from now on.
+        values: BTreeMap<String, String>,
+    },
+    /// Sets the epoch bases of partitions that an earlier command of the same entry creates. From feature level 5 on.
+    SetEpochBases {
+        /// The topic's id.
+        id: Uuid,
+        /// The first of the partitions.
+        first: u32,
+        /// The base of each.
+        bases: Vec<i32>,
+    },
+    /// Sets the configs of a group. From feature level 5 on.
+    SetGroupConfig {
+        /// Its id.
+        group: String,
+        /// All of them from now on.
         values: BTreeMap<String, String>,
     },
     /// Allocates a block of producer ids.
@@ -197,6 +217,8 @@ impl Command {
             Self::SetNodeLiveness { .. } => liveness::LEVEL,
             Self::SplitShard { .. } | Self::EndSplit { .. } => SplitRecord::LEVEL,
             Self::Merge(_) | Self::DropShard { .. } => MergeRecord::LEVEL,
+            Self::SetGroupConfig { .. } => GROUP_CONFIGS,
+            Self::SetEpochBases { .. } => EPOCH_BASES,
             _ => FeatureLevel::FIRST,
         }
     }
@@ -255,6 +277,8 @@ record! {
         19 EndSplit { child: Varint, at: Varint },
         20 Merge(step),
         21 DropShard { shard: Varint },
+        22 SetGroupConfig { group, values },
+        23 SetEpochBases { id, first: Varint, bases },
     }
     NewShard { id: Varint, kind, replicas }
     enum IntentEnd { 0 Done, 1 Abort }
@@ -361,6 +385,12 @@ mod tests {
             (any_uuid(), any_values()).prop_map(|(id, overrides)| Command::SetTopicConfig { id, overrides }),
             (proptest::option::of(any::<i32>().prop_map(NodeId)), any_values())
                 .prop_map(|(node, values)| Command::SetBrokerConfig { node, values }),
+            ("\\PC{0,20}", any_values()).prop_map(|(group, values)| Command::SetGroupConfig { group, values }),
+            (any_uuid(), any::<u32>(), vec(any::<i32>(), 0..5)).prop_map(|(id, first, bases)| Command::SetEpochBases {
+                id,
+                first,
+                bases
+            }),
             any::<u32>().prop_map(|count| Command::AllocateProducerIds { count }),
             (key, any::<bool>()).prop_map(|(key, done)| Command::EndIntent {
                 key,

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Command;
 use super::error::MetadataError;
+use super::features;
 use super::image::{MetadataImage, Topic};
 use super::merges;
-use super::requests::{ConfigChange, ConfigOp, ConfigOwner};
+use super::requests::{ConfigChange, ConfigOp, ConfigOwner, GROUP_CONFIGS};
 use super::topic_shards::SHARD_COUNT;
 use crate::config::ConfigError;
+use crate::config::group_table::group_setting;
 use crate::config::setting::{Dynamic, Kind, Setting};
 use crate::config::table::{nearest, setting, settings};
 use crate::config::topic::check_overrides;
@@ -47,7 +49,27 @@ pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec
         }
         ConfigOwner::Node(node) => broker_config(image, change, Some(*node)),
         ConfigOwner::AllNodes => broker_config(image, change, None),
+        ConfigOwner::Group(group) => group_config(image, change, group),
     }
+}
+
+/// Any group may have configs, also one that does not exist yet.
+fn group_config(image: &MetadataImage, change: &ConfigChange, group: &str) -> Result<Vec<Command>, MetadataError> {
+    features::require(image, GROUP_CONFIGS, "Groups have configs")?;
+    let empty = BTreeMap::new();
+    let before = image.group_configs.get(group).unwrap_or(&empty);
+    let lookup = |name: &str| group_setting(name).map(|entry| &entry.setting);
+    let unknown = |name: &str| MetadataError::InvalidConfig(format!("Unknown group config name: {name}"));
+    if let Some((name, _)) = change.ops.iter().find(|(name, _)| lookup(name).is_none()) {
+        return Err(unknown(name));
+    }
+    let mut values = changed(before, change, lookup, unknown)?;
+    for (name, value) in &mut values {
+        let known = lookup(name).ok_or_else(|| unknown(name))?;
+        *value = known.check(value).map_err(ConfigError::from)?;
+    }
+    let group = group.to_owned();
+    Ok(if values == *before { Vec::new() } else { vec![Command::SetGroupConfig { group, values }] })
 }
 
 /// Fails for more shards than the topic has partitions, and below the feature level from which on shards are merged.
@@ -79,7 +101,8 @@ fn broker_config(
     let empty = BTreeMap::new();
     let before = image.broker_configs.get(&node).unwrap_or(&empty);
     for (name, op) in &change.ops {
-        let known = setting(name).ok_or_else(|| unknown_setting(name))?;
+        // A name that is not known may be of a plug-in, as Kafka sees it: it is kept.
+        let Some(known) = setting(name) else { continue };
         let allowed = match known.dynamic {
             Dynamic::No => false,
             Dynamic::PerNode => node.is_some(),

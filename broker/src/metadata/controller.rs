@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::command::{Command, encode, encoded_size};
 use super::decide::{ControllerRequest, ControllerResponse, ControllerResult, decide};
 use super::error::MetadataError;
+use super::first_epochs::{self, ShardTerms};
 use super::image::{MetadataImage, ShardId};
 use super::state_machine::{MetadataStateMachine, Outcome};
 use crate::config::Config;
@@ -58,6 +59,7 @@ pub(super) struct Controller {
     pub(super) queue: mpsc::Receiver<QueuedRequest>,
     /// The node's configuration as started.
     pub(super) base: Arc<Config>,
+    pub(super) terms: ShardTerms,
 }
 
 impl Controller {
@@ -104,9 +106,11 @@ impl Controller {
             let next = waiting.next().or_else(|| self.queue.try_recv().ok().map(|queued| (queued, 0)));
             let Some((queued, attempts)) = next else { break };
             match decide(scratch.image(), &queued.request) {
-                Ok(ControllerResult { commands: decided, response })
+                Ok(ControllerResult { commands: mut decided, response })
                     if !queued.validate_only && !decided.is_empty() =>
                 {
+                    let bases = first_epochs::bases(scratch.image().level, &decided, |shard| self.terms.of(shard));
+                    decided.extend(bases);
                     bytes += decided.iter().map(encoded_size).sum::<usize>();
                     for command in &decided {
                         scratch.apply_command(index, command.clone());

@@ -35,6 +35,8 @@ use crate::config::topic::check_overrides;
 
 /// Number of producer ids in a block.
 const PRODUCER_IDS: u32 = 1_000;
+/// The `cleanup.policy` of internal topics.
+const COMPACT: &str = "compact";
 /// The most nodes that a manual assignment may name for one partition.
 const ASSIGNED_NODES_MAX: usize = 32;
 
@@ -228,14 +230,14 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
 
 fn create_topic(image: &MetadataImage, requested: &NewTopic, id: Uuid) -> Result<ControllerResult, MetadataError> {
     names::check_name(&requested.name)?;
-    if names::is_internal(&requested.name) {
-        return Err(MetadataError::InvalidTopic(format!(
-            "Topic '{}' is internal: the broker makes it itself",
-            requested.name
-        )));
-    }
     names::check_new(image, &requested.name)?;
     let overrides = check_overrides(&requested.configs)?;
+    if let Some(internal) = InternalTopic::named(&requested.name) {
+        return create_internal(image, internal, requested, overrides, id);
+    }
+    if names::is_internal(&requested.name) {
+        return Err(MetadataError::InvalidTopic(format!("Topic '{}' is the controller's own", requested.name)));
+    }
     let placement = if requested.assignments.is_empty() {
         place_by_factor(image, requested)?
     } else {
@@ -398,6 +400,34 @@ fn place_by_hand(image: &MetadataImage, requested: &NewTopic) -> Result<Placemen
     check_placed(placement::place_assigned(image, &assignments), assignments.len())
 }
 
+/// An internal topic that a client creates, as Kafka allows it: with the client's partitions, factor and configs, and otherwise as the
+/// broker makes it itself. Its partitions lie in shards of their own, so they are not assigned by hand.
+fn create_internal(
+    image: &MetadataImage,
+    topic: InternalTopic,
+    requested: &NewTopic,
+    overrides: BTreeMap<String, String>,
+    id: Uuid,
+) -> Result<ControllerResult, MetadataError> {
+    let name = topic.name();
+    if !requested.assignments.is_empty() {
+        return Err(MetadataError::InvalidReplicaAssignment(format!(
+            "Topic '{name}' is internal: it is not assigned by hand."
+        )));
+    }
+    if overrides.get("cleanup.policy").is_some_and(|policy| policy != COMPACT) {
+        return Err(MetadataError::InvalidConfig(format!("Topic '{name}' is internal: it must stay compacted")));
+    }
+    if requested.partitions.is_some_and(|count| count <= 0) {
+        return Err(MetadataError::InvalidPartitions(
+            "Number of partitions must be larger than 0, or -1 to use the default value.".to_owned(),
+        ));
+    }
+    let count = i64::from(requested.partitions.unwrap_or(0));
+    check_counts(image, count, count)?;
+    internal_creation(image, topic, (requested.factor, requested.partitions), overrides, id)
+}
+
 fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Result<ControllerResult, MetadataError> {
     if let Some(existing) = image.topic(topic.name()) {
         let response = ControllerResponse::Topic(CreatedTopic {
@@ -409,6 +439,16 @@ fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Res
         });
         return Ok(ControllerResult { commands: Vec::new(), response });
     }
+    internal_creation(image, topic, (None, None), BTreeMap::new(), id)
+}
+
+fn internal_creation(
+    image: &MetadataImage,
+    topic: InternalTopic,
+    (asked_factor, asked_count): (Option<i16>, Option<i32>),
+    overrides: BTreeMap<String, String>,
+    id: Uuid,
+) -> Result<ControllerResult, MetadataError> {
     let config: &Config = &image.config;
     let (kind, factor, count) = match topic {
         InternalTopic::ConsumerOffsets => {
@@ -420,7 +460,8 @@ fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Res
             config.transaction.topic_partitions,
         ),
     };
-    let factor = factor.min(i16::try_from(image.expected_nodes()).unwrap_or(i16::MAX));
+    let own_factor = factor.min(i16::try_from(image.expected_nodes()).unwrap_or(i16::MAX));
+    let (factor, count) = (asked_factor.unwrap_or(own_factor), asked_count.unwrap_or(count));
     let Some(factor) = factor_in_force(factor, image.nodes.len()) else {
         return Err(MetadataError::InvalidReplicationFactor(format!(
             "Topic '{}' waits: {factor} nodes are to hold it and only {} are registered.",
@@ -430,15 +471,16 @@ fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Res
     };
     let count = usize::try_from(count).unwrap_or(1);
     let placement = check_placed(placement::place_internal(image, kind, factor, count), count)?;
-    let mut overrides = BTreeMap::from([
-        ("cleanup.policy".to_owned(), "compact".to_owned()),
+    let mut all = BTreeMap::from([
+        ("cleanup.policy".to_owned(), COMPACT.to_owned()),
         ("compression.type".to_owned(), "producer".to_owned()),
     ]);
     if topic == InternalTopic::TransactionState {
         let min = config.transaction.topic_min_isr.min(i32::from(factor));
-        overrides.insert("min.insync.replicas".to_owned(), min.to_string());
+        all.insert("min.insync.replicas".to_owned(), min.to_string());
     }
-    Ok(creation(image, topic.name().to_owned(), id, true, overrides, placement))
+    all.extend(overrides);
+    Ok(creation(image, topic.name().to_owned(), id, true, all, placement))
 }
 
 /// The topic of that name, if clients may change it.

@@ -154,7 +154,11 @@ fn later() -> Vec<Command> {
         Command::DropShard { shard: ShardId(301) },
     ];
     let merges = merge_steps().into_iter().map(Command::Merge);
-    shards.map(Command::AddShard).chain(livenesses).chain(states).chain(others).chain(merges).collect()
+    let level_5 = [
+        Command::SetGroupConfig { group: "g".into(), values: BTreeMap::from([("a".to_owned(), "b".to_owned())]) },
+        Command::SetEpochBases { id: Uuid::from_u128(9), first: 300, bases: vec![-7, 0] },
+    ];
+    shards.map(Command::AddShard).chain(livenesses).chain(states).chain(others).chain(merges).chain(level_5).collect()
 }
 
 pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
@@ -425,7 +429,16 @@ fn later_records() -> Vec<Record> {
         Record::BrokerConfig(Some(NodeId(2)), BTreeMap::from([("a".to_owned(), "b".to_owned())])),
     ];
     let intents = intents.into_iter().map(|intent| Record::Intent(key, intent));
-    nodes.map(Record::Node).into_iter().chain(intents).chain(others).chain(splits).chain(merges).collect()
+    let group = Record::GroupConfig("g".into(), BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    nodes
+        .map(Record::Node)
+        .into_iter()
+        .chain(intents)
+        .chain(others)
+        .chain(splits)
+        .chain(merges)
+        .chain([group])
+        .collect()
 }
 
 /// What a replica's group is created with: its first members, and its shard.

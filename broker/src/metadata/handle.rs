@@ -21,13 +21,16 @@ use super::controller::{Controller, QUEUED_REQUESTS_MAX};
 use super::controller_client::ControllerClient;
 use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
+use super::features;
+use super::first_epochs::ShardTerms;
 use super::image::{IntentKey, MetadataImage, ShardId, Topic};
 use super::merge_record::MergeStep;
 use super::merges;
 use super::names;
 use super::registration::NodeRegistration;
 use super::requests::{
-    ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
+    ConfigChange, ConfigOwner, CreatedTopic, FeatureUpdate, GROUP_CONFIGS, InternalTopic, MetadataQuorum,
+    NewPartitions, NewTopic, Nodes, TopicName,
 };
 use super::single_flight::{Coalesced, SingleFlight};
 use super::splits;
@@ -62,6 +65,8 @@ pub(super) struct Inner {
     removed: watch::Sender<Option<ReplicaId>>,
     /// True once this node has announced its stop and sends no heartbeat any more.
     stopping: AtomicBool,
+    /// The terms of shards, for the controller.
+    terms: ShardTerms,
 }
 
 impl std::fmt::Debug for MetadataHandle {
@@ -87,7 +92,9 @@ impl MetadataHandle {
         registration: NodeRegistration,
     ) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUED_REQUESTS_MAX);
-        let controller = Controller { group: group.clone(), images: images.clone(), queue: receiver, base };
+        let terms = ShardTerms::default();
+        let controller =
+            Controller { group: group.clone(), images: images.clone(), queue: receiver, base, terms: terms.clone() };
         rt::spawn_critical("controller", group.owner(), controller.run());
         Self(Arc::new(Inner {
             node_id,
@@ -98,7 +105,13 @@ impl MetadataHandle {
             registration,
             removed: watch::Sender::new(None),
             stopping: AtomicBool::new(false),
+            terms,
         }))
+    }
+
+    /// Sets whom to ask for the terms in which shards are led, once.
+    pub fn set_shard_terms(&self, terms: impl Fn(ShardId) -> Option<u64> + Send + Sync + 'static) {
+        self.0.terms.set(Box::new(terms));
     }
 
     /// The image as of the last entry applied on this node.
@@ -272,6 +285,10 @@ impl MetadataHandle {
         validate_only: bool,
     ) -> Vec<Result<(), MetadataError>> {
         let all = changes.into_iter().map(|change| async move {
+            // A controller of the release before could not read the request.
+            if matches!(change.owner, ConfigOwner::Group(_)) {
+                features::require(&self.image(), GROUP_CONFIGS, "Groups have configs")?;
+            }
             self.request(ControllerRequest::ChangeConfig(change), validate_only, TIMEOUT).await.map(|_| ())
         });
         join_all(all).await
@@ -286,10 +303,8 @@ impl MetadataHandle {
         if let Some(topic) = self.image().topic(name) {
             return Ok(Arc::clone(topic));
         }
-        for internal in [InternalTopic::ConsumerOffsets, InternalTopic::TransactionState] {
-            if internal.name() == name {
-                return self.ensure_internal(internal).await;
-            }
+        if let Some(internal) = InternalTopic::named(name) {
+            return self.ensure_internal(internal).await;
         }
         names::check_name(name)?;
         let (metadata, topic) = (self.clone(), NewTopic { name: name.to_owned(), ..NewTopic::default() });

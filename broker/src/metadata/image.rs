@@ -403,6 +403,8 @@ pub struct MetadataImage {
     pub intents: SharedMap<IntentKey, Arc<Intent>>,
     /// Dynamic broker settings: for all nodes (`None`) and for one.
     pub broker_configs: Arc<BTreeMap<Option<NodeId>, BTreeMap<String, String>>>,
+    /// The configs of groups, by their ids.
+    pub group_configs: Arc<BTreeMap<String, BTreeMap<String, String>>>,
     /// The configuration of this node, dynamic settings included. Not replicated state.
     pub config: Arc<Config>,
     /// Partitions carried by each shard.

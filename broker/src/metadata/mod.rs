@@ -23,6 +23,7 @@ mod error;
 mod features;
 mod fencing;
 mod fields;
+mod first_epochs;
 mod forward_codec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

@@ -55,6 +55,9 @@ pub fn factor_in_force(requested: i16, nodes: usize) -> Option<i16> {
     enough.then_some(if requested == 2 && nodes >= FACTOR { 3 } else { requested })
 }
 
+/// Shards of a cluster from which on none is made because an assignment wants another one of the same nodes to lead.
+const ORDERED_SHARDS_MAX: usize = 1_024;
+
 /// The load of nodes and directories: counted once, updated as shards are added.
 struct Planner<'a> {
     image: &'a MetadataImage,
@@ -323,35 +326,41 @@ pub fn place_internal(image: &MetadataImage, kind: ShardKind, factor: i16, count
     Placement { shards: all.iter().cycle().take(count).copied().collect(), new_shards }
 }
 
-/// Places partitions on the nodes assigned to each: in a shard with exactly these nodes, created where there is none. One that was
-/// split off has been made for what it carries, and takes nothing more.
+/// Places partitions on the nodes assigned to each: in a shard with exactly these nodes and the same first one, which is the preferred
+/// leader, created where there is none; in one with the same order if there is one. A cluster that has [`ORDERED_SHARDS_MAX`] shards gets
+/// none for another first node alone. One that was split off has been made for what it carries, and takes nothing more.
 #[must_use]
 pub fn place_assigned(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Placement {
     let mut planner = Planner::new(image);
     let mut placement = Placement::default();
-    let mut pools: BTreeMap<BTreeSet<NodeId>, Vec<ShardId>> = BTreeMap::new();
+    let mut pools: BTreeMap<BTreeSet<NodeId>, Vec<(ShardId, Vec<NodeId>)>> = BTreeMap::new();
     for shard in image.shards.values() {
         if matches!(shard.kind, ShardKind::Pool { .. }) && shard.split.is_none() && is_whole(image, shard) {
-            let nodes = shard.replicas.iter().map(|replica| replica.node).collect();
-            pools.entry(nodes).or_default().push(shard.id);
+            let nodes: Vec<NodeId> = shard.replicas.iter().map(|replica| replica.node).collect();
+            pools.entry(nodes.iter().copied().collect()).or_default().push((shard.id, nodes));
         }
     }
     let mut taken: BTreeMap<ShardId, u64> = BTreeMap::new();
     for nodes in assignments {
         let pool = pools.entry(nodes.iter().copied().collect()).or_default();
-        if pool.is_empty() {
+        let is_full = image.shards.len() + placement.new_shards.len() >= ORDERED_SHARDS_MAX;
+        if pool.is_empty() || !is_full && !pool.iter().any(|(_, order)| order.first() == nodes.first()) {
             let factor = i16::try_from(nodes.len()).unwrap_or(i16::MAX);
             let shard = planner.add(ShardKind::Pool { factor, pinned: true }, nodes);
-            pool.push(shard.id);
+            pool.push((shard.id, nodes.clone()));
             placement.new_shards.push(shard);
         }
         let load = |shard: &ShardId| {
             let before = image.partitions_by_shard.get(shard).copied().unwrap_or(0);
             (before + taken.get(shard).copied().unwrap_or(0), *shard)
         };
-        if let Some(shard) = pool.iter().min_by_key(|shard| load(shard)).copied() {
-            *taken.entry(shard).or_default() += 1;
-            placement.shards.push(shard);
+        let rank = |(shard, order): &(ShardId, Vec<NodeId>)| {
+            let (has_other_leader, has_other_order) = (order.first() != nodes.first(), order != nodes);
+            (has_other_leader, has_other_order, load(shard))
+        };
+        if let Some((shard, _)) = pool.iter().min_by_key(|known| rank(known)) {
+            *taken.entry(*shard).or_default() += 1;
+            placement.shards.push(*shard);
         }
     }
     placement

@@ -8,6 +8,7 @@
 //!  't' topic id                 topic: name, internal, overrides, routes
 //!  'i' shard u64 index u64 id   intent
 //!  'b' named u8 node i32        dynamic broker settings
+//!  'g' group                    configs of a group
 //!
 //! Key letters are never reused. A field that a later release adds is at the end, and is absent where it has its
 //! default.
@@ -61,10 +62,11 @@ pub(super) enum Record {
     Topic(TopicRecord),
     Intent(IntentKey, Intent),
     BrokerConfig(Option<NodeId>, BTreeMap<String, String>),
+    GroupConfig(String, BTreeMap<String, String>),
 }
 
 /// The key of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RecordKey {
     Cluster,
     Node(NodeId),
@@ -72,6 +74,7 @@ pub(super) enum RecordKey {
     Topic(Uuid),
     Intent(IntentKey),
     BrokerConfig(Option<NodeId>),
+    GroupConfig(String),
 }
 
 record! {
@@ -82,6 +85,7 @@ record! {
         b't' Topic(topic),
         b'i' Intent(key),
         b'b' BrokerConfig(node: Padded<-1>),
+        b'g' GroupConfig(group),
     }
 
     ClusterRecord { cluster_id, next_producer_id, next_replica_id, next_shard_id, checksum; later level }
@@ -136,6 +140,7 @@ impl Record {
             Self::Topic(topic) => RecordKey::Topic(topic.id),
             Self::Intent(key, _) => RecordKey::Intent(*key),
             Self::BrokerConfig(node, _) => RecordKey::BrokerConfig(*node),
+            Self::GroupConfig(group, _) => RecordKey::GroupConfig(group.clone()),
         }
         .encode()
     }
@@ -149,7 +154,7 @@ impl Record {
             Self::Shard(shard) => RecordedShard::write(shard, &mut w),
             Self::Topic(topic) => RecordedTopic::write(topic, &mut w),
             Self::Intent(_, intent) => intent.write(&mut w),
-            Self::BrokerConfig(_, values) => values.write(&mut w),
+            Self::BrokerConfig(_, values) | Self::GroupConfig(_, values) => values.write(&mut w),
         }
         w.finish()
     }
@@ -163,6 +168,7 @@ impl Record {
             RecordKey::Topic(id) => Self::Topic(TopicRecord { id, ..RecordedTopic::read(&mut r, "topic")? }),
             RecordKey::Intent(key) => Self::Intent(key, Value::read(&mut r, "intent")?),
             RecordKey::BrokerConfig(node) => Self::BrokerConfig(node, Value::read(&mut r, "config values")?),
+            RecordKey::GroupConfig(group) => Self::GroupConfig(group, Value::read(&mut r, "config values")?),
         };
         r.end()?;
         Ok(record)

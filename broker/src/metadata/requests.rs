@@ -59,6 +59,9 @@ pub struct NewPartitions {
     pub assignments: Option<Vec<Vec<NodeId>>>,
 }
 
+/// The feature level from which on groups have configs.
+pub const GROUP_CONFIGS: FeatureLevel = FeatureLevel(5);
+
 /// The resource that a configuration belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigOwner {
@@ -68,6 +71,8 @@ pub enum ConfigOwner {
     Node(NodeId),
     /// All nodes.
     AllNodes,
+    /// A group, whether it exists or not. From feature level 5 on.
+    Group(String),
 }
 
 /// The change of one setting.
@@ -104,6 +109,12 @@ pub enum InternalTopic {
 }
 
 impl InternalTopic {
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::ConsumerOffsets, Self::TransactionState].into_iter().find(|topic| topic.name() == name)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use ottla_env::critical::{Owner, process_failed};
 use ottla_env::mutants::{self, Bug};
-use ottla_env::rt;
+use ottla_env::{rt, watch};
 use ottla_raft::{Identity, RaftHost};
 use ottla_storage::data_dir::DataDirError;
 use parking_lot::Mutex;
@@ -41,7 +41,7 @@ use crate::config::Config;
 use crate::handlers::context::{Directory, Domain};
 use crate::handlers::kafka_dispatch::Kafka;
 use crate::limits::ConnectionLimits;
-use crate::metadata::ListenerEndpoint;
+use crate::metadata::{ListenerEndpoint, MetadataImage};
 use crate::server::Server;
 use crate::server::admission::{Admission, AdmissionLimits};
 use crate::server::budget::Budget;
@@ -211,12 +211,23 @@ impl Node {
     }
 }
 
+/// Applies the limits on connections that change while the node runs.
+async fn follow_limits(admission: Admission, mut images: watch::Receiver<Arc<MetadataImage>>) {
+    loop {
+        admission.set_limits(AdmissionLimits::configured(&images.borrow_and_update().config.network));
+        if images.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Result<Server<Kafka>, StartError> {
-    let admission = Admission::new(AdmissionLimits {
-        connections_max: config.network.connections_max,
-        per_ip_max: config.network.connections_per_ip_max,
-        ..AdmissionLimits::default()
-    });
+    let admission = Admission::new(AdmissionLimits::configured(&config.network));
+    rt::spawn_critical(
+        "connection-limits",
+        Owner::process(),
+        follow_limits(admission.clone(), domain.metadata.watch()),
+    );
     let budget = Budget::new(config.network.queued_bytes_max);
     let limits = ConnectionLimits::configured(&config.network);
     Server::start(listeners, Kafka::new(domain), limits, admission, budget).map_err(StartError::Open)

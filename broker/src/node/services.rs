@@ -163,6 +163,7 @@ async fn open_shards(
     }
     shards.open(carried).await;
     shards.start();
+    metadata.set_shard_terms(shards.terms());
     shards
 }
 

@@ -240,9 +240,9 @@ impl Partition {
         }
     }
 
-    /// The producers known on the partition, by id.
+    /// The producers known on the partition, by id; on a follower those of what it has applied.
     pub fn producers(&self) -> Result<Vec<ActiveProducer>, PartitionError> {
-        let _ = self.led()?;
+        let _ = self.readable(Access::AnyReplica, None)?;
         let state = self.shard.state().lock();
         let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
         let shown = |(producer_id, history): (ProducerId, &ProducerHistory)| ActiveProducer {

@@ -1,12 +1,14 @@
 //! Connection limits: `max.connections`, `max.connections.per.ip` and its overrides.
 //!
-//! A connection above a limit is closed before any byte of it is read. //! May not know: requests.
+//! A connection above a limit is closed before any byte of it is read; one that is there when a limit falls stays. May not know: requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::config::NetworkConfig;
 
 /// Kafka's limits on the number of connections.
 #[derive(Debug, Clone)]
@@ -22,6 +24,18 @@ pub struct AdmissionLimits {
 impl Default for AdmissionLimits {
     fn default() -> Self {
         Self { connections_max: usize::MAX, per_ip_max: usize::MAX, per_ip_overrides: HashMap::new() }
+    }
+}
+
+impl AdmissionLimits {
+    /// The limits that settings name.
+    #[must_use]
+    pub fn configured(network: &NetworkConfig) -> Self {
+        Self {
+            connections_max: network.connections_max,
+            per_ip_max: network.connections_per_ip_max,
+            per_ip_overrides: network.connections_per_ip_overrides.clone(),
+        }
     }
 }
 
@@ -42,7 +56,7 @@ pub struct Admission(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    limits: AdmissionLimits,
+    limits: Mutex<AdmissionLimits>,
     counts: Mutex<Counts>,
 }
 
@@ -63,14 +77,19 @@ impl Admission {
     /// A counter with these limits and no connection.
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
-        Self(Arc::new(Inner { limits, counts: Mutex::default() }))
+        Self(Arc::new(Inner { limits: Mutex::new(limits), counts: Mutex::default() }))
+    }
+
+    /// Sets the limits for the connections to come.
+    pub fn set_limits(&self, limits: AdmissionLimits) {
+        *self.0.limits.lock() = limits;
     }
 
     /// Admits a connection from `ip`, or returns the limit that is reached.
     pub fn admit(&self, ip: IpAddr) -> Result<Admitted, Refused> {
         // An IPv4 client on a dual-stack socket is the same client as on an IPv4 socket.
         let ip = ip.to_canonical();
-        let limits = &self.0.limits;
+        let limits = self.0.limits.lock();
         let mut counts = self.0.counts.lock();
         if counts.total >= limits.connections_max {
             return Err(Refused::Total(limits.connections_max));
@@ -125,5 +144,8 @@ mod tests {
         drop(first);
         let _fourth = admission.admit(one).unwrap();
         assert_eq!(admission.connections(), 3);
+        admission.set_limits(AdmissionLimits { connections_max: 4, ..AdmissionLimits::default() });
+        let _fifth = admission.admit(one).unwrap();
+        assert_eq!(admission.admit(two).unwrap_err(), Refused::Total(4));
     }
 }

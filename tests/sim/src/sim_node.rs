@@ -86,11 +86,8 @@ fn options(tuning: Tuning) -> NodeOptions {
         relocation_bytes: RELOCATION_BYTES,
         ..DataDirOptions::default()
     };
-    let leader_tasks = LeaderTaskSettings {
-        producer_check: Duration::from_secs(2),
-        offsets_check: Duration::from_millis(500),
-        ..LeaderTaskSettings::default()
-    };
+    let leader_tasks =
+        LeaderTaskSettings { offsets_check: Duration::from_millis(500), ..LeaderTaskSettings::default() };
     let raft = RaftOptions {
         purge_horizon_bytes: tuning.purge_horizon_bytes,
         state_part_bytes: STATE_PART_BYTES,
@@ -121,6 +118,7 @@ fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     config.log.retention_check_interval_ms = 1_000;
     config.offsets.topic_partitions = OFFSETS_PARTITIONS;
     config.offsets.retention_check_interval_ms = 1_000;
+    config.transaction.producer_id_expiration_check_interval_ms = 2_000;
     config.group.initial_rebalance_delay_ms = 100;
     config.group.session_timeout_ms_min = 100;
     config.group.session_timeout_ms_max = 60_000;

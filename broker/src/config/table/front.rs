@@ -28,9 +28,9 @@ pub(super) const NODE: &[Setting] = &[
 
 pub(super) const NETWORK: &[Setting] = &[
     int("socket.request.max.bytes", "104857600", at_least(1), "The largest request.").acts("connections"),
-    int("max.connections", "2147483647", at_least(0), "Connections of all listeners together; more are closed at once.").acts("connections"),
-    int("max.connections.per.ip", "2147483647", at_least(0), "Connections from one address; more are closed at once.").acts("connections"),
-    text("max.connections.per.ip.overrides", "", Range::Any, "Exceptions from `max.connections.per.ip`: address:count pairs by comma.").idle("one limit holds for all addresses"),
+    int("max.connections", "2147483647", at_least(0), "Connections of all listeners together; more are closed at once.").dynamic().acts("connections"),
+    int("max.connections.per.ip", "2147483647", at_least(0), "Connections from one address; more are closed at once.").dynamic().acts("connections"),
+    text("max.connections.per.ip.overrides", "", Range::AddressCounts, "Exceptions from `max.connections.per.ip`: address:count pairs by comma, IP addresses only.").dynamic().acts("connections"),
     int("max.connection.creation.rate", "2147483647", at_least(0), "New connections per second.").idle("accepting is bounded by the number of connections"),
     long("connections.max.idle.ms", "600000", at_least(-1), "A connection that sends nothing for so long is closed; -1 never.").acts("connections"),
     int("connection.failed.authentication.delay.ms", "100", at_least(0), "How long the answer to a failed authentication is held back.").idle("authentication is not served yet"),
@@ -156,14 +156,15 @@ pub(super) const TRANSACTIONS: &[Setting] = &[
         at_least(1),
         "How long a partition remembers a producer that sends nothing.",
     )
+    .dynamic()
     .acts("producers"),
     int(
         "producer.id.expiration.check.interval.ms",
         "600000",
         at_least(1),
-        "How often forgotten producers are looked for.",
+        "How often producers that are to be forgotten are looked for.",
     )
-    .idle("they are looked for with every retention check"),
+    .acts("producers"),
     int(
         "transaction.state.log.num.partitions",
         "50",

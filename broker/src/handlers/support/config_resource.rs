@@ -33,9 +33,11 @@ pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, Me
         BROKER_LOGGER => Err(MetadataError::InvalidRequest(
             "log levels cannot be changed while the node runs; see ottla.log.level".to_owned(),
         )),
-        CLIENT_METRICS | GROUP => {
-            Err(MetadataError::InvalidRequest("this release has no configs of groups and client metrics".to_owned()))
+        GROUP if name.is_empty() => {
+            Err(MetadataError::InvalidRequest("Default group resources are not allowed.".to_owned()))
         }
+        GROUP => Ok(ConfigOwner::Group(name.to_owned())),
+        CLIENT_METRICS => Err(MetadataError::InvalidRequest("this release takes no metrics of clients".to_owned())),
         other => Err(MetadataError::InvalidRequest(format!("Unsupported resource type: {other}"))),
     }
 }

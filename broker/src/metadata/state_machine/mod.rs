@@ -148,6 +148,9 @@ impl MetadataStateMachine {
                 Record::BrokerConfig(node, values) => {
                     Arc::make_mut(&mut machine.image.broker_configs).insert(node, values);
                 }
+                Record::GroupConfig(group, values) => {
+                    Arc::make_mut(&mut machine.image.group_configs).insert(group, values);
+                }
             }
         }
         machine.derive_config();
@@ -217,6 +220,9 @@ impl MetadataStateMachine {
         for (node, values) in image.broker_configs.iter() {
             fresh.note(&Record::BrokerConfig(*node, values.clone()));
         }
+        for (group, values) in image.group_configs.iter() {
+            fresh.note(&Record::GroupConfig(group.clone(), values.clone()));
+        }
         fresh.checksum = self.checksum;
         fresh.cut().into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
@@ -271,6 +277,11 @@ impl MetadataStateMachine {
             }
             Command::SetTopicConfig { id, overrides } => self.set_topic_config(&id, overrides),
             Command::SetBrokerConfig { node, values } => self.set_broker_config(node, values),
+            Command::SetEpochBases { id, first, bases } => self.set_epoch_bases(index, &id, first, &bases),
+            Command::SetGroupConfig { group, values } => {
+                self.set_group_config(group, values);
+                Ok(())
+            }
             Command::AllocateProducerIds { count } => return self.allocate_producer_ids(count),
             Command::EndIntent { key, end: _ } => match self.image.intents.remove(&key) {
                 Some(_) => {
@@ -391,6 +402,48 @@ impl MetadataStateMachine {
         let topic = self.derive_topic(record);
         self.put_topic(topic);
         Ok(())
+    }
+
+    /// Only what this entry creates has no epoch yet that somebody was told.
+    fn set_epoch_bases(&mut self, index: RaftIndex, id: &Uuid, first: u32, bases: &[i32]) -> Result<(), Refusal> {
+        let topic = Arc::clone(self.image.topics_by_id.get(id).ok_or(Refusal::NoSuchTopic)?);
+        let mut partitions = topic.partitions.as_ref().clone();
+        let created = usize::try_from(first).ok().and_then(|first| partitions.get_mut(first..));
+        let created =
+            created.filter(|created| created.len() == bases.len() && created.iter().all(|route| route.intent == index));
+        let created = created.ok_or(Refusal::PartitionCount)?;
+        for (route, base) in created.iter_mut().zip(bases) {
+            route.epoch_base = *base;
+        }
+        let shards: BTreeSet<ShardId> = created.iter().map(|route| route.shard).collect();
+        let base_of = |number: i32| usize::try_from(number).ok().and_then(|number| partitions.get(number));
+        for shard in shards {
+            let key = IntentKey { shard, index, topic: *id };
+            let Some(intent) = self.image.intents.get(&key).filter(|intent| intent.kind == IntentKind::Adopt) else {
+                continue;
+            };
+            let with_base =
+                |(number, base): &(i32, i32)| (*number, base_of(*number).map_or(*base, |route| route.epoch_base));
+            let adopted =
+                Intent { kind: IntentKind::Adopt, partitions: intent.partitions.iter().map(with_base).collect() };
+            self.note(&Record::Intent(key, adopted.clone()));
+            self.image.intents.insert(key, Arc::new(adopted));
+        }
+        let topic = Topic { partitions: Arc::new(partitions), ..topic.as_ref().clone() };
+        self.note(&Record::Topic(topic_record(&topic)));
+        self.put_topic(topic);
+        Ok(())
+    }
+
+    fn set_group_config(&mut self, group: String, values: BTreeMap<String, String>) {
+        let configs = Arc::make_mut(&mut self.image.group_configs);
+        if values.is_empty() {
+            configs.remove(&group);
+            self.forget(RecordKey::GroupConfig(group).encode());
+        } else {
+            configs.insert(group.clone(), values.clone());
+            self.note(&Record::GroupConfig(group, values));
+        }
     }
 
     fn set_broker_config(&mut self, node: Option<NodeId>, values: BTreeMap<String, String>) -> Result<(), Refusal> {

@@ -9,13 +9,14 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use crate::config::{Config, Inputs};
+use crate::levels::{FeatureLevel, Levels};
 use crate::metadata::command::Command;
 use crate::metadata::decide::{ControllerRequest, ControllerResponse, decide};
-use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind};
+use crate::metadata::image::{NodeRecord, ReplicaRecord, ShardId, ShardKind};
 use crate::metadata::registration::NodeRegistration;
 use crate::metadata::requests::*;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome};
-use crate::metadata::tests::placement::{cluster, node};
+use crate::metadata::tests::placement::{apply, cluster, node};
 
 fn found(config: Config) -> MetadataStateMachine {
     let mut machine = MetadataStateMachine::new(Arc::new(config));
@@ -99,7 +100,7 @@ fn what_is_not_allowed_is_refused_with_kafkas_code() {
         (named(""), ErrorCode::InvalidTopic),
         (named("../../etc"), ErrorCode::InvalidTopic),
         (named("a_b"), ErrorCode::InvalidTopic),
-        (named("__consumer_offsets"), ErrorCode::InvalidTopic),
+        (named("__cluster_metadata"), ErrorCode::InvalidTopic),
         (named("a.b"), ErrorCode::TopicAlreadyExists),
         (topic(|t| t.partitions = Some(0)), ErrorCode::InvalidPartitions),
         (topic(|t| t.partitions = Some(-2)), ErrorCode::InvalidPartitions),
@@ -205,6 +206,32 @@ fn internal_topics_lie_apart_and_are_protected() {
     assert!(routes.iter().all(|route| matches!(image.shard(route.shard).unwrap().kind, ShardKind::Pool { .. })));
 }
 
+/// As in Kafka: tools and tests make it before the first group does.
+#[test]
+fn a_client_may_create_an_internal_topic() {
+    let mut machine = machine();
+    let wanted = |partitions, policy: &str| NewTopic {
+        partitions: Some(partitions),
+        factor: Some(1),
+        configs: configs(&[("cleanup.policy", policy), ("segment.bytes", "1000")]),
+        ..named("__consumer_offsets")
+    };
+    assert_eq!(create(&mut machine, wanted(7, "delete")), Err(ErrorCode::InvalidConfig));
+    assert_eq!(create(&mut machine, wanted(0, "compact")), Err(ErrorCode::InvalidPartitions));
+    let made = create(&mut machine, wanted(7, "compact")).unwrap();
+    assert_eq!((made.partitions, made.factor), (7, 1));
+    let image = machine.image();
+    let topic = image.topic("__consumer_offsets").unwrap();
+    assert!(topic.internal && topic.config.cleanup_policy.compact);
+    assert!(topic.partitions.iter().all(|route| image.shard(route.shard).unwrap().kind == ShardKind::ConsumerOffsets));
+    let expected = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "1000")];
+    assert_eq!(*topic.overrides, configs(&expected));
+    assert_eq!(create(&mut machine, wanted(7, "compact")), Err(ErrorCode::TopicAlreadyExists));
+    let ensure = ControllerRequest::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(6) };
+    let Ok(ControllerResponse::Topic(again)) = submit(&mut machine, ensure) else { panic!("no topic") };
+    assert_eq!((again.id, again.partitions), (made.id, 7));
+}
+
 #[test]
 fn topics_are_deleted_by_name_and_by_id() {
     let mut machine = machine();
@@ -280,14 +307,39 @@ fn nodes_take_dynamic_settings_only() {
         submit(&mut machine, change(all(), &[(name, set(value))], false)).unwrap();
     }
     assert_eq!(machine.image().config.log.rewriter_backoff_ms, 15_001);
+    // What no part of a node knows is kept, and acts nowhere.
+    submit(&mut machine, change(all(), &[("some.plug.in", set("1"))], false)).unwrap();
+    assert_eq!(machine.image().broker_configs[&None]["some.plug.in"], "1");
+    submit(&mut machine, change(all(), &[("some.plug.in", ConfigOp::Delete)], false)).unwrap();
     for (owner, name, value, code) in [
         (all(), "node.id", "3", ErrorCode::InvalidRequest),
         (all(), "num.partitions", "0", ErrorCode::InvalidConfig),
-        (all(), "num.partition", "1", ErrorCode::InvalidConfig),
         (ConfigOwner::Node(NodeId(9)), "num.partitions", "1", ErrorCode::InvalidRequest),
     ] {
         assert_eq!(submit(&mut machine, change(owner, &[(name, set(value))], false)), Err(code), "{name}");
     }
+}
+
+#[test]
+fn groups_have_configs_whether_they_exist_or_not() {
+    let mut machine = machine();
+    let group = || ConfigOwner::Group("readers".into());
+    let session = |value| change(group(), &[("consumer.session.timeout.ms", set(value))], false);
+    assert_eq!(submit(&mut machine, session("50000")), Err(ErrorCode::UnsupportedVersion), "below level 5");
+    let level = Command::SetFeatureLevel { level: FeatureLevel(5) };
+    let nodes: Vec<_> = machine.image().nodes.values().cloned().collect();
+    let understands = |node| Command::RegisterNode(NodeRecord { levels: Levels::OWN, ..node });
+    apply(&mut machine, &nodes.into_iter().map(understands).chain([level]).collect::<Vec<_>>());
+    submit(&mut machine, session("50000")).unwrap();
+    let set_now = |machine: &MetadataStateMachine| machine.image().group_configs.get("readers").cloned();
+    assert_eq!(set_now(&machine), Some(configs(&[("consumer.session.timeout.ms", "50000")])));
+    assert_eq!(decide(machine.image(), &session("50000")).unwrap().commands, []);
+    for (name, value) in [("consumer.session.timeout.ms", "0"), ("share.isolation.level", "x"), ("retention.ms", "5")] {
+        let refused = submit(&mut machine, change(group(), &[(name, set(value))], false));
+        assert_eq!(refused, Err(ErrorCode::InvalidConfig), "{name}");
+    }
+    submit(&mut machine, change(group(), &[("consumer.session.timeout.ms", ConfigOp::Delete)], false)).unwrap();
+    assert_eq!(set_now(&machine), None);
 }
 
 #[test]

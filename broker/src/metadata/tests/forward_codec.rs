@@ -71,6 +71,7 @@ fn registration() -> impl Strategy<Value = NodeRegistration> {
 fn change() -> impl Strategy<Value = ConfigChange> {
     let owner = prop_oneof![
         text().prop_map(ConfigOwner::Topic),
+        text().prop_map(ConfigOwner::Group),
         any::<i32>().prop_map(|node| ConfigOwner::Node(NodeId(node))),
         Just(ConfigOwner::AllNodes)
     ];

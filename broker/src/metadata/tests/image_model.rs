@@ -42,6 +42,7 @@ struct Model {
     /// topic.
     intents: BTreeMap<(u64, u64, Uuid), (IntentKind, BTreeSet<i32>)>,
     configs: BTreeMap<Option<i32>, Values>,
+    group_configs: BTreeMap<String, Values>,
     producer_ids: i64,
     shard_ids_given: BTreeSet<u64>,
     replica_ids_given: BTreeSet<u64>,
@@ -129,6 +130,15 @@ impl Model {
         }
     }
 
+    fn set_broker_config(&mut self, node: Option<NodeId>, values: &Values) -> Result<(), Refusal> {
+        if node.is_some_and(|node| !self.nodes.contains_key(&node.0)) {
+            return refused(Refusal::NoSuchNode);
+        }
+        self.configs.insert(node.map(|node| node.0), values.clone());
+        self.configs.retain(|_, values| !values.is_empty());
+        Ok(())
+    }
+
     fn change(&mut self, index: u64, command: &Command) -> Result<(), Refusal> {
         match command {
             Command::Bootstrap { cluster_id } => match &self.cluster_id {
@@ -172,12 +182,10 @@ impl Model {
             Command::SetTopicConfig { id, overrides } => {
                 self.topics.get_mut(id).ok_or(Refusal::NoSuchTopic)?.overrides = overrides.clone();
             }
-            Command::SetBrokerConfig { node, values } => {
-                if node.is_some_and(|node| !self.nodes.contains_key(&node.0)) {
-                    return refused(Refusal::NoSuchNode);
-                }
-                self.configs.insert(node.map(|node| node.0), values.clone());
-                self.configs.retain(|_, values| !values.is_empty());
+            Command::SetBrokerConfig { node, values } => return self.set_broker_config(*node, values),
+            Command::SetGroupConfig { group, values } => {
+                self.group_configs.insert(group.clone(), values.clone());
+                self.group_configs.retain(|_, values| !values.is_empty());
             }
             Command::AllocateProducerIds { .. } => {}
             Command::EndIntent { key, .. } => {
@@ -192,9 +200,11 @@ impl Model {
             }
             Command::RemoveNode { node } => return self.remove_node(*node),
             Command::SetReplicas { shard, before, replicas } => return self.set_replicas(shard.0, before, replicas),
-            Command::SplitShard { .. } | Command::EndSplit { .. } | Command::Merge(_) | Command::DropShard { .. } => {
-                unreachable!("none is drawn")
-            }
+            Command::SplitShard { .. }
+            | Command::EndSplit { .. }
+            | Command::Merge(_)
+            | Command::DropShard { .. }
+            | Command::SetEpochBases { .. } => unreachable!("none is drawn"),
             Command::ForgetReplicas { shard, reached, left } => return self.forget_replicas(*shard, reached, left),
         }
         Ok(())
@@ -260,6 +270,7 @@ impl Model {
         }
         let configs = image.broker_configs.iter().map(|(node, values)| (node.map(|node| node.0), values));
         assert!(configs.eq(self.configs.iter().map(|(node, values)| (*node, values))));
+        assert_eq!(*image.group_configs, self.group_configs);
         self.check_topics(image);
         let intents: Vec<_> = image.intents.iter().map(|(key, intent)| (*key, intent.as_ref().clone())).collect();
         let expected: Vec<_> = self.intents.iter().map(expected_intent).collect();

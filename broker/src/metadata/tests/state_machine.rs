@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::levels::Levels;
 use crate::metadata::command::{Command, IntentEnd, NewShard, encode};
-use crate::metadata::image::{IntentKey, IntentKind, MetadataImage, ReplicaRecord, ShardId, ShardKind};
+use crate::metadata::image::{IntentKey, IntentKind, MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind};
 use crate::metadata::placement::place_in_pool;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::{apply, cluster, node};
@@ -74,7 +75,7 @@ fn picture(image: &MetadataImage) -> String {
         image.cluster_id,
         image.nodes,
         image.shards,
-        image.broker_configs,
+        (&image.broker_configs, &image.group_configs),
         image.next_producer_id,
         image.next_replica_id,
         image.next_shard_id
@@ -109,6 +110,7 @@ fn any_step() -> impl Strategy<Value = Command> {
         (id(), values()).prop_map(|(id, overrides)| Command::SetTopicConfig { id, overrides }),
         (proptest::option::of((1_i32..3).prop_map(NodeId)), values())
             .prop_map(|(node, values)| Command::SetBrokerConfig { node, values }),
+        ("[a-c]", values()).prop_map(|(group, values)| Command::SetGroupConfig { group, values }),
         (1_u32..2_000).prop_map(|count| Command::AllocateProducerIds { count }),
         (1_u64..4, 1_u64..60, id()).prop_map(|(shard, index, topic)| Command::EndIntent {
             key: IntentKey { shard: ShardId(shard), index: RaftIndex(index), topic },
@@ -241,6 +243,32 @@ fn a_dynamic_setting_acts_on_topics_that_do_not_override_it() {
     assert_eq!((retention(&machine, "plain"), retention(&machine, "own")), (Some(5), Some(7)));
     apply(&mut machine, &[Command::SetBrokerConfig { node: None, values: BTreeMap::new() }]);
     assert_eq!(retention(&machine, "plain"), Some(604_800_000));
+}
+
+/// What somebody may have been told does not change.
+#[test]
+fn epoch_bases_are_those_of_partitions_that_the_same_entry_creates() {
+    let mut machine = with_pool();
+    let levels = Levels::OWN;
+    apply(&mut machine, &[Command::RegisterNode(NodeRecord { levels, ..node(1, None, &[100]) })]);
+    apply(&mut machine, &[Command::SetFeatureLevel { level: levels.newest }]);
+    let id = Uuid::from_u128(1);
+    let give = |first, bases: &[i32]| Command::SetEpochBases { id, first, bases: bases.to_vec() };
+    let add = Command::AddPartitions { id, count_before: 2, shards: vec![ShardId(2)] };
+    apply(&mut machine, &[topic("t", 1, &[1, 2]), give(0, &[-3, -4]), add, give(2, &[-4])]);
+    let bases = |machine: &MetadataStateMachine| -> Vec<i32> {
+        machine.image().topic("t").unwrap().partitions.iter().map(|route| route.epoch_base).collect()
+    };
+    assert_eq!(bases(&machine), [-3, -4, -4]);
+    let intents: Vec<_> = machine.image().intents.values().flat_map(|intent| intent.partitions.clone()).collect();
+    assert_eq!(intents, [(0, -3), (1, -4), (2, -4)], "the shards adopt the partitions with them");
+    for refused in [give(0, &[-9, -9, -9]), give(3, &[-9]), give(9, &[])] {
+        assert_eq!(outcome(&mut machine, refused), Outcome::Refused(Refusal::PartitionCount));
+    }
+    assert_eq!(bases(&machine), [-3, -4, -4]);
+    let kept: Vec<_> = machine.all_records();
+    let again = MetadataStateMachine::restore(Arc::new(Config::default()), machine.image().index, &kept).unwrap();
+    assert_eq!(picture(again.image()), picture(machine.image()));
 }
 
 #[test]

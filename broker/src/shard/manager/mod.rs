@@ -529,6 +529,20 @@ impl Shards {
         }
     }
 
+    /// The term in which a shard has a leader, as far as this node knows.
+    pub(crate) fn term_of(&self, shard: ShardId) -> Option<u64> {
+        match self.get(shard) {
+            Some(here) => leader_known_to(&here, &self.0.metadata.image()).map(|(_, term)| term),
+            None => self.remote_leader_of(shard).map(|(_, led)| led.term),
+        }
+    }
+
+    /// [`Shards::term_of`] for who does not keep the shards alive.
+    pub(crate) fn terms(&self) -> impl Fn(ShardId) -> Option<u64> + Send + Sync + use<> {
+        let shards = Arc::downgrade(&self.0);
+        move |shard| shards.upgrade().and_then(|inner| Shards(inner).term_of(shard))
+    }
+
     /// The other node that leads a shard, and its last update about the shard.
     pub(crate) fn remote_leader_of(&self, shard: ShardId) -> Option<(NodeId, LedShard)> {
         self.0.remote_leaders.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(node_rpc_address(*node)))

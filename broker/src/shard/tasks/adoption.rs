@@ -9,12 +9,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ottla_env::mutants::{self, Bug};
-use ottla_protocol::ids::PartitionId;
+use ottla_protocol::ids::{LeaderEpoch, PartitionId};
 use ottla_storage::ids::RaftIndex;
 
 use crate::metadata::{IntentKey, IntentKind, MetadataImage};
 use crate::replicated::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
 use crate::replicated::error::PartitionError;
+use crate::replicated::shard_state::epoch_of;
 use crate::shard::{MetadataView, Shard};
 
 /// The intents of one shard that it has not carried out.
@@ -67,6 +68,7 @@ impl Adoption {
     fn open_intents(&mut self, shard: &Shard, image: &MetadataImage) -> Open {
         let mut open = Open::default();
         let mut known = BTreeSet::new();
+        let term = shard.leading();
         let state = shard.state().lock();
         // They are the survivor's, or wait until it is unsealed.
         if state.is_sealed() {
@@ -85,6 +87,12 @@ impl Adoption {
                 }
                 match intent.kind {
                     IntentKind::Adopt => {
+                        let begins = term.map(|term| epoch_of(*epoch_base, term.0));
+                        assert!(
+                            begins.is_none_or(|epoch| epoch >= LeaderEpoch(0)),
+                            "{id:?} would begin in {begins:?} in shard {}",
+                            shard.creation.shard.0
+                        );
                         open.adopt.push_back(AdoptedPartition { id, intent: key.index, epoch_base: *epoch_base });
                     }
                     IntentKind::Drop => open.drop.push_back(DroppedPartition { id, intent: key.index }),

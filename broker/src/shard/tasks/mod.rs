@@ -29,9 +29,7 @@ use merges::Merges;
 pub struct LeaderTaskSettings {
     /// `log.retention.check.interval.ms`.
     pub retention_check: Duration,
-    /// `producer.id.expiration.ms`.
-    pub producer_expiration_ms: i64,
-    /// How often idle producers are looked for.
+    /// `producer.id.expiration.check.interval.ms`.
     pub producer_check: Duration,
     /// How often the log start of group offsets follows the checkpoint.
     pub offsets_check: Duration,
@@ -43,7 +41,7 @@ impl LeaderTaskSettings {
     pub fn configured(self, config: &Config) -> Self {
         Self {
             retention_check: Duration::from_millis(config.log.retention_check_interval_ms.max(1)),
-            producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
+            producer_check: Duration::from_millis(config.transaction.producer_id_expiration_check_interval_ms.max(1)),
             ..self
         }
     }
@@ -53,7 +51,6 @@ impl Default for LeaderTaskSettings {
     fn default() -> Self {
         Self {
             retention_check: Duration::from_secs(300),
-            producer_expiration_ms: 86_400_000,
             producer_check: Duration::from_secs(600),
             offsets_check: Duration::from_secs(10),
         }
@@ -112,11 +109,7 @@ pub(crate) async fn run(
         if now >= producers_at {
             producers_at = now + settings.producer_check;
             if acts {
-                report(
-                    &shard,
-                    "producers",
-                    expiration::expire_producers(&shard, settings.producer_expiration_ms).await,
-                );
+                report(&shard, "producers", expiration::expire_producers(&shard, &image.config).await);
             }
         }
     }
