@@ -58,7 +58,7 @@ macro_rules! apis {
 
             /// Its row in the table.
             #[must_use]
-            pub fn range(self) -> &'static ApiRange {
+            pub const fn range(self) -> &'static ApiRange {
                 // One constant per API, so that no search is needed on the hot path.
                 match self {
                     $(Self::$name => const { &ApiRange { key: ApiKey::$name, name: stringify!($name), min: $min, max: $max, flexible_from: $flexible } },)*

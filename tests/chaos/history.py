@@ -82,9 +82,9 @@ class Records(collections.abc.Sequence):
             raise IndexError(at)
         return tuple(self.flat[3 * at : 3 * at + 3])
 
-    def told(self):
-        """As the checker has them."""
-        return [{"partition": p, "offset": o, "value": v} for p, o, v in self]
+    def __iter__(self):
+        numbers = iter(self.flat)
+        return zip(numbers, numbers, numbers)
 
 
 def compact(line):
@@ -122,12 +122,17 @@ def committed(events, begun, ended, partitions):
             events.pair(begun["t"], ended, client, f"commits {partition} again", action, action, "info")
 
 
-def polled(line):
-    return {"poll": {"records": Records(line["records"]).told(), "rebalanced": line["rebalanced"]}}
+def given(line):
+    """The records that a client was given, as the checker has them."""
+    return [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
 
 
-def read_all(line):
-    return {"read": {"records": Records(line["records"]).told(), "ends": line["ends"]}}
+def told_by_poll(line):
+    return {"poll": {"records": given(line), "rebalanced": line["rebalanced"]}}
+
+
+def told_by_read(line):
+    return {"read": {"records": given(line), "ends": line["ends"]}}
 
 
 def of_journal(journal):
@@ -150,7 +155,7 @@ def of_journal(journal):
                 action = {"assign": {"partitions": line["partitions"], "from_beginning": True}}
                 events.pair(t, t, client, "reads", action, action)
             case "poll":
-                events.pair(line["begun"], t, client, "reads", {"poll": {}}, functools.partial(polled, line))
+                events.pair(line["begun"], t, client, "reads", {"poll": {}}, functools.partial(told_by_poll, line))
             case "fetched":
                 for partition, offset in line["offsets"]:
                     asked = {"group": group_of(line), "partition": partition, "offset": None}
@@ -162,7 +167,7 @@ def of_journal(journal):
                 committed(events, commits.pop(client), t, line["partitions"])
             case "read":
                 asked = {"read": {"records": [], "ends": line["ends"]}}
-                events.pair(line["begun"], t, client, "reads all", asked, functools.partial(read_all, line))
+                events.pair(line["begun"], t, client, "reads all", asked, functools.partial(told_by_read, line))
     # Clients that were killed got no answer.
     for client, begun in bursts.items():
         sent(events, begun["t"], last, client, begun["records"], None)

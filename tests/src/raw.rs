@@ -8,13 +8,15 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, ListOffsetsRequest, MetadataRequest, MetadataResponse,
-    ProduceRequest, RequestHeader, ResponseHeader, TopicName,
+    BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest, ListOffsetsRequest,
+    MetadataRequest, MetadataResponse, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -131,6 +133,18 @@ impl Raw {
     pub fn metadata(&mut self, topics: &[&str]) -> MetadataResponse {
         let wanted = topics.iter().map(|t| MetadataRequestTopic::default().with_name(Some(topic_name(t)))).collect();
         self.call(9, &MetadataRequest::default().with_topics(Some(wanted)).with_allow_auto_topic_creation(false))
+    }
+
+    /// Sets configs of a resource, of a type as IncrementalAlterConfigs has it; what the broker says of it.
+    pub fn set_configs(&mut self, kind: i8, name: &str, configs: &[(&str, &str)]) -> AlterConfigsResourceResponse {
+        let config = |(name, value): &(&str, &str)| {
+            AlterableConfig::default().with_name(text(name)).with_config_operation(0).with_value(Some(text(value)))
+        };
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text(name))
+            .with_configs(configs.iter().map(config).collect());
+        self.call(1, &IncrementalAlterConfigsRequest::default().with_resources(vec![resource])).responses.remove(0)
     }
 
     /// A produce request (v9) for one partition.

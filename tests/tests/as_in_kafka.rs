@@ -4,10 +4,8 @@
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, DeleteTopicsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
-    ListConfigResourcesRequest,
+    CreatePartitionsRequest, DeleteTopicsRequest, DescribeConfigsRequest, ListConfigResourcesRequest,
 };
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, text, topic_name};
@@ -49,13 +47,7 @@ fn a_new_partition_has_leader_epoch_0() {
 }
 
 fn set(raw: &mut Raw, name: &str, value: &str) -> i16 {
-    let config = AlterableConfig::default().with_name(text(name)).with_value(Some(text(value)));
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(GROUP)
-        .with_resource_name(text("readers"))
-        .with_configs(vec![config]);
-    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    raw.call(1, &request).responses[0].error_code
+    raw.set_configs(GROUP, "readers", &[(name, value)]).error_code
 }
 
 /// Value and source of a config of the group.
@@ -96,17 +88,8 @@ fn a_groups_configs_are_set_shown_and_kept() {
 fn limits_on_connections_change_at_once() {
     let mut broker = Broker::start(&[]);
     let mut raw = Raw::connect(broker.address());
-    let mut limit = |value: &str| {
-        let config = AlterableConfig::default()
-            .with_name(text("max.connections.per.ip.overrides"))
-            .with_value(Some(text(value)));
-        let resource = AlterConfigsResource::default()
-            .with_resource_type(BROKER)
-            .with_resource_name(text(""))
-            .with_configs(vec![config]);
-        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-        raw.call(1, &request).responses[0].error_code
-    };
+    let mut limit =
+        |value: &str| raw.set_configs(BROKER, "", &[("max.connections.per.ip.overrides", value)]).error_code;
     assert_eq!(limit("127.0.0.1"), INVALID_CONFIG);
     assert_eq!(limit("127.0.0.1:2"), 0);
     let mut second = Raw::connect(broker.address());

@@ -8,9 +8,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest, OffsetCommitRequest};
+use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, OffsetCommitRequest};
 use ottla_tests::batch::TestBatch;
 use ottla_tests::cluster::{Cluster, try_at, until};
 use ottla_tests::process::Broker;
@@ -169,15 +168,8 @@ fn the_documentation_tells_of_every_family_and_of_no_other() {
 
 /// Changes settings of all nodes while they run.
 fn alter(raw: &mut Raw, settings: &[(&str, &str)]) {
-    let config = |(name, value): &(&str, &str)| {
-        AlterableConfig::default().with_name(text(name)).with_config_operation(0).with_value(Some(text(value)))
-    };
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(4)
-        .with_resource_name(text(""))
-        .with_configs(settings.iter().map(config).collect());
-    let answer = raw.call(1, &IncrementalAlterConfigsRequest::default().with_resources(vec![resource]));
-    assert_eq!(answer.responses[0].error_code, 0, "{:?}", answer.responses[0].error_message);
+    let answer = raw.set_configs(4, "", settings);
+    assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
 }
 
 #[test]

@@ -5,11 +5,10 @@
 
 use std::path::Path;
 
-use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use kafka_protocol::messages::{DeleteTopicsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest};
+use kafka_protocol::messages::{DeleteTopicsRequest, DescribeLogDirsRequest};
 use ottla_tests::batch::{TestBatch, now_ms};
 use ottla_tests::process::Broker;
-use ottla_tests::raw::{Raw, text, topic_name};
+use ottla_tests::raw::{Raw, topic_name};
 
 const SETTINGS: &[(&str, &str)] =
     &[("OTTLA_LOG_SEGMENT_BYTES", "4194304"), ("KAFKA_LOG_RETENTION_CHECK_INTERVAL_MS", "200")];
@@ -33,14 +32,7 @@ fn fill(raw: &mut Raw, topic: &str, count: usize, timestamp: i64) {
 }
 
 fn alter(raw: &mut Raw, topic: &str, name: &str, value: &str) {
-    let config =
-        AlterableConfig::default().with_name(text(name)).with_config_operation(0).with_value(Some(text(value)));
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(2)
-        .with_resource_name(text(topic))
-        .with_configs(vec![config]);
-    let answer = raw.call(1, &IncrementalAlterConfigsRequest::default().with_resources(vec![resource]));
-    assert_eq!(answer.responses[0].error_code, 0);
+    assert_eq!(raw.set_configs(2, topic, &[(name, value)]).error_code, 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! May not know: any group.
 
 use super::setting::{INT_MAX, Kind, Range, Setting, at_least, boolean, int, list, long, text, unset};
-use super::topic_table::{ResourceSetting, of};
+use super::topic_table::{ResourceSetting, find, of};
 
 const LATER_GROUPS: &str = "groups of the newer protocols are not served yet";
 
@@ -217,8 +217,7 @@ pub const GROUP_SETTINGS: &[ResourceSetting] = &[
 /// The config called `name`.
 #[must_use]
 pub fn group_setting(name: &str) -> Option<&'static ResourceSetting> {
-    let place = GROUP_SETTINGS.binary_search_by(|entry| entry.setting.name.cmp(name));
-    place.ok().and_then(|place| GROUP_SETTINGS.get(place))
+    find(GROUP_SETTINGS, name)
 }
 
 #[cfg(test)]

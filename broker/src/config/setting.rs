@@ -231,9 +231,12 @@ impl Setting {
                 Ok(())
             }
             Range::Expression => NameFilter::new(value).map(drop).map_err(|error| error.to_string()),
-            Range::AddressCounts if split_list(value).all(|word| address_count(word).is_some()) => Ok(()),
             Range::AddressCounts => {
-                Err("must be pairs of an IP address and a number, as 10.0.0.1:5, by comma".to_owned())
+                if split_list(value).all(|word| address_count(word).is_some()) {
+                    Ok(())
+                } else {
+                    Err("must be pairs of an IP address and a number, as 10.0.0.1:5, by comma".to_owned())
+                }
             }
             Range::ThrottledReplicas => {
                 let pair = |word: &str| {

@@ -89,10 +89,12 @@ pub const TOPIC_SETTINGS: &[ResourceSetting] = &[
 /// The topic setting called `name`.
 #[must_use]
 pub fn topic_setting(name: &str) -> Option<&'static ResourceSetting> {
-    TOPIC_SETTINGS
-        .binary_search_by(|candidate| candidate.setting.name.cmp(name))
-        .ok()
-        .and_then(|at| TOPIC_SETTINGS.get(at))
+    find(TOPIC_SETTINGS, name)
+}
+
+/// The setting called `name` of a table that is sorted by name.
+pub(super) fn find(table: &'static [ResourceSetting], name: &str) -> Option<&'static ResourceSetting> {
+    table.binary_search_by(|candidate| candidate.setting.name.cmp(name)).ok().and_then(|at| table.get(at))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! ListConfigResources (key 74, v0-v1): the resources that have configs (KIP-1142).
 //!
 //! v0 (formerly ListClientMetricsResources) lists client metrics subscriptions, of which this release has none. v1
-//! lists the requested types, all where none is named: topics, nodes, log levels of nodes, groups that have configs. UNSUPPORTED_VERSION for
-//! other types.
+//! lists the requested types, all where none is named: topics, nodes, log levels of nodes, groups that have configs.
+//! UNSUPPORTED_VERSION for other types.
 
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};

@@ -1,8 +1,9 @@
 //! ListOffsets (key 2, v1-v11): the offset of a timestamp, or of an end of the log.
 //!
 //! v2 isolation, v4 leader epoch (KIP-320), v7 -3 greatest timestamp (KIP-734), v8 -4 earliest local (KIP-405), v9 -5
-//! latest tiered (KIP-1005), v10 timeout, v11 -6 earliest pending upload (KIP-1023). A special timestamp that the version does not have: UNSUPPORTED_VERSION. A
-//! partition named twice: INVALID_REQUEST for it. Nothing found: offset and timestamp -1, no error.
+//! latest tiered (KIP-1005), v10 timeout, v11 -6 earliest pending upload (KIP-1023). A special timestamp that the version
+//! does not have: UNSUPPORTED_VERSION. A partition named twice: INVALID_REQUEST for it. Nothing found: offset and timestamp
+//! -1, no error.
 
 use std::collections::HashSet;
 

@@ -23,6 +23,7 @@ use crate::config::topic_table::{PROVISIONED, SHARD_MODE, TOPIC_SETTINGS, topic_
 /// # Errors
 /// When the owner does not exist or a value is not allowed.
 pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec<Command>, MetadataError> {
+    check_level(image, &change.owner)?;
     let names: BTreeSet<_> = change.ops.iter().map(|(name, _)| name).collect();
     if names.len() != change.ops.len() {
         return Err(MetadataError::InvalidRequest("Error due to duplicate config keys".to_owned()));
@@ -34,9 +35,7 @@ pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec
             let lookup = |name: &str| topic_setting(name).map(|entry| &entry.setting);
             let after = check_overrides(&changed(before, change, lookup, unknown_topic_setting)?)?;
             if topic.internal && after.get("cleanup.policy") != before.get("cleanup.policy") {
-                return Err(MetadataError::InvalidConfig(format!(
-                    "Topic '{name}' is internal: it must stay compacted"
-                )));
+                return Err(must_stay_compacted(name));
             }
             if [SHARD_COUNT, SHARD_MODE].iter().any(|name| after.get(*name) != before.get(*name)) {
                 check_shard_count(image, topic, &after)?;
@@ -53,9 +52,21 @@ pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec
     }
 }
 
+/// The refusal of another `cleanup.policy` for an internal topic.
+pub(super) fn must_stay_compacted(topic: &str) -> MetadataError {
+    MetadataError::InvalidConfig(format!("Topic '{topic}' is internal: it must stay compacted"))
+}
+
+/// Fails below the feature level from which on the owner has configs.
+pub(super) fn check_level(image: &MetadataImage, owner: &ConfigOwner) -> Result<(), MetadataError> {
+    match owner {
+        ConfigOwner::Group(_) => features::require(image, GROUP_CONFIGS, "Groups have configs"),
+        ConfigOwner::Topic(_) | ConfigOwner::Node(_) | ConfigOwner::AllNodes => Ok(()),
+    }
+}
+
 /// Any group may have configs, also one that does not exist yet.
 fn group_config(image: &MetadataImage, change: &ConfigChange, group: &str) -> Result<Vec<Command>, MetadataError> {
-    features::require(image, GROUP_CONFIGS, "Groups have configs")?;
     let empty = BTreeMap::new();
     let before = image.group_configs.get(group).unwrap_or(&empty);
     let lookup = |name: &str| group_setting(name).map(|entry| &entry.setting);

@@ -273,6 +273,15 @@ fn replicas_of(image: &MetadataImage, placement: &Placement, shard: ShardId) -> 
     recorded.or_else(planned).unwrap_or(0)
 }
 
+fn check_positive(partitions: i32) -> Result<(), MetadataError> {
+    if partitions > 0 {
+        return Ok(());
+    }
+    Err(MetadataError::InvalidPartitions(
+        "Number of partitions must be larger than 0, or -1 to use the default value.".to_owned(),
+    ))
+}
+
 /// Checks the number of partitions of one topic and of all.
 fn check_counts(image: &MetadataImage, topic_total: i64, added: i64) -> Result<(), MetadataError> {
     let limits = &image.config.topics;
@@ -294,11 +303,7 @@ fn check_counts(image: &MetadataImage, topic_total: i64, added: i64) -> Result<(
 
 fn place_by_factor(image: &MetadataImage, requested: &NewTopic) -> Result<Placement, MetadataError> {
     let count = requested.partitions.unwrap_or(image.config.topics.num_partitions);
-    if count <= 0 {
-        return Err(MetadataError::InvalidPartitions(
-            "Number of partitions must be larger than 0, or -1 to use the default value.".to_owned(),
-        ));
-    }
+    check_positive(count)?;
     check_counts(image, i64::from(count), i64::from(count))?;
     let nodes = image.nodes.len();
     let factor = match requested.factor {
@@ -416,13 +421,9 @@ fn create_internal(
         )));
     }
     if overrides.get("cleanup.policy").is_some_and(|policy| policy != COMPACT) {
-        return Err(MetadataError::InvalidConfig(format!("Topic '{name}' is internal: it must stay compacted")));
+        return Err(config_change::must_stay_compacted(name));
     }
-    if requested.partitions.is_some_and(|count| count <= 0) {
-        return Err(MetadataError::InvalidPartitions(
-            "Number of partitions must be larger than 0, or -1 to use the default value.".to_owned(),
-        ));
-    }
+    requested.partitions.map_or(Ok(()), check_positive)?;
     let count = i64::from(requested.partitions.unwrap_or(0));
     check_counts(image, count, count)?;
     internal_creation(image, topic, (requested.factor, requested.partitions), overrides, id)

@@ -1,10 +1,11 @@
 //! The first leader epochs of new partitions: 0, as in Kafka. A partition's epoch is its base plus the term of its shard, so that base is
 //! minus the term in which the shard is led.
 //!
-//! The controller puts the bases into the entry that creates the partitions, so whoever knows of a partition knows its base, and no
+//! The controller puts the bases into the entry that creates the partitions, so a node that knows of a partition knows its base, and no
 //! epoch that a client was told changes. A shard that has another leader by the time begins above 0; none begins below, for terms do
 //! not fall. May not know: where terms come from.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use super::command::{Command, EPOCH_BASES};
@@ -41,14 +42,18 @@ pub(super) fn bases(
     if level < EPOCH_BASES {
         return Vec::new();
     }
-    let base_of = |shard: &ShardId| {
-        let term = term_of(*shard).unwrap_or(FIRST_TERM);
-        i32::try_from(term).map_or(i32::MIN, |term| -term)
+    // Thousands of partitions share a few shards.
+    let mut known = BTreeMap::new();
+    let mut base_of = |shard: &ShardId| {
+        *known.entry(*shard).or_insert_with(|| {
+            let term = term_of(*shard).unwrap_or(FIRST_TERM);
+            i32::try_from(term).map_or(i32::MIN, |term| -term)
+        })
     };
-    let of = |id, first, shards: &[ShardId]| Command::SetEpochBases {
+    let mut of = |id, first, shards: &[ShardId]| Command::SetEpochBases {
         id,
         first,
-        bases: shards.iter().map(base_of).collect(),
+        bases: shards.iter().map(&mut base_of).collect(),
     };
     let created = commands.iter().filter_map(|command| match command {
         Command::CreateTopic { id, shards, .. } => Some(of(*id, 0, shards)),
@@ -60,8 +65,6 @@ pub(super) fn bases(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use uuid::Uuid;
 
     use super::*;

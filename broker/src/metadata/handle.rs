@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 use super::balance::{Action, BalanceStatus};
 use super::command::IntentEnd;
+use super::config_change;
 use super::controller::{Controller, QUEUED_REQUESTS_MAX};
 use super::controller_client::ControllerClient;
 use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
-use super::features;
 use super::first_epochs::ShardTerms;
 use super::image::{IntentKey, MetadataImage, ShardId, Topic};
 use super::merge_record::MergeStep;
@@ -29,8 +29,7 @@ use super::merges;
 use super::names;
 use super::registration::NodeRegistration;
 use super::requests::{
-    ConfigChange, ConfigOwner, CreatedTopic, FeatureUpdate, GROUP_CONFIGS, InternalTopic, MetadataQuorum,
-    NewPartitions, NewTopic, Nodes, TopicName,
+    ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
 };
 use super::single_flight::{Coalesced, SingleFlight};
 use super::splits;
@@ -286,9 +285,7 @@ impl MetadataHandle {
     ) -> Vec<Result<(), MetadataError>> {
         let all = changes.into_iter().map(|change| async move {
             // A controller of the release before could not read the request.
-            if matches!(change.owner, ConfigOwner::Group(_)) {
-                features::require(&self.image(), GROUP_CONFIGS, "Groups have configs")?;
-            }
+            config_change::check_level(&self.image(), &change.owner)?;
             self.request(ControllerRequest::ChangeConfig(change), validate_only, TIMEOUT).await.map(|_| ())
         });
         join_all(all).await

@@ -8,13 +8,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ottla_env::critical::Owner;
 use ottla_env::disk::Disk;
 use ottla_env::{rt, watch};
 use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, OnFailure, RecoveredReplica};
 use ottla_storage::log::LogOptions;
 use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 
+use super::follow_config::follow_config;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
 use crate::handlers::context::Directory;
@@ -97,20 +97,14 @@ pub(super) fn classify(directories: &[Directory], metadata: &MetadataHandle) {
 /// Applies the settings to the rewriters, as some of them may change while the node runs.
 pub(super) fn follow_settings(directories: &[Directory], metadata: &MetadataHandle) {
     let directories: Vec<_> = directories.iter().map(|directory| Arc::downgrade(&directory.data)).collect();
-    let mut images = metadata.watch();
-    drop(rt::spawn_critical("settings", Owner::process(), async move {
-        loop {
-            let mut options = rewrite_options(&images.borrow_and_update().config, &RewriteOptions::default());
-            // The limit is the node's.
-            options.import_bytes_per_second_max /= directories.len().max(1) as u64;
-            for directory in directories.iter().filter_map(Weak::upgrade) {
-                directory.set_rewrite_pace(&options);
-            }
-            if images.changed().await.is_err() {
-                return;
-            }
+    follow_config("settings", metadata, move |config| {
+        let mut options = rewrite_options(config, &RewriteOptions::default());
+        // The limit is the node's.
+        options.import_bytes_per_second_max /= directories.len().max(1) as u64;
+        for directory in directories.iter().filter_map(Weak::upgrade) {
+            directory.set_rewrite_pace(&options);
         }
-    }));
+    });
 }
 
 /// Batches of group offsets expire as soon as a checkpoint holds them; when batches expire by size alone cannot be

@@ -10,6 +10,7 @@ mod addresses;
 mod directories;
 mod error;
 mod file_limit;
+mod follow_config;
 mod load;
 mod peer_listener;
 mod peers;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use ottla_env::critical::{Owner, process_failed};
 use ottla_env::mutants::{self, Bug};
-use ottla_env::{rt, watch};
+use ottla_env::rt;
 use ottla_raft::{Identity, RaftHost};
 use ottla_storage::data_dir::DataDirError;
 use parking_lot::Mutex;
@@ -41,7 +42,7 @@ use crate::config::Config;
 use crate::handlers::context::{Directory, Domain};
 use crate::handlers::kafka_dispatch::Kafka;
 use crate::limits::ConnectionLimits;
-use crate::metadata::{ListenerEndpoint, MetadataImage};
+use crate::metadata::ListenerEndpoint;
 use crate::server::Server;
 use crate::server::admission::{Admission, AdmissionLimits};
 use crate::server::budget::Budget;
@@ -49,6 +50,7 @@ use crate::server::listener::BoundListener;
 use crate::shard::Shards;
 use addresses::Bound;
 use directories::Failures;
+use follow_config::follow_config;
 use load::NodeLoad;
 use peers::Peers;
 use services::{Services, metadata_stopped};
@@ -211,23 +213,12 @@ impl Node {
     }
 }
 
-/// Applies the limits on connections that change while the node runs.
-async fn follow_limits(admission: Admission, mut images: watch::Receiver<Arc<MetadataImage>>) {
-    loop {
-        admission.set_limits(AdmissionLimits::configured(&images.borrow_and_update().config.network));
-        if images.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Result<Server<Kafka>, StartError> {
     let admission = Admission::new(AdmissionLimits::configured(&config.network));
-    rt::spawn_critical(
-        "connection-limits",
-        Owner::process(),
-        follow_limits(admission.clone(), domain.metadata.watch()),
-    );
+    let followed = admission.clone();
+    follow_config("connection-limits", &domain.metadata, move |config| {
+        followed.set_limits(AdmissionLimits::configured(&config.network));
+    });
     let budget = Budget::new(config.network.queued_bytes_max);
     let limits = ConnectionLimits::configured(&config.network);
     Server::start(listeners, Kafka::new(domain), limits, admission, budget).map_err(StartError::Open)

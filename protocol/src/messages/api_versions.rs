@@ -5,7 +5,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::{message, structure};
 
 message! {
-    0..=5, flexible from 3;
+    ApiVersions;
     /// Asks what a node serves.
     ApiVersionsRequest {
         client_software_name: StrBytes = 3..;

@@ -6,7 +6,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::{message, structure};
 
 message! {
-    0..=3, flexible from 2;
+    DeleteGroups;
     /// What became of each group.
     DeleteGroupsResponse {
         throttle_time_ms: i32 = 0..;

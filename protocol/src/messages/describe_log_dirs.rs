@@ -6,7 +6,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::{message, structure};
 
 message! {
-    1..=5, flexible from 2;
+    DescribeLogDirs;
     /// The data directories of a node.
     DescribeLogDirsResponse {
         throttle_time_ms: i32 = 0..;

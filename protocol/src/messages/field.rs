@@ -1,13 +1,12 @@
 //! The types that fields of a message have, in both encodings.
 
-use std::ops::RangeInclusive;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{GroupId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::protocol::buf::ByteBuf;
 use uuid::Uuid;
 
+use crate::versions::ApiKey;
 use crate::wire::{Reader, WireError, put_count, put_nullable_str_bytes};
 
 /// Version and encoding of the message that a field belongs to.
@@ -19,9 +18,9 @@ pub(crate) struct Encoding {
 
 impl Encoding {
     /// Fails for a version that the message does not have.
-    pub(crate) fn of(version: i16, versions: RangeInclusive<i16>, flexible_from: i16) -> anyhow::Result<Self> {
-        anyhow::ensure!(versions.contains(&version), "version {version} is none of {versions:?}");
-        Ok(Self { version, flexible: version >= flexible_from })
+    pub(crate) fn of(version: i16, api_key: ApiKey) -> anyhow::Result<Self> {
+        anyhow::ensure!(api_key.range().serves(version), "{} has no version {version}", api_key.name());
+        Ok(Self { version, flexible: api_key.is_flexible(version) })
     }
 }
 

@@ -62,27 +62,27 @@ macro_rules! structure {
     (@default $default:expr) => { $default };
 }
 
-/// A structure that is a whole message, in these versions; its encoding is flexible (KIP-482) from one of them on.
+/// A structure that is a whole message of an API: in the versions of the table, flexible (KIP-482) from where that says.
 macro_rules! message {
-    ($versions:expr, flexible from $flexible:literal; $(#[$doc:meta])* $name:ident { $($fields:tt)* }) => {
+    ($api:ident; $(#[$doc:meta])* $name:ident { $($fields:tt)* }) => {
         $crate::messages::structure! { $(#[$doc])* $name { $($fields)* } }
 
         impl kafka_protocol::protocol::Encodable for $name {
             fn encode<B: kafka_protocol::protocol::buf::ByteBufMut>(&self, out: &mut B, version: i16) -> anyhow::Result<()> {
-                let encoding = $crate::messages::field::Encoding::of(version, $versions, $flexible)?;
+                let encoding = $crate::messages::field::Encoding::of(version, $crate::versions::ApiKey::$api)?;
                 out.put_slice(&$crate::messages::field::encoded(self, encoding));
                 Ok(())
             }
 
             fn compute_size(&self, version: i16) -> anyhow::Result<usize> {
-                let encoding = $crate::messages::field::Encoding::of(version, $versions, $flexible)?;
+                let encoding = $crate::messages::field::Encoding::of(version, $crate::versions::ApiKey::$api)?;
                 Ok($crate::messages::field::encoded(self, encoding).len())
             }
         }
 
         impl kafka_protocol::protocol::Decodable for $name {
             fn decode<B: kafka_protocol::protocol::buf::ByteBuf>(from: &mut B, version: i16) -> anyhow::Result<Self> {
-                let encoding = $crate::messages::field::Encoding::of(version, $versions, $flexible)?;
+                let encoding = $crate::messages::field::Encoding::of(version, $crate::versions::ApiKey::$api)?;
                 $crate::messages::field::decoded(from, encoding)
             }
         }
@@ -91,10 +91,12 @@ macro_rules! message {
 
 /// A message that is a request of this API, for who sends it.
 macro_rules! request {
-    ($name:ident of $api:ident, $versions:expr, answered by $response:ty) => {
+    ($name:ident of $api:ident, answered by $response:ty) => {
         impl kafka_protocol::protocol::Message for $name {
-            const VERSIONS: kafka_protocol::protocol::VersionRange =
-                kafka_protocol::protocol::VersionRange { min: *($versions).start(), max: *($versions).end() };
+            const VERSIONS: kafka_protocol::protocol::VersionRange = {
+                let range = $crate::versions::ApiKey::$api.range();
+                kafka_protocol::protocol::VersionRange { min: range.min, max: range.max }
+            };
             const DEPRECATED_VERSIONS: Option<kafka_protocol::protocol::VersionRange> = None;
         }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{message, request, structure};
 
 message! {
-    2..=10, flexible from 8;
+    OffsetCommit;
     /// Offsets that a group commits.
     OffsetCommitRequest {
         group_id: GroupId = 0..;
@@ -19,7 +19,7 @@ message! {
     }
 }
 
-request! { OffsetCommitRequest of OffsetCommit, 2..=10, answered by OffsetCommitResponse }
+request! { OffsetCommitRequest of OffsetCommit, answered by OffsetCommitResponse }
 
 structure! {
     /// A topic to commit offsets of.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{message, request, structure};
 
 message! {
-    1..=10, flexible from 6;
+    OffsetFetch;
     /// Asks for the offsets of one group, or of several from version 8 on.
     OffsetFetchRequest {
         group_id: GroupId = 0..=7;
@@ -17,7 +17,7 @@ message! {
     }
 }
 
-request! { OffsetFetchRequest of OffsetFetch, 1..=10, answered by OffsetFetchResponse }
+request! { OffsetFetchRequest of OffsetFetch, answered by OffsetFetchResponse }
 
 structure! {
     /// A topic of the one group.

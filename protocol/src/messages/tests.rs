@@ -2,16 +2,12 @@
 //! the newest versions have, against bytes that Kafka's own classes wrote.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::{self as theirs, GroupId, TopicName};
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::messages as theirs;
+use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::*;
-use crate::samples;
+use crate::samples::{self, group, s, topic};
 use crate::versions::ApiKey;
-
-fn s(text: &'static str) -> StrBytes {
-    StrBytes::from_static_str(text)
-}
 
 fn bytes_of(message: &impl Encodable, version: i16) -> Bytes {
     let mut out = BytesMut::new();
@@ -49,11 +45,8 @@ fn requests_are_theirs_in_the_versions_that_both_know() {
 }
 
 fn deleted() -> DeleteGroupsResponse {
-    let result = |name, error_code, error_message| DeletableGroupResult {
-        group_id: GroupId(s(name)),
-        error_code,
-        error_message,
-    };
+    let result =
+        |name, error_code, error_message| DeletableGroupResult { group_id: group(name), error_code, error_message };
     let results = vec![result("a", 0, None), result("b", 68, Some(s("busy")))];
     DeleteGroupsResponse { throttle_time_ms: 5, results }
 }
@@ -61,7 +54,7 @@ fn deleted() -> DeleteGroupsResponse {
 fn directories() -> DescribeLogDirsResponse {
     let partition =
         DescribeLogDirsPartition { partition_index: 1, partition_size: 99, offset_lag: 2, is_future_key: true };
-    let topics = vec![DescribeLogDirsTopic { name: TopicName(s("prices")), partitions: vec![partition] }];
+    let topics = vec![DescribeLogDirsTopic { name: topic("prices"), partitions: vec![partition] }];
     let result = DescribeLogDirsResult {
         error_code: 56,
         log_dir: s("/data"),

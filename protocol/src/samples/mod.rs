@@ -14,15 +14,15 @@ use crate::produce::{ProducePartition, ProduceRequest, ProduceTopic};
 use crate::request::{Request, codec_version};
 use crate::versions::ApiKey;
 
-fn s(text: &'static str) -> StrBytes {
+pub(crate) fn s(text: &'static str) -> StrBytes {
     StrBytes::from_static_str(text)
 }
 
-fn topic(name: &'static str) -> TopicName {
+pub(crate) fn topic(name: &'static str) -> TopicName {
     TopicName(s(name))
 }
 
-fn group(name: &'static str) -> GroupId {
+pub(crate) fn group(name: &'static str) -> GroupId {
     GroupId(s(name))
 }
 

@@ -12,15 +12,11 @@ use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::produce::*;
 use crate::request::{Request, RequestError};
 use crate::response::{Response, encode, encode_api_versions_too_new};
-use crate::samples;
+use crate::samples::{self, s};
 use crate::versions::ApiKey;
 
 const PRODUCE: std::ops::RangeInclusive<i16> = 3..=13;
 const FETCH: std::ops::RangeInclusive<i16> = 4..=18;
-
-fn s(text: &'static str) -> StrBytes {
-    StrBytes::from_static_str(text)
-}
 
 fn by_id(version: i16) -> (Option<StrBytes>, Option<Uuid>) {
     if version >= 13 { (None, Some(Uuid::from_u128(77))) } else { (Some(s("prices")), None) }

@@ -141,7 +141,7 @@ fn topic_of(name: Option<&str>, id: Option<Uuid>) -> Resource<'_> {
 
 /// A topic of a message that has ids from some version on, and names before.
 fn name_or_id(name: &TopicName, id: Uuid) -> Resource<'_> {
-    if id.is_nil() { Resource::Topic(name) } else { Resource::TopicId(id) }
+    topic_of(id.is_nil().then_some(name.as_str()), Some(id))
 }
 
 fn topics<T, E>(

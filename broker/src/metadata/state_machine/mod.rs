@@ -404,7 +404,7 @@ impl MetadataStateMachine {
         Ok(())
     }
 
-    /// Only what this entry creates has no epoch yet that somebody was told.
+    /// A client may have been told the epochs of partitions that an earlier entry created: their bases stay.
     fn set_epoch_bases(&mut self, index: RaftIndex, id: &Uuid, first: u32, bases: &[i32]) -> Result<(), Refusal> {
         let topic = Arc::clone(self.image.topics_by_id.get(id).ok_or(Refusal::NoSuchTopic)?);
         let mut partitions = topic.partitions.as_ref().clone();
@@ -416,20 +416,19 @@ impl MetadataStateMachine {
             route.epoch_base = *base;
         }
         let shards: BTreeSet<ShardId> = created.iter().map(|route| route.shard).collect();
-        let base_of = |number: i32| usize::try_from(number).ok().and_then(|number| partitions.get(number));
+        let topic = Topic { partitions: Arc::new(partitions), ..topic.as_ref().clone() };
         for shard in shards {
             let key = IntentKey { shard, index, topic: *id };
             let Some(intent) = self.image.intents.get(&key).filter(|intent| intent.kind == IntentKind::Adopt) else {
                 continue;
             };
             let with_base =
-                |(number, base): &(i32, i32)| (*number, base_of(*number).map_or(*base, |route| route.epoch_base));
+                |(number, base): &(i32, i32)| (*number, topic.route(*number).map_or(*base, |route| route.epoch_base));
             let adopted =
                 Intent { kind: IntentKind::Adopt, partitions: intent.partitions.iter().map(with_base).collect() };
             self.note(&Record::Intent(key, adopted.clone()));
             self.image.intents.insert(key, Arc::new(adopted));
         }
-        let topic = Topic { partitions: Arc::new(partitions), ..topic.as_ref().clone() };
         self.note(&Record::Topic(topic_record(&topic)));
         self.put_topic(topic);
         Ok(())

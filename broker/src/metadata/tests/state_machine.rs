@@ -245,7 +245,7 @@ fn a_dynamic_setting_acts_on_topics_that_do_not_override_it() {
     assert_eq!(retention(&machine, "plain"), Some(604_800_000));
 }
 
-/// What somebody may have been told does not change.
+/// An epoch that a client may have been told does not change.
 #[test]
 fn epoch_bases_are_those_of_partitions_that_the_same_entry_creates() {
     let mut machine = with_pool();

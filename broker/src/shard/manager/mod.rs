@@ -523,24 +523,20 @@ impl Shards {
     /// The node that leads a shard, as far as this node knows.
     #[must_use]
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
+        self.leader_and_term_of(shard).map(|(node, _)| node)
+    }
+
+    fn leader_and_term_of(&self, shard: ShardId) -> Option<(NodeId, u64)> {
         match self.get(shard) {
-            Some(here) => leader_known_to(&here, &self.0.metadata.image()).map(|(node, _)| node),
-            None => self.remote_leader_of(shard).map(|(node, _)| node),
+            Some(here) => leader_known_to(&here, &self.0.metadata.image()),
+            None => self.remote_leader_of(shard).map(|(node, led)| (node, led.term)),
         }
     }
 
-    /// The term in which a shard has a leader, as far as this node knows.
-    pub(crate) fn term_of(&self, shard: ShardId) -> Option<u64> {
-        match self.get(shard) {
-            Some(here) => leader_known_to(&here, &self.0.metadata.image()).map(|(_, term)| term),
-            None => self.remote_leader_of(shard).map(|(_, led)| led.term),
-        }
-    }
-
-    /// [`Shards::term_of`] for who does not keep the shards alive.
+    /// The terms in which shards have leaders, as far as this node knows. The function does not keep the shards alive.
     pub(crate) fn terms(&self) -> impl Fn(ShardId) -> Option<u64> + Send + Sync + use<> {
         let shards = Arc::downgrade(&self.0);
-        move |shard| shards.upgrade().and_then(|inner| Shards(inner).term_of(shard))
+        move |shard| Shards(shards.upgrade()?).leader_and_term_of(shard).map(|(_, term)| term)
     }
 
     /// The other node that leads a shard, and its last update about the shard.
