@@ -106,10 +106,16 @@ pub fn describe_node(values: &Values) -> Vec<Described> {
     settings().map(describe).filter(is_shown).collect()
 }
 
-/// Settings that were set and that no part of a node knows. What they hold may be a secret, so it is not shown, as in Kafka.
-pub fn describe_unknown(set: &BTreeMap<String, String>, source: Source) -> impl Iterator<Item = Described> {
-    let unknown = set.keys().filter(|name| setting(name).is_none());
-    unknown.map(move |name| Described {
+/// Settings that were set and that no part of a node knows, each with the first source that has it. What they hold may be a secret, so it
+/// is not shown, as in Kafka.
+pub fn describe_unknown<'a>(sets: impl IntoIterator<Item = (&'a BTreeMap<String, String>, Source)>) -> Vec<Described> {
+    let mut unknown = BTreeMap::new();
+    for (set, source) in sets {
+        for name in set.keys().filter(|name| setting(name).is_none()) {
+            unknown.entry(name).or_insert(source);
+        }
+    }
+    let described = unknown.into_iter().map(|(name, source)| Described {
         name: name.clone().into(),
         value: None,
         source: source.code(),
@@ -118,13 +124,14 @@ pub fn describe_unknown(set: &BTreeMap<String, String>, source: Source) -> impl 
         kind: UNKNOWN_KIND,
         documentation: String::new(),
         synonyms: Vec::new(),
-    })
+    });
+    described.collect()
 }
 
 /// The dynamic settings of all nodes, and nothing else.
 #[must_use]
 pub fn describe_all_nodes(set: &BTreeMap<String, String>) -> Vec<Described> {
-    let mut all: Vec<_> = describe_unknown(set, Source::DynamicDefault).collect();
+    let mut all = describe_unknown([(set, Source::DynamicDefault)]);
     for setting in settings() {
         if let Some(value) = set.get(setting.name) {
             let source = Source::DynamicDefault.code();
@@ -223,6 +230,16 @@ mod tests {
             );
             assert!(!described.documentation.is_empty() && described.kind > 0 && !described.synonyms.is_empty());
         }
+    }
+
+    #[test]
+    fn a_setting_that_nothing_knows_is_listed_once_with_the_source_in_effect() {
+        let set = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect();
+        let (node, all): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (set(&["x.one", "x.both"]), set(&["num.partitions", "x.both"]));
+        let listed = describe_unknown([(&node, Source::DynamicNode), (&all, Source::DynamicDefault)]);
+        let listed: Vec<_> = listed.iter().map(|one| (one.name.as_ref(), one.value.as_deref(), one.source)).collect();
+        assert_eq!(listed, [("x.both", None, 2), ("x.one", None, 2)]);
     }
 
     #[test]

@@ -81,10 +81,9 @@ fn describe(ctx: &Context, image: &MetadataImage, owner: &ConfigOwner) -> Result
         }
         ConfigOwner::Node(node) if *node == ctx.config.node_id => {
             let mut all = describe_node(&image.config.values);
-            for (owner, source) in [(Some(*node), Source::DynamicNode), (None, Source::DynamicDefault)] {
-                let set = image.broker_configs.get(&owner);
-                all.extend(set.into_iter().flat_map(|set| describe_unknown(set, source)));
-            }
+            let owners = [(Some(*node), Source::DynamicNode), (None, Source::DynamicDefault)];
+            let sets = owners.into_iter().filter_map(|(of, source)| Some((image.broker_configs.get(&of)?, source)));
+            all.extend(describe_unknown(sets));
             Ok(all)
         }
         ConfigOwner::Node(node) => Err(MetadataError::InvalidRequest(format!(
