@@ -100,12 +100,19 @@ impl Group {
         match self.state {
             State::PreparingRebalance => self.rejoin(now, request, &id, join, out),
             // The client may have missed the response: it is answered again.
-            State::CompletingRebalance if unchanged => self.tell_generation(request, &id, is_leader, false, out),
+            State::CompletingRebalance if unchanged => self.tell_again(now, request, &id, is_leader, out),
             // A leader that joins again wants a rebalance, say because a topic grew.
-            State::Stable if unchanged && !is_leader => self.tell_generation(request, &id, false, false, out),
+            State::Stable if unchanged && !is_leader => self.tell_again(now, request, &id, false, out),
             State::CompletingRebalance | State::Stable => self.rejoin(now, request, &id, join, out),
             State::Empty | State::Dead => refuse(out, request, &join.member_id, GroupError::UnknownMemberId),
         }
+    }
+
+    /// Answers a member that joins a generation again that it is in. Its session begins anew, which Kafka leaves out: the record of a
+    /// generation may take longer than a session to be committed, and who is told that it is a member has a session's time to say more.
+    fn tell_again(&mut self, now: Now, request: RequestId, id: &Arc<str>, is_leader: bool, out: &mut Vec<Output>) {
+        self.restart_session(now, id);
+        self.tell_generation(request, id, is_leader, false, out);
     }
 
     fn add_member(&mut self, now: Now, request: RequestId, id: Arc<str>, join: Join, out: &mut Vec<Output>) {

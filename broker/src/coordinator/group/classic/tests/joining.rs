@@ -160,6 +160,31 @@ fn a_follower_that_changes_nothing_is_told_its_generation_again() {
     assert_eq!(d.group.state(), State::PreparingRebalance);
 }
 
+/// Seen where the record of a generation took longer than a session to be committed: the client had given its join up, asked again, was
+/// told that it is a member, and was removed at once.
+#[test]
+fn who_is_told_its_generation_again_has_a_sessions_time_from_then_on() {
+    let mut d = Dialogue::new(SETTINGS);
+    let joins = [d.join(join("")), d.join(join(""))];
+    d.pass(6_000);
+    let ids = [d.joined(joins[0]).0, d.joined(joins[1]).0];
+    let session_ms = i64::from(join("").session_timeout_ms);
+    for _ in 0..3 {
+        d.pass(session_ms - 1);
+        for id in &ids {
+            let request = d.join(join(id));
+            assert_eq!(d.joined(request).1.generation, 1);
+        }
+    }
+    assert_eq!(d.group.state(), State::CompletingRebalance);
+    d.sync(&ids[0], 1, &[]);
+    d.pass(session_ms - 1);
+    let request = d.join(join(&ids[1]));
+    assert_eq!(d.joined(request).1.generation, 1);
+    d.pass(session_ms - 1);
+    assert_eq!(d.heartbeat(&ids[0], 1), Err(GroupError::UnknownMemberId), "it said nothing for two sessions");
+}
+
 #[test]
 fn a_leader_that_joins_again_wants_a_rebalance() {
     let mut d = Dialogue::new(SETTINGS);
