@@ -54,10 +54,14 @@ pub(crate) struct AppendPipeline<S, F> {
     window: CongestionWindow,
     in_flight: VecDeque<InFlight>,
     bytes: usize,
+    /// The last entry that the follower has acknowledged to this stream.
+    acknowledged: Option<RaftLogId>,
 }
 
 fn lost() -> RPCError<TypeConfig> {
-    RPCError::Unreachable(Unreachable::new(&AnyError::error("an append that was sent before another one is lost")))
+    RPCError::Unreachable(Unreachable::new(&AnyError::error(
+        "an append was lost, or arrived behind one that was sent later",
+    )))
 }
 
 impl<S, F> AppendPipeline<S, F>
@@ -67,7 +71,8 @@ where
 {
     /// Sends what `input` yields with `send`, whose future is polled at once, so that requests are sent in order.
     pub(crate) fn new(input: S, send: F) -> Self {
-        Self { input: Some(input), send, window: CongestionWindow::new(BOUNDS), in_flight: VecDeque::new(), bytes: 0 }
+        let window = CongestionWindow::new(BOUNDS);
+        Self { input: Some(input), send, window, in_flight: VecDeque::new(), bytes: 0, acknowledged: None }
     }
 
     /// True if another request may be sent.
@@ -149,13 +154,20 @@ where
         {
             last = next.last;
         }
+        // It arrived before what it follows, and was answered before that was there: openraft would take the follower's log for one
+        // that has lost acknowledged entries.
+        if matches!(response, Ok(AppendEntriesResponse::Conflict)) && prev.is_some() && prev <= pipeline.acknowledged {
+            pipeline.end();
+            return Poll::Ready(Some(Err(lost())));
+        }
         let goes_on = match &response {
             Ok(AppendEntriesResponse::Success) => true,
             Ok(AppendEntriesResponse::PartialSuccess(upto)) => *upto == last,
             _ => false,
         };
-        if !goes_on {
-            pipeline.end();
+        match goes_on {
+            true => pipeline.acknowledged = last.max(pipeline.acknowledged),
+            false => pipeline.end(),
         }
         Poll::Ready(Some(response.map(|response| response.into_stream_result(prev, last))))
     }
@@ -258,6 +270,22 @@ mod tests {
         assert!(
             matches!(next(&mut pipeline), Some(Some(Err(RPCError::Unreachable(_))))),
             "the first one did not arrive"
+        );
+        assert!(matches!(next(&mut pipeline), Some(None)));
+    }
+
+    /// openraft asserts that no follower's log falls behind what it has acknowledged.
+    #[test]
+    fn one_that_overtook_the_request_before_it_is_no_conflict() {
+        let (sent, send) = follower();
+        let mut pipeline = AppendPipeline::new(futures_util::stream::iter((1..=3).map(|n| request(n, 10))), send);
+        assert!(next(&mut pipeline).is_none());
+        respond(&sent, 1, AppendEntriesResponse::Success);
+        respond(&sent, 2, AppendEntriesResponse::Conflict);
+        assert!(matches_upto(next(&mut pipeline), 1));
+        assert!(
+            matches!(next(&mut pipeline), Some(Some(Err(RPCError::Unreachable(_))))),
+            "it arrived before the first"
         );
         assert!(matches!(next(&mut pipeline), Some(None)));
     }
