@@ -38,7 +38,7 @@ pub struct DirEntry {
 pub struct Space {
     /// Bytes that this process may still allocate.
     pub free_bytes: u64,
-    /// Bytes in all.
+    /// Bytes that are used, and that this process may still allocate.
     pub total_bytes: u64,
 }
 

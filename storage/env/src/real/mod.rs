@@ -101,7 +101,7 @@ impl Disk for RealDisk {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(Space {
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            total_bytes: usable_blocks(&stat).saturating_mul(stat.f_frsize),
         })
     }
 
@@ -110,6 +110,12 @@ impl Disk for RealDisk {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(RealLock { _file: file }))
     }
+}
+
+/// What is used and what this process may use. The rest of a file system is kept for others (for root, or by a quota), and would
+/// make it look fuller than it is.
+fn usable_blocks(stat: &rustix::fs::StatVfs) -> u64 {
+    stat.f_blocks.saturating_sub(stat.f_bfree).saturating_add(stat.f_bavail)
 }
 
 impl File for RealFile {
@@ -171,5 +177,17 @@ impl File for RealFile {
 
     fn raw_fd(&self) -> Option<i32> {
         Some(self.0.as_raw_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_this_process_may_not_use_do_not_count() {
+        let mut stat = rustix::fs::statvfs("/").unwrap();
+        (stat.f_blocks, stat.f_bfree, stat.f_bavail) = (100, 80, 30);
+        assert_eq!(usable_blocks(&stat), 50, "20 are used, and 30 may be");
     }
 }
