@@ -250,7 +250,7 @@ impl Member {
         // Clocks run at different speeds.
         let times = self.session.min(self.rebalance) * 99 / 100;
         if who.newest && sim::elapsed().saturating_sub(since) < times {
-            let who = format!("node {} (epoch {:?})", who.node.0, who.epoch);
+            let who = format!("node {} (epoch {:?}, not silent since {since:?} for {times:?})", who.node.0, who.epoch);
             self.client.world.judge::<()>(Err(groups::forgotten(&self.client.group, &self.id, self.generation, &who)));
         }
     }
