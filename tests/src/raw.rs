@@ -162,10 +162,15 @@ impl Raw {
 
     /// A fetch (v11, no session) from one partition, with its wait in milliseconds.
     pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64, wait_ms: i32) -> FetchResponse {
+        self.fetch_in(-1, topic, partition, offset, wait_ms)
+    }
+
+    /// The same, by a client that believes in this leader epoch.
+    pub fn fetch_in(&mut self, epoch: i32, topic: &str, partition: i32, offset: i64, wait_ms: i32) -> FetchResponse {
         let part = FetchPartition::default()
             .with_partition(partition)
             .with_fetch_offset(offset)
-            .with_current_leader_epoch(-1)
+            .with_current_leader_epoch(epoch)
             .with_partition_max_bytes(8 << 20);
         let wanted = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(vec![part]);
         let request = FetchRequest::default()

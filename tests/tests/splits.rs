@@ -18,6 +18,7 @@ use serde_json::Value;
 
 const TOPIC: &str = "split";
 const PARTITIONS: i32 = 8;
+const FENCED_LEADER_EPOCH: i16 = 74;
 
 fn json(broker: &Broker, words: &[&str]) -> Value {
     let admin = format!("http://{}", broker.admin());
@@ -283,6 +284,20 @@ fn an_epoch_goes_on_over_splits_and_merges_and_ends_with_another_leadership() {
     assert!(last > newest && leader(&cluster) == led_by, "{last} after {newest}, led by {led_by}");
     for (known, end) in [(before, 2), (after, 4), (merged, 10), (newest, 10), (last, 10)] {
         assert_eq!(end_of(&cluster, known), (0, known, end));
+    }
+    // Who still believes in the epoch before the split is served what this node has appended, and no older records: of those, one that
+    // asks meanwhile where an older epoch ended would be told a true end behind which it has read.
+    let read = |believed: i32, offset: i64| {
+        let answer = at(&cluster).fetch_in(believed, TOPIC, 1, offset, 0);
+        let partition = &answer.responses[0].partitions[0];
+        (partition.error_code, partition.records.as_ref().is_some_and(|records| !records.is_empty()))
+    };
+    for offset in [0, 2, 4] {
+        assert_eq!(read(newest, offset), (FENCED_LEADER_EPOCH, false), "from {offset} on");
+        assert_eq!(read(last, offset), (0, true), "from {offset} on");
+    }
+    for offset in [6, 8] {
+        assert_eq!(read(newest, offset), (0, true), "from {offset} on");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::shard::read_view::LogOffsetSnapshot;
 impl Partition {
     /// Reads from an offset on. An empty result is no error.
     pub async fn read(&self, spec: FetchSpec) -> Result<Fetched, PartitionError> {
-        let (mut offsets, mut epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
+        let (mut offsets, mut epoch) = self.readable_from(spec.offset, spec.access, spec.current_leader_epoch)?;
         let leads = self.shard.leading().is_some();
         if !leads && spec.offset > offsets.high_watermark {
             if mutants::is_on(Bug::FollowerOutOfRange) {
@@ -110,7 +110,7 @@ impl Partition {
         (isolation, access): (Isolation, Access),
         bytes_max: usize,
     ) -> usize {
-        let Ok((offsets, _)) = self.readable(access, None) else { return 0 };
+        let Ok((offsets, _)) = self.readable(access) else { return 0 };
         let up_to = end_for(&offsets, isolation);
         let Some(directory) = self.shard.directory() else { return 0 };
         if from >= up_to {

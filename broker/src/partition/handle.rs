@@ -85,6 +85,10 @@ impl Partition {
         let term = self.shard.leading().ok_or(PartitionError::NotLeaderOrFollower)?;
         let offsets = self.view().ok_or(PartitionError::LeaderNotAvailable)?.offsets();
         let epoch = epoch_of(offsets.epoch_base, term.0);
+        // What a later leader has appended is applied here before the role says that this replica was deposed.
+        if offsets.epochs.newest().is_some_and(|newest| newest > epoch) {
+            return Err(PartitionError::NotLeaderOrFollower);
+        }
         Ok((offsets, epoch))
     }
 
@@ -94,20 +98,21 @@ impl Partition {
         current: Option<LeaderEpoch>,
     ) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
         let (offsets, epoch) = self.led()?;
-        self.check_epoch(current, &offsets, epoch)?;
+        self.check_epoch(current, None, &offsets, epoch)?;
         Ok((offsets, epoch))
     }
 
-    /// Checks the leader epoch that a client believes in (KIP-320). A client that was refused for one that is as good as the newest
-    /// would wait for half a second.
+    /// Checks the leader epoch that a client believes in (KIP-320), and where it reads from, if it does. A client that was refused for
+    /// an epoch that is as good as the newest would wait for half a second.
     fn check_epoch(
         &self,
         believed: Option<LeaderEpoch>,
+        from: Option<Offset>,
         offsets: &LogOffsetSnapshot,
         epoch: LeaderEpoch,
     ) -> Result<(), PartitionError> {
         match believed {
-            Some(believed) if believed < epoch && !self.has_led_since(believed, offsets) => {
+            Some(believed) if believed < epoch && !self.has_led_since(believed, from, offsets) => {
                 Err(PartitionError::FencedLeaderEpoch)
             }
             Some(believed) if believed > epoch => Err(PartitionError::UnknownLeaderEpoch),
@@ -116,9 +121,12 @@ impl Partition {
     }
 
     /// True if this node has led the partition in that epoch, and no other leader has appended anything since: a split or merge gives
-    /// its partitions a new epoch, though the same node leads them.
-    fn has_led_since(&self, epoch: LeaderEpoch, offsets: &LogOffsetSnapshot) -> bool {
-        self.shard.oldest_epoch(self.id, offsets.epoch_base).is_some_and(|oldest| epoch >= oldest)
+    /// its partitions a new epoch, though the same node leads them. Not for a reader of what others have appended: a fetch of it that
+    /// is under way while the reader asks where an epoch ended (see [`Self::goes_on`]) may pass that end, which is a true one.
+    fn has_led_since(&self, epoch: LeaderEpoch, from: Option<Offset>, offsets: &LogOffsetSnapshot) -> bool {
+        let Some(oldest) = self.shard.oldest_epoch(self.id, offsets.epoch_base) else { return false };
+        let own = offsets.epochs.first_from(oldest).map_or(offsets.high_watermark, |first| first.start);
+        epoch >= oldest && from.is_none_or(|from| from >= own)
     }
 
     /// True if a client that asks where an epoch ended is told the high watermark. It compares the answer with what it has read
@@ -132,16 +140,22 @@ impl Partition {
     }
 
     /// Offsets and leader epoch for a reader; the offsets of a follower are those of what it has applied.
-    pub(super) fn readable(
+    pub(super) fn readable(&self, access: Access) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
+        match self.led() {
+            Err(PartitionError::NotLeaderOrFollower) if access == Access::AnyReplica => self.followed(),
+            led => led,
+        }
+    }
+
+    /// The same, after a check of the leader epoch that the reader believes in; it reads from this offset on.
+    pub(super) fn readable_from(
         &self,
+        from: Offset,
         access: Access,
         current: Option<LeaderEpoch>,
     ) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
-        let (offsets, epoch) = match self.led() {
-            Err(PartitionError::NotLeaderOrFollower) if access == Access::AnyReplica => self.followed()?,
-            led => led?,
-        };
-        self.check_epoch(current, &offsets, epoch)?;
+        let (offsets, epoch) = self.readable(access)?;
+        self.check_epoch(current, Some(from), &offsets, epoch)?;
         Ok((offsets, epoch))
     }
 
@@ -149,12 +163,14 @@ impl Partition {
         let term = self.shard.following().ok_or(PartitionError::NotLeaderOrFollower)?;
         let offsets = self.view().ok_or(PartitionError::NotLeaderOrFollower)?.offsets();
         let epoch = epoch_of(offsets.epoch_base, term.0);
+        // The role may not know the term yet of what is applied already.
+        let epoch = offsets.epochs.newest().map_or(epoch, |newest| newest.max(epoch));
         Ok((offsets, epoch))
     }
 
     /// True if a reader may read here, from the leader or from a follower of it.
     pub(crate) fn is_readable(&self, access: Access) -> bool {
-        self.readable(access, None).is_ok()
+        self.readable(access).is_ok()
     }
 
     /// The leader epoch; only where this node leads and serves.
@@ -242,7 +258,7 @@ impl Partition {
 
     /// The producers known on the partition, by id; on a follower those of what it has applied.
     pub fn producers(&self) -> Result<Vec<ActiveProducer>, PartitionError> {
-        let _ = self.readable(Access::AnyReplica, None)?;
+        let _ = self.readable(Access::AnyReplica)?;
         let state = self.shard.state().lock();
         let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
         let shown = |(producer_id, history): (ProducerId, &ProducerHistory)| ActiveProducer {

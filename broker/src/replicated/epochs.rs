@@ -61,6 +61,12 @@ impl EpochHistory {
         self.0.last().map(|known| known.epoch)
     }
 
+    /// The oldest epoch from this one on that has a record, and where it begins.
+    #[must_use]
+    pub fn first_from(&self, epoch: LeaderEpoch) -> Option<EpochStart> {
+        self.0.get(self.0.partition_point(|known| known.epoch < epoch)).copied()
+    }
+
     /// The oldest epoch above this one that has a record.
     #[must_use]
     pub fn after(&self, epoch: LeaderEpoch) -> Option<LeaderEpoch> {

@@ -133,6 +133,11 @@ impl FakeGroup {
         self.role.send_replace(role(term, leads));
     }
 
+    /// The role is still that of an older term than what is applied.
+    pub(crate) fn role_lags(&self, term: u64, leads: bool) {
+        self.role.send_replace(role(term, leads));
+    }
+
     /// This replica leads, and is about to transfer leadership.
     pub(crate) fn hide_leader(&self) {
         self.role.send_modify(|role| role.leader = None);

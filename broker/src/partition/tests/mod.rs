@@ -365,6 +365,34 @@ async fn epochs_of_clients_are_checked() {
     assert_eq!(partition.read(beyond).await.unwrap_err(), PartitionError::OffsetOutOfRange);
 }
 
+/// Else a reader would get records of an epoch that it has not heard of, and compare them with where the one before ended.
+#[tokio::test]
+async fn what_a_later_leader_appended_is_not_served_under_an_older_epoch() {
+    let (world, partition) = found(TopicConfig::default()).await;
+    append(&partition, batch(4)).await.unwrap();
+    world.group.set_role(3, true);
+    append(&partition, batch(1)).await.unwrap();
+    let read = |believed: i32| {
+        partition.read(FetchSpec {
+            offset: Offset(0),
+            max_bytes: 1 << 20,
+            at_least_one: true,
+            copy_bytes_max: usize::MAX,
+            isolation: Isolation::ReadUncommitted,
+            access: Access::AnyReplica,
+            current_leader_epoch: Some(LeaderEpoch(believed)),
+            last_fetched_epoch: None,
+        })
+    };
+    world.group.hears.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.group.role_lags(2, true);
+    assert_eq!(partition.leader_epoch(), None);
+    assert_eq!(read(2).await.unwrap_err(), PartitionError::NotLeaderOrFollower);
+    world.group.role_lags(2, false);
+    assert_eq!(read(2).await.unwrap_err(), PartitionError::FencedLeaderEpoch);
+    assert!(read(3).await.is_ok());
+}
+
 /// Clients hear who was elected before that one's first entry is applied; who is turned away comes back much later.
 #[tokio::test]
 async fn who_was_elected_takes_records_before_it_serves() {
