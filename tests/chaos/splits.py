@@ -71,41 +71,48 @@ class SplitFaults:
         yield f"node {node.number} is asked to merge shards"
         merged = {}
         for _ in range(MERGES_MAX):
-            found = self.side_by_side(node)
-            if found is None:
+            if not self.side_by_side(node, self.shards(node)):
                 child = until("a shard may be split", lambda: self.asked(node), SPLIT_SECONDS_MAX)
                 self.carried_out(node, child)
-                found = until("the shards lie side by side", lambda: self.side_by_side(node), SPLIT_SECONDS_MAX)
-            absorbed, survivor = found
-            merged[absorbed] = self.shards(node)[absorbed]["partitions"]
-            until(f"shard {absorbed} is merged into shard {survivor}", lambda: self.is_merged(node, absorbed, survivor), MERGE_SECONDS_MAX)
+            merging = {}
+            absorbed = until("a shard is merged into another one", lambda: self.is_merged(node, merging), MERGE_SECONDS_MAX)
+            merged[absorbed] = merging[absorbed]
         self.lasts(1, 3)
         self.measured(effects.merged(self.shards(node), merged))
 
-    def side_by_side(self, node):
-        """A shard that was split off, and another one of its kind on the same nodes, or None."""
-        shards = self.shards(node)
+    def side_by_side(self, node, shards):
+        """Of these shards, pairs of one that was split off, and another one of its kind on the same nodes."""
         # What is carried and where.
         places = lambda shard: {(shard["kind"], replica["node"], replica["directory"]) for replica in shard["replicas"]}
         was_split = lambda number: json.loads(until("the shard is described", lambda: node.page(f"/v1/shards/{number}")))["split"]
-        pairs = [
+        return [
             (absorbed, survivor)
             for absorbed in shards
             for survivor in shards
             if absorbed != survivor and places(shards[absorbed]) == places(shards[survivor]) and was_split(absorbed)
         ]
-        return self.chance.choice(pairs) if pairs else None
 
-    def is_merged(self, node, absorbed, survivor):
-        """Asks for it, also again: a merge that cannot be begun is cancelled by the shard. True once there is no such shard any more."""
-        if absorbed not in self.shards(node):
-            return True
+    def is_merged(self, node, merging):
+        """Asks for a merge, also again: one that cannot be begun is cancelled by the shard, and the balancer may move one of the two
+        away before it is asked for. `merging`: the shards that were to be absorbed, and how many partitions each carried. Gives the
+        one that is gone, or None."""
+        shards = self.shards(node)
+        gone = [absorbed for absorbed in merging if absorbed not in shards]
+        if gone:
+            return gone[0]
+        pairs = self.side_by_side(node, shards)
+        # The same one again as long as it can be: it may be under way.
+        pairs = [pair for pair in pairs if pair[0] in merging] or pairs
+        if not pairs:
+            return None
+        absorbed, survivor = self.chance.choice(pairs)
+        merging[absorbed] = shards[absorbed]["partitions"]
         try:
             self.command(node, "shard", "merge", str(absorbed), "--into", str(survivor))
         except AssertionError:
             # It is under way, or refused right after another fault.
             pass
-        return absorbed not in self.shards(node)
+        return None
 
     def resize(self):
         node = self.any_node()
