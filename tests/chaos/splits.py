@@ -84,7 +84,12 @@ class SplitFaults:
         """Of these shards, pairs of one that was split off, and another one of its kind on the same nodes."""
         # What is carried and where.
         places = lambda shard: {(shard["kind"], replica["node"], replica["directory"]) for replica in shard["replicas"]}
-        was_split = lambda number: json.loads(until("the shard is described", lambda: node.page(f"/v1/shards/{number}")))["split"]
+
+        def was_split(number):
+            # It may have been merged away meanwhile.
+            found = node.page(f"/v1/shards/{number}")
+            return found and json.loads(found)["split"]
+
         return [
             (absorbed, survivor)
             for absorbed in shards
