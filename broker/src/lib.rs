@@ -21,6 +21,7 @@ pub mod fuzzing;
 pub mod handlers;
 mod levels;
 pub mod limits;
+pub mod log_levels;
 pub mod metadata;
 pub mod metrics;
 pub mod node;

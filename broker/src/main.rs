@@ -6,18 +6,23 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use ottla_broker::admin::Readiness;
 use ottla_broker::admin::check::{Probe, check};
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
 use ottla_broker::config::{Config, ConfigError};
+use ottla_broker::log_levels::LogLevels;
 use ottla_broker::node::{self, Losses, Node, StartError, World};
 use ottla_cli::commands;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::AcceptLoss;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,7 +62,7 @@ fn main() -> ExitCode {
     if let Verb::Healthcheck(probe) = verb {
         return healthcheck(&config, probe);
     }
-    start_logging(&config);
+    let log_levels = start_logging(&config);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -68,7 +73,7 @@ fn main() -> ExitCode {
     };
     let code = match verb {
         Verb::UnsafeRecover(losses, execute) => runtime.block_on(unsafe_recover(config, losses, execute)),
-        Verb::Start | Verb::Healthcheck(_) => runtime.block_on(run(config, readiness)),
+        Verb::Start | Verb::Healthcheck(_) => runtime.block_on(run(config, readiness, log_levels)),
     };
     // Blocking reads whose result is no longer needed must not keep the process alive.
     runtime.shutdown_background();
@@ -203,15 +208,22 @@ fn configure(flags: Flags) -> Result<(Config, Vec<String>), ConfigError> {
     Ok((loaded.config, loaded.warnings))
 }
 
-fn start_logging(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{},openraft=off", config.log_level)));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Starts to log to standard error, by `RUST_LOG` or else by the configuration; gives the levels, for those who change them.
+fn start_logging(config: &Config) -> Arc<LogLevels> {
+    let by_variable = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
+    let by_setting = format!("{},openraft=off", config.log_level).parse::<Targets>();
+    let unclear = by_variable.is_none() && by_setting.is_err();
+    let info = || Targets::new().with_default(LevelFilter::INFO).with_target("openraft", LevelFilter::OFF);
+    let configured = by_variable.or(by_setting.ok()).unwrap_or_else(info);
+    let (filter, filters) = tracing_subscriber::reload::Layer::new(configured.clone());
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    if unclear {
+        tracing::warn!("ottla.log.level is no level and no filter by module: {}; info is used", config.log_level);
+    }
     // A panic is logged like any other event, before the code that catches it logs the consequence.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(|| "?".to_owned(), ToString::to_string);
@@ -224,14 +236,22 @@ fn start_logging(config: &Config) {
             tracing::error!("{backtrace}");
         }
     }));
+    let apply = move |filter| {
+        if let Err(error) = filters.reload(filter) {
+            tracing::error!("log levels are not changed: {error}");
+        }
+    };
+    Arc::new(LogLevels::new(configured, Box::new(apply)))
 }
 
 /// Starts a node on this machine.
-async fn start(config: Config, readiness: Readiness) -> Result<Node, StartError> {
-    Node::start(World::of_machine(&config).await?, config, readiness).await
+async fn start(config: Config, readiness: Readiness, log_levels: Arc<LogLevels>) -> Result<Node, StartError> {
+    let mut world = World::of_machine(&config).await?;
+    world.options.log_levels = log_levels;
+    Node::start(world, config, readiness).await
 }
 
-async fn run(config: Config, readiness: Readiness) -> ExitCode {
+async fn run(config: Config, readiness: Readiness, log_levels: Arc<LogLevels>) -> ExitCode {
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(error), _) | (_, Err(error)) => return complain(&error, EXIT_FAILED),
@@ -246,7 +266,7 @@ async fn run(config: Config, readiness: Readiness) -> ExitCode {
     tokio::pin!(stop);
     let started = tokio::select! {
         biased;
-        started = start(config, readiness) => started,
+        started = start(config, readiness, log_levels) => started,
         name = &mut stop => {
             // Nothing is acknowledged yet; an interrupted recovery is repeated at the next start.
             tracing::info!("{name} during the start: stopped");

@@ -1,12 +1,17 @@
-//! What Kafka's own integration tests look at and few clients do: the first leader epoch, configs of groups, limits that change.
+//! What Kafka's own integration tests look at and few clients do: the first leader epoch, configs of groups, limits that change,
+//! internal topics that are deleted.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, DeleteTopicsRequest, DescribeConfigsRequest, ListConfigResourcesRequest,
+    CreatePartitionsRequest, DeleteTopicsRequest, DescribeConfigsRequest, FindCoordinatorRequest, GroupId,
+    ListConfigResourcesRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
+use ottla_tests::cluster::until;
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, text, topic_name};
 
@@ -97,5 +102,78 @@ fn limits_on_connections_change_at_once() {
     assert!(Raw::connect(broker.address()).is_closed(), "a third one is closed");
     assert_eq!(limit("127.0.0.1:3"), 0);
     Raw::connect(broker.address()).create_topic("u", 1, &[]);
+    broker.stop();
+}
+
+/// As Kafka allows it; a group that goes on finds a new coordinator, which knows nothing of it.
+#[test]
+fn with_consumer_offsets_go_all_groups() {
+    let mut broker = Broker::start(&[]);
+    let mut raw = Raw::connect(broker.address());
+    raw.create_topic("t", 1, &[]);
+    let committed = |raw: &mut Raw| {
+        let topic = OffsetFetchRequestTopic::default().with_name(topic_name("t")).with_partition_indexes(vec![0]);
+        let asked = OffsetFetchRequest::default().with_group_id(GroupId(text("g"))).with_topics(Some(vec![topic]));
+        let answer = raw.call(7, &asked);
+        (answer.error_code, answer.topics.first().map(|topic| topic.partitions[0].committed_offset))
+    };
+    let commit = |raw: &mut Raw, offset: i64| {
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
+        let topic = OffsetCommitRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default().with_group_id(GroupId(text("g"))).with_topics(vec![topic]);
+        until("the commit is taken", || raw.call(7, &request).topics[0].partitions[0].error_code == 0);
+    };
+    let find = |raw: &mut Raw| {
+        let request = FindCoordinatorRequest::default().with_key(text("g"));
+        until("the coordinator is found", || raw.call(3, &request).error_code == 0);
+    };
+    find(&mut raw);
+    commit(&mut raw, 7);
+    assert_eq!(committed(&mut raw), (0, Some(7)));
+
+    let delete =
+        DeleteTopicsRequest::default().with_topic_names(vec![topic_name("__consumer_offsets")]).with_timeout_ms(10_000);
+    assert_eq!(raw.call(1, &delete).responses[0].error_code, 0);
+    assert_ne!(raw.metadata(&["__consumer_offsets"]).topics[0].error_code, 0, "it is gone");
+    find(&mut raw);
+    until("the new coordinator serves", || committed(&mut raw).0 == 0);
+    assert_eq!(committed(&mut raw), (0, Some(-1)));
+    commit(&mut raw, 1);
+    assert_eq!(committed(&mut raw), (0, Some(1)));
+    broker.stop();
+}
+
+const BROKER_LOGGER: i8 = 8;
+const DYNAMIC_BROKER_LOGGER: i8 = 6;
+const INVALID_REQUEST: i16 = 42;
+
+/// Levels of loggers change at once, last until the node stops, and are shown by the node whose they are (KIP-412).
+#[test]
+fn log_levels_change_while_a_node_runs() {
+    let mut broker = Broker::start(&[("KAFKA_NODE_ID", "3")]);
+    let mut raw = Raw::connect(broker.address());
+    let level = |raw: &mut Raw, logger: &str| {
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(BROKER_LOGGER)
+            .with_resource_name(text("3"))
+            .with_configuration_keys(Some(vec![text(logger)]));
+        let answer = raw.call(4, &DescribeConfigsRequest::default().with_resources(vec![resource]));
+        let found = answer.results[0].configs.first().expect("the logger is shown");
+        assert!(found.config_source == DYNAMIC_BROKER_LOGGER && !found.read_only);
+        found.value.as_ref().unwrap().to_string()
+    };
+    assert_eq!((level(&mut raw, "root"), level(&mut raw, "ottla_broker::handlers")), ("INFO".into(), "INFO".into()));
+    let set =
+        |raw: &mut Raw, node: &str, levels: &[(&str, &str)]| raw.set_configs(BROKER_LOGGER, node, levels).error_code;
+    assert_eq!(set(&mut raw, "3", &[("ottla_broker", "DEBUG"), ("root", "WARN")]), 0);
+    assert_eq!((level(&mut raw, "root"), level(&mut raw, "ottla_broker::handlers")), ("WARN".into(), "DEBUG".into()));
+    assert_eq!(set(&mut raw, "3", &[("ottla_broker", "INFO"), ("kafka.server", "DEBUG")]), INVALID_CONFIG);
+    assert_eq!(set(&mut raw, "3", &[("ottla_broker", "LOUD")]), INVALID_CONFIG);
+    assert_eq!(set(&mut raw, "4", &[("root", "INFO")]), INVALID_REQUEST);
+    assert_eq!(set(&mut raw, "", &[("root", "INFO")]), INVALID_REQUEST);
+    assert_eq!(level(&mut raw, "ottla_broker"), "DEBUG");
+    broker.kill();
+    broker.run();
+    assert_eq!(level(&mut Raw::connect(broker.address()), "ottla_broker"), "INFO");
     broker.stop();
 }

@@ -31,6 +31,7 @@ const BROKER_FLOORS: &[&str] = &[
     "levels",
     "config",
     "limits",
+    "log_levels",
     "metrics",
     "metadata",
     "replicated",

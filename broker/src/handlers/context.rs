@@ -11,6 +11,7 @@ use crate::coordinator::lag::Lags;
 use crate::handlers::authorization::Principal;
 use crate::handlers::fetch::session::FetchSessions;
 use crate::handlers::produce::pending_refusals::PendingRefusals;
+use crate::log_levels::LogLevels;
 use crate::metadata::MetadataHandle;
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
@@ -54,6 +55,8 @@ pub struct Directory {
 pub struct Domain {
     /// The node's configuration.
     pub config: Arc<Config>,
+    /// What the node logs.
+    pub log_levels: Arc<LogLevels>,
 
     /// Nodes, topics, configs.
     pub metadata: MetadataHandle,

@@ -1,7 +1,8 @@
 //! DeleteTopics (key 20, v1-v6): deletes topics by name, from v6 on also by id.
 //!
-//! v5: error messages. Answered after the commit; shards drop the partitions' data afterwards. Internal topics:
-//! INVALID_TOPIC_EXCEPTION. `delete.topic.enable=false`: TOPIC_DELETION_DISABLED.
+//! v5: error messages. Answered after the commit; shards drop the partitions' data afterwards. Internal topics too, as in Kafka: with
+//! `__consumer_offsets` all groups and their offsets go, and the next request for a coordinator makes it anew.
+//! `delete.topic.enable=false`: TOPIC_DELETION_DISABLED.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //!
 //! A group has configs whether it exists or not, as in Kafka. A node is shown with its static and dynamic settings, the
 //! empty name with the settings of all nodes. Unknown keys are left out, as in Kafka. A node can show only its own static
-//! settings: another node's id is INVALID_REQUEST.
+//! settings: another node's id is INVALID_REQUEST. Its loggers are shown with their levels.
 //! Read after a metadata read index, so that every acknowledged change is visible.
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -12,7 +12,8 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::support::config_resource::owner;
+use super::support::broker_loggers;
+use super::support::config_resource::{BROKER_LOGGER, owner};
 use super::support::text;
 use crate::config::Source;
 use crate::config::describe::{
@@ -54,7 +55,10 @@ fn result(
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone())
         .with_error_message(None);
-    let found = owner(resource.resource_type, &resource.resource_name).and_then(|owner| describe(ctx, image, &owner));
+    let found = match resource.resource_type {
+        BROKER_LOGGER => broker_loggers::describe(ctx, &resource.resource_name),
+        kind => owner(kind, &resource.resource_name).and_then(|owner| describe(ctx, image, &owner)),
+    };
     match found {
         Ok(all) => {
             let wanted = |described: &Described| match &resource.configuration_keys {

@@ -2,7 +2,7 @@
 //!
 //! Each resource changes as a whole or not at all: one bad value leaves the other settings of that resource unchanged,
 //! and does not affect other resources. APPEND and SUBTRACT are for lists only (INVALID_CONFIG). A resource or key
-//! named twice: INVALID_REQUEST.
+//! named twice: INVALID_REQUEST. Loggers of this node are changed here and now; they are in no metadata.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::support::config_resource::{alter, owner};
+use super::support::broker_loggers;
+use super::support::config_resource::{BROKER_LOGGER, alter, owner, shown};
 use crate::handlers::context::Context;
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
 
@@ -27,29 +28,33 @@ pub(super) async fn handle(ctx: &Context, request: IncrementalAlterConfigsReques
     let once = |resource: &AlterConfigsResource| {
         times.get(&(resource.resource_type, resource.resource_name.as_str())) == Some(&1)
     };
-    let changes = request.resources.iter().map(|resource| {
-        if once(resource) {
-            change(resource)
+    let checked = |resource: &AlterConfigsResource| match once(resource) {
+        true => resource.configs.iter().map(op).collect::<Result<Vec<_>, _>>(),
+        false => Err(MetadataError::InvalidRequest("Each resource must appear at most once.".to_owned())),
+    };
+    let change = |resource: &AlterConfigsResource| {
+        let owner = owner(resource.resource_type, &resource.resource_name)?;
+        Ok(ConfigChange { owner, ops: checked(resource)?, replace: false })
+    };
+    let in_metadata = request.resources.iter().filter(|resource| resource.resource_type != BROKER_LOGGER);
+    let mut results = alter(ctx, in_metadata.map(change).collect(), request.validate_only).await;
+    let answer = |resource: &AlterConfigsResource| {
+        let (code, message) = if resource.resource_type == BROKER_LOGGER {
+            let levels = checked(resource);
+            shown(
+                levels.and_then(|ops| broker_loggers::alter(ctx, &resource.resource_name, ops, request.validate_only)),
+            )
         } else {
-            Err(MetadataError::InvalidRequest("Each resource must appear at most once.".to_owned()))
-        }
-    });
-    let results = alter(ctx, changes.collect(), request.validate_only).await;
-    let answer = |(resource, (code, message)): (&AlterConfigsResource, _)| {
+            results.next().unwrap_or_else(|| shown(Err(MetadataError::TimedOut)))
+        };
         AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
             .with_error_code(code)
             .with_error_message(message)
     };
-    let responses = request.resources.iter().zip(results).map(answer).collect();
+    let responses = request.resources.iter().map(answer).collect();
     IncrementalAlterConfigsResponse::default().with_responses(responses)
-}
-
-fn change(resource: &AlterConfigsResource) -> Result<ConfigChange, MetadataError> {
-    let owner = owner(resource.resource_type, &resource.resource_name)?;
-    let ops = resource.configs.iter().map(op).collect::<Result<_, _>>()?;
-    Ok(ConfigChange { owner, ops, replace: false })
 }
 
 fn op(config: &AlterableConfig) -> Result<(String, ConfigOp), MetadataError> {

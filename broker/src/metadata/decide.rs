@@ -498,7 +498,7 @@ fn delete_topic(image: &MetadataImage, name: &TopicName) -> Result<ControllerRes
         TopicName::Name(name) => name.clone(),
         TopicName::Id(id) => image.topic_by_id(id).ok_or(MetadataError::UnknownTopicId)?.name.to_string(),
     };
-    let topic = changeable(image, &name)?;
+    let topic = image.topic(&name).ok_or(MetadataError::UnknownTopic)?;
     if !image.config.topics.delete_enable {
         return Err(MetadataError::DeletionDisabled);
     }

@@ -316,11 +316,14 @@ pub fn place_in_pool(image: &MetadataImage, factor: i16, count: usize) -> Placem
     Placement { new_shards, shards }
 }
 
-/// Places the partitions of an internal topic in shards of their own, round robin.
+/// Places the partitions of an internal topic in shards of their own, round robin: those of one that was deleted, if there are enough
+/// replicas of them.
 #[must_use]
 pub fn place_internal(image: &MetadataImage, kind: ShardKind, factor: i16, count: usize) -> Placement {
     let wanted = image.nodes.len().clamp(1, INTERNAL_SHARDS_MAX);
-    let existing = whole_shards(image, kind);
+    let replicas = |shard: ShardId| image.shard(shard).map_or(0, |record| record.replicas.len());
+    let mut existing = whole_shards(image, kind);
+    existing.retain(|shard| replicas(*shard) >= usize::try_from(factor).unwrap_or(1));
     let new_shards = missing(image, kind, factor, wanted.saturating_sub(existing.len()));
     let all: Vec<_> = existing.into_iter().chain(new_shards.iter().map(|shard| shard.id)).collect();
     Placement { shards: all.iter().cycle().take(count).copied().collect(), new_shards }

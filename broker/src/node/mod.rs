@@ -103,7 +103,7 @@ impl Node {
         let services = Services::build(&config, &peers, opened, recorded, options.leader_tasks, &readiness).await?;
 
         let shards = services.shards.clone();
-        let domain = services.into_domain(&config);
+        let domain = services.into_domain(&config, options.log_levels);
         domain.lags.start();
         state.set_domain(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;

@@ -22,6 +22,7 @@ use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use crate::coordinator::lag::Lags;
 use crate::handlers::context::{Directory, Domain};
 use crate::handlers::fetch::session::FetchSessions;
+use crate::log_levels::LogLevels;
 use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
@@ -80,9 +81,10 @@ impl Services {
         Ok(Self { metadata, shards, partitions, groups, directories })
     }
 
-    pub(super) fn into_domain(self, config: &Arc<Config>) -> Domain {
+    pub(super) fn into_domain(self, config: &Arc<Config>, log_levels: Arc<LogLevels>) -> Domain {
         Domain {
             config: config.clone(),
+            log_levels,
             lags: Lags::new(self.groups.clone(), self.partitions.clone()),
             metadata: self.metadata,
             partitions: self.partitions,

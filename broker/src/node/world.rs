@@ -13,6 +13,7 @@ use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use super::error::StartError;
 use super::peers::PeerEndpoint;
 use crate::config::Config;
+use crate::log_levels::LogLevels;
 use crate::server::listener::{BoundListener, SocketOptions};
 use crate::shard::LeaderTaskSettings;
 
@@ -43,6 +44,8 @@ pub struct NodeOptions {
     pub raft: RaftOptions,
     /// Of each shard's leader.
     pub leader_tasks: LeaderTaskSettings,
+    /// What this process logs.
+    pub log_levels: Arc<LogLevels>,
 }
 
 impl World {

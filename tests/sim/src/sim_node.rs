@@ -95,7 +95,7 @@ fn options(tuning: Tuning) -> NodeOptions {
         state_check_entries: 16,
         ..RaftOptions::default()
     };
-    NodeOptions { data_dir, raft, leader_tasks }
+    NodeOptions { data_dir, raft, leader_tasks, ..NodeOptions::default() }
 }
 
 /// A node's settings. Those that must not affect replicated state differ between the nodes on purpose.

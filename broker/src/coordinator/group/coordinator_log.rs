@@ -31,6 +31,16 @@ pub struct PartitionClock {
     pub for_expiry_ms: Option<i64>,
 }
 
+/// What a coordinator holds by: another one begins where either changes. A topic that was deleted and created again has another id, and
+/// may have the same epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// Id of `__consumer_offsets`.
+    pub topic: Uuid,
+    /// The epoch in which this node leads the partition and serves.
+    pub epoch: LeaderEpoch,
+}
+
 /// The log of the coordinator: `__consumer_offsets`, and the metadata about topics.
 pub trait CoordinatorLog: Debug + Send + Sync + 'static {
     /// The feature level in force: which formats may be written.
@@ -39,10 +49,10 @@ pub trait CoordinatorLog: Debug + Send + Sync + 'static {
     /// Number of partitions of the topic, existing or to be.
     fn partition_count(&self) -> i32;
 
-    /// The epoch in which this node leads and serves a partition; none where it does not.
-    fn leader_epoch(&self, partition: i32) -> Option<LeaderEpoch>;
+    /// By what this node leads and serves a partition; none where it does not.
+    fn leadership(&self, partition: i32) -> Option<Leadership>;
 
-    /// Changes whenever some [`CoordinatorLog::leader_epoch`] may have changed.
+    /// Changes whenever some [`CoordinatorLog::leadership`] may have changed, but for a deletion of the topic.
     fn leadership_changes(&self) -> watch::Receiver<u64>;
 
     /// Changes whenever a topic was deleted.
@@ -57,9 +67,9 @@ pub trait CoordinatorLog: Debug + Send + Sync + 'static {
     /// The replicated groups of a partition; none where this node has no replica.
     fn store(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>>;
 
-    /// Appends for a coordinator that began in this leader epoch, unless there is a later one; the order of calls is the order
+    /// Appends for a coordinator that began by this leadership, unless there is a later one; the order of calls is the order
     /// of batches.
-    fn append(&self, partition: i32, epoch: LeaderEpoch, batch: Bytes, guard: Bytes) -> AppendFuture;
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Bytes) -> AppendFuture;
 
     /// Waits until what this node has applied is current.
     fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;

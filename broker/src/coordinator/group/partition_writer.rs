@@ -9,11 +9,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ottla_env::critical::Owner;
 use ottla_env::{rt, watch};
-use ottla_protocol::ids::LeaderEpoch;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::coordinator_log::{AppendFuture, CoordinatorLog, PartitionClock};
+use super::coordinator_log::{AppendFuture, CoordinatorLog, Leadership, PartitionClock};
 use super::error::GroupError;
 use crate::metadata::{CONSUMER_OFFSETS, FeatureLevel, InternalTopic, MetadataImage};
 use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
@@ -65,8 +64,9 @@ impl CoordinatorLog for PartitionWriter {
         existing.unwrap_or(image.config.offsets.topic_partitions)
     }
 
-    fn leader_epoch(&self, partition: i32) -> Option<LeaderEpoch> {
-        self.partition(partition).ok()?.leader_epoch()
+    fn leadership(&self, partition: i32) -> Option<Leadership> {
+        let partition = self.partition(partition).ok()?;
+        Some(Leadership { topic: partition.topic().id, epoch: partition.leader_epoch()? })
     }
 
     fn leadership_changes(&self) -> watch::Receiver<u64> {
@@ -91,10 +91,13 @@ impl CoordinatorLog for PartitionWriter {
         self.partition(partition).ok()?.group_store()
     }
 
-    fn append(&self, partition: i32, epoch: LeaderEpoch, batch: Bytes, guard: Bytes) -> AppendFuture {
-        let (origin, guard) = (Origin::Coordinator(epoch), Some(guard));
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Bytes) -> AppendFuture {
+        let (origin, guard) = (Origin::Coordinator(by.epoch), Some(guard));
         let options = AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin, guard };
         match self.partition(partition) {
+            Ok(partition) if partition.topic().id != by.topic => {
+                Box::pin(std::future::ready(Err(PartitionError::UnknownTopicOrPartition.into())))
+            }
             Ok(partition) => {
                 let appended = partition.append(batch, &options);
                 Box::pin(async move { appended.await.map(drop) })

@@ -11,12 +11,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ottla_env::critical::Owner;
 use ottla_env::rt;
-use ottla_protocol::ids::LeaderEpoch;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::classic::{Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, Settings, Sync};
-use super::coordinator_log::{CoordinatorLog, partition_refusal};
+use super::coordinator_log::{CoordinatorLog, Leadership, partition_refusal};
 use super::error::GroupError;
 use super::partition_coordinator::{
     Command, Commit, CoordinatorSettings, DeletedTopic, Described, Listed, PartitionCoordinator, PendingAppends,
@@ -72,10 +71,10 @@ impl From<&Config> for GroupSettings {
 /// The pause before a coordinator that has panicked is started again, since it may panic as soon as it starts.
 const REVIVE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The running coordinator of a partition's groups in one epoch.
+/// The running coordinator of a partition's groups.
 #[derive(Debug)]
 struct Running {
-    epoch: LeaderEpoch,
+    by: Leadership,
     commands: mpsc::Sender<Command>,
 }
 
@@ -317,7 +316,7 @@ impl Groups {
     /// True if this node coordinates the groups of the partition.
     #[must_use]
     pub fn leads(&self, partition: i32) -> bool {
-        self.0.log.leader_epoch(partition).is_some()
+        self.0.log.leadership(partition).is_some()
     }
 
     /// The time by which commits of the partition are stamped; the node's own where it does not coordinate them.
@@ -333,8 +332,8 @@ fn not_empty(group: &str) -> Result<(), GroupError> {
 
 impl Shared {
     fn coordinator_of(&self, partition: i32) -> Option<mpsc::Sender<Command>> {
-        let epoch = self.log.leader_epoch(partition)?;
-        let usable = |running: &&Running| running.epoch == epoch && !running.commands.is_closed();
+        let by = self.log.leadership(partition)?;
+        let usable = |running: &&Running| running.by == by && !running.commands.is_closed();
         if let Some(running) = self.coordinators.read().get(&partition).filter(usable) {
             return Some(running.commands.clone());
         }
@@ -357,8 +356,8 @@ impl Shared {
         };
         let revive = self.revive.clone();
         let task_owner = Owner::new(move |_| revive.notify_one());
-        let commands = PartitionCoordinator::start(partition, epoch, settings, self.log.clone(), store, task_owner);
-        coordinators.insert(partition, Running { epoch, commands: commands.clone() });
+        let commands = PartitionCoordinator::start(partition, by, settings, self.log.clone(), store, task_owner);
+        coordinators.insert(partition, Running { by, commands: commands.clone() });
         Some(commands)
     }
 }

@@ -101,6 +101,7 @@ impl Inner {
         let image = self.partitions.image();
         let count = image.topic(OFFSETS_TOPIC).map_or(0, |topic| topic.partition_count());
         let mut leaders = BTreeMap::new();
+        self.stores.write().retain(|partition, _| *partition < count);
         for partition in 0..count {
             let Some(store) = self.groups.replicated(partition) else {
                 self.stores.write().remove(&partition);

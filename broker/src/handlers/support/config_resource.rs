@@ -30,9 +30,8 @@ pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, Me
             .parse()
             .map(|id| ConfigOwner::Node(NodeId(id)))
             .map_err(|_| MetadataError::InvalidRequest(format!("Broker id must be an integer, but it is: {name}"))),
-        BROKER_LOGGER => Err(MetadataError::InvalidRequest(
-            "log levels cannot be changed while the node runs; see ottla.log.level".to_owned(),
-        )),
+        // They are of one node, and no part of the metadata: see `broker_loggers`. AlterConfigs has none, as in Kafka.
+        BROKER_LOGGER => Err(MetadataError::InvalidRequest("Unknown resource type BROKER_LOGGER".to_owned())),
         GROUP if name.is_empty() => {
             Err(MetadataError::InvalidRequest("Default group resources are not allowed.".to_owned()))
         }
@@ -50,10 +49,15 @@ pub(in crate::handlers) async fn alter(
 ) -> impl Iterator<Item = (i16, Option<StrBytes>)> {
     let (changes, merge) = in_order(asked);
     let results = merge(ctx.metadata.alter_configs(changes, validate_only).await);
-    results.into_iter().map(|result| match result {
+    results.into_iter().map(shown)
+}
+
+/// The error code and message of a result.
+pub(in crate::handlers) fn shown(result: Result<(), MetadataError>) -> (i16, Option<StrBytes>) {
+    match result {
         Ok(()) => (ErrorCode::None.code(), None),
         Err(error) => (error.code().code(), Some(text(&error.to_string()))),
-    })
+    }
 }
 
 /// The changes that could be parsed, and a function that merges their results into the order of `asked`.

@@ -1,9 +1,10 @@
 //! What several handlers share and no single API owns: addresses of brokers, partitions as clients see them, config
-//! resources, authorized operations, and the error of a response for the metrics.
+//! resources, loggers, authorized operations, and the error of a response for the metrics.
 //!
 //! Kept apart so that every other file of the handlers is one API. May not know: which API calls.
 
 pub(super) mod authorized_operations;
+pub(super) mod broker_loggers;
 pub(super) mod config_resource;
 pub(super) mod endpoints;
 pub(super) mod partition_metadata;

@@ -188,10 +188,6 @@ fn internal_topics_lie_apart_and_are_protected() {
     assert!(topic.internal && topic.config.cleanup_policy.compact && !topic.config.cleanup_policy.delete);
     assert!(topic.partitions.iter().all(|route| image.shard(route.shard).unwrap().kind == ShardKind::ConsumerOffsets));
     let name = || "__consumer_offsets".to_owned();
-    assert_eq!(
-        submit(&mut machine, ControllerRequest::DeleteTopic(TopicName::Name(name()))),
-        Err(ErrorCode::InvalidTopic)
-    );
     let grow = NewPartitions { topic: name(), count: 60, assignments: None };
     assert_eq!(submit(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::InvalidTopic));
     let change = ConfigChange {
@@ -206,9 +202,9 @@ fn internal_topics_lie_apart_and_are_protected() {
     assert!(routes.iter().all(|route| matches!(image.shard(route.shard).unwrap().kind, ShardKind::Pool { .. })));
 }
 
-/// As in Kafka: tools and tests make it before the first group does.
+/// As in Kafka: tools and tests make it before the first group does, and delete it.
 #[test]
-fn a_client_may_create_an_internal_topic() {
+fn a_client_may_create_and_delete_an_internal_topic() {
     let mut machine = machine();
     let wanted = |partitions, policy: &str| NewTopic {
         partitions: Some(partitions),
@@ -227,9 +223,20 @@ fn a_client_may_create_an_internal_topic() {
     let expected = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "1000")];
     assert_eq!(*topic.overrides, configs(&expected));
     assert_eq!(create(&mut machine, wanted(7, "compact")), Err(ErrorCode::TopicAlreadyExists));
-    let ensure = ControllerRequest::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(6) };
-    let Ok(ControllerResponse::Topic(again)) = submit(&mut machine, ensure) else { panic!("no topic") };
+    let ensure =
+        |id| ControllerRequest::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(id) };
+    let Ok(ControllerResponse::Topic(again)) = submit(&mut machine, ensure(6)) else { panic!("no topic") };
     assert_eq!((again.id, again.partitions), (made.id, 7));
+
+    // And may delete it. It is made again in the shards that it had.
+    let shards = |machine: &MetadataStateMachine| machine.image().shards.keys().copied().collect::<Vec<_>>();
+    let before = shards(&machine);
+    let name = "__consumer_offsets".to_owned();
+    let deleted = submit(&mut machine, ControllerRequest::DeleteTopic(TopicName::Name(name.clone())));
+    assert_eq!(deleted, Ok(ControllerResponse::Deleted { name, id: made.id }));
+    let Ok(ControllerResponse::Topic(again)) = submit(&mut machine, ensure(8)) else { panic!("no topic") };
+    assert_eq!((again.id, again.partitions), (Uuid::from_u128(8), 50));
+    assert_eq!(shards(&machine), before);
 }
 
 #[test]

@@ -182,6 +182,21 @@ fn a_shard_whose_directory_is_gone_takes_nothing_new() {
     assert!(after.shards.iter().all(|shard| !before.shards.contains(shard)));
 }
 
+/// One that a client created with fewer replicas and deleted may have left shards.
+#[test]
+fn an_internal_topic_is_made_again_where_there_are_enough_replicas() {
+    let kind = ShardKind::ConsumerOffsets;
+    let mut machine = cluster((0..3).map(|id| node(id, None, &[100])).collect());
+    let few = place_internal(machine.image(), kind, 1, 7);
+    add(&mut machine, &few);
+    let enough = place_internal(machine.image(), kind, 3, 50);
+    assert_eq!((enough.new_shards.len(), enough.shards.len()), (3, 50));
+    assert!(enough.shards.iter().all(|shard| !few.shards.contains(shard)));
+    add(&mut machine, &enough);
+    let again = place_internal(machine.image(), kind, 3, 50);
+    assert!(again.new_shards.is_empty() && again.shards == enough.shards);
+}
+
 #[test]
 fn few_leaders_are_spread_over_zones_too() {
     let zone = |id: i32| ["a", "a", "b", "b", "c", "c"][usize::try_from(id).unwrap()];

@@ -135,15 +135,16 @@ fn check_pool(image: &MetadataImage, factor: i16, count: usize, placement: &Plac
     placement.shards.iter().for_each(|shard| referee.check_partition(*shard, |seen| seen.kind == kind));
 }
 
-fn check_internal(image: &MetadataImage, kind: ShardKind, count: usize, placement: &Placement) {
+fn check_internal(image: &MetadataImage, kind: ShardKind, factor: i16, count: usize, placement: &Placement) {
     let mut referee = Referee::new(image);
     for new in &placement.new_shards {
         assert_eq!(new.kind, kind);
         referee.check_nodes(new);
         referee.check_shard(new);
     }
-    let whole: Vec<ShardId> =
-        referee.shards.iter().filter(|s| s.kind == kind && referee.is_whole(s)).map(|s| s.id).collect();
+    let enough = |seen: &&Seen| seen.replicas.len() >= usize::try_from(factor).unwrap();
+    let of_kind = referee.shards.iter().filter(|s| s.kind == kind && referee.is_whole(s));
+    let whole: Vec<ShardId> = of_kind.filter(enough).map(|s| s.id).collect();
     let wanted = image.nodes.len().min(3);
     assert!(whole.len() == wanted || (whole.len() > wanted && placement.new_shards.is_empty()));
     assert_eq!(placement.shards.len(), count);
@@ -219,8 +220,9 @@ fn step(random: &mut Random, machine: &mut MetadataStateMachine, topic: u64) {
         }
         3 => {
             let kind = [ShardKind::ConsumerOffsets, ShardKind::TransactionState][random.index(2)];
-            let placement = place_internal(&image, kind, default_factor(nodes.len()), count);
-            check_internal(&image, kind, count, &placement);
+            let factor = default_factor(nodes.len());
+            let placement = place_internal(&image, kind, factor, count);
+            check_internal(&image, kind, factor, count, &placement);
             placement
         }
         4 | 5 => {

@@ -20,7 +20,6 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use ottla_env::critical::Owner;
 use ottla_env::{rt, watch};
-use ottla_protocol::ids::LeaderEpoch;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -30,7 +29,7 @@ pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
 pub(super) use settings::CoordinatorSettings;
 
 use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
-use super::coordinator_log::{CoordinatorLog, append_refusal};
+use super::coordinator_log::{CoordinatorLog, Leadership, append_refusal};
 use super::error::GroupError;
 use crate::replicated::group::batch;
 use crate::replicated::group::guard::Guard;
@@ -61,7 +60,7 @@ enum Event {
 
 pub(super) struct PartitionCoordinator {
     partition: i32,
-    epoch: LeaderEpoch,
+    leadership: Leadership,
     settings: CoordinatorSettings,
     log: Arc<dyn CoordinatorLog>,
     store: Arc<Mutex<GroupStore>>,
@@ -79,10 +78,10 @@ fn monotonic_ms() -> i64 {
 }
 
 impl PartitionCoordinator {
-    /// Starts a coordinator. It ends by itself when the epoch ends, or when the last sender is dropped.
+    /// Starts a coordinator. It ends by itself when the epoch ends, when the topic is deleted, or when the last sender is dropped.
     pub(super) fn start(
         partition: i32,
-        epoch: LeaderEpoch,
+        leadership: Leadership,
         settings: CoordinatorSettings,
         log: Arc<dyn CoordinatorLog>,
         store: Arc<Mutex<GroupStore>>,
@@ -91,7 +90,7 @@ impl PartitionCoordinator {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let coordinator = Self {
             partition,
-            epoch,
+            leadership,
             settings,
             log,
             store,
@@ -154,7 +153,7 @@ impl PartitionCoordinator {
     }
 
     fn still_leads(&self) -> bool {
-        self.log.leader_epoch(self.partition) == Some(self.epoch)
+        self.log.leadership(self.partition) == Some(self.leadership)
     }
 
     /// Leadership has gone, or the node stops: pending requests are answered NOT_COORDINATOR.
@@ -168,7 +167,7 @@ impl PartitionCoordinator {
             reply.refuse(GroupError::NotCoordinator);
         }
         if !self.live.is_empty() {
-            let (partition, epoch) = (self.partition, self.epoch.0);
+            let (partition, epoch) = (self.partition, self.leadership.epoch.0);
             tracing::info!(partition, epoch, groups = self.live.len(), "groups with members handed over");
         }
     }
@@ -181,7 +180,7 @@ impl PartitionCoordinator {
             store.groups().filter_map(|(id, stored)| Some((id.clone(), with_members(stored)?))).collect()
         };
         if !stored.is_empty() {
-            let (partition, epoch) = (self.partition, self.epoch.0);
+            let (partition, epoch) = (self.partition, self.leadership.epoch.0);
             tracing::info!(partition, epoch, groups = stored.len(), "groups with members taken over");
         }
         for (group, value) in stored {
@@ -323,7 +322,7 @@ impl PartitionCoordinator {
         let batches = batch::build(&[record], self.now().wall_ms);
         let appends: Vec<_> = batches
             .into_iter()
-            .map(|batch| self.log.append(self.partition, self.epoch, batch, guard.encode()))
+            .map(|batch| self.log.append(self.partition, self.leadership, batch, guard.encode()))
             .collect();
         if let Some(live) = self.live.get_mut(group) {
             live.begin(sequence);

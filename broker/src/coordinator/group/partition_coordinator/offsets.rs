@@ -72,7 +72,10 @@ impl PartitionCoordinator {
 
     pub(super) fn append_all(&self, records: &[Record], wall_ms: i64, guard: &Guard) -> Vec<AppendFuture> {
         let batches = batch::build(records, wall_ms);
-        batches.into_iter().map(|batch| self.log.append(self.partition, self.epoch, batch, guard.encode())).collect()
+        batches
+            .into_iter()
+            .map(|batch| self.log.append(self.partition, self.leadership, batch, guard.encode()))
+            .collect()
     }
 
     pub(super) fn delete(&mut self, group: &Arc<str>) -> PendingAppends<()> {

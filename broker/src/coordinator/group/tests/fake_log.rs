@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::subscription;
 use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
-use crate::coordinator::group::coordinator_log::{AppendFuture, CoordinatorLog, PartitionClock};
+use crate::coordinator::group::coordinator_log::{AppendFuture, CoordinatorLog, Leadership, PartitionClock};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::partition_coordinator::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
@@ -39,6 +39,7 @@ pub(super) enum LogState {
 #[derive(Debug)]
 pub(super) struct FakeLog {
     pub(super) store: Arc<Mutex<GroupStore>>,
+    topic: Mutex<Uuid>,
     epoch: Mutex<Option<i32>>,
     last_epoch: Mutex<i32>,
     leadership: watch::Sender<u64>,
@@ -57,6 +58,7 @@ impl FakeLog {
         let (queue, queued) = mpsc::unbounded_channel();
         let log = Arc::new(Self {
             store: Arc::default(),
+            topic: Mutex::new(Uuid::from_u128(1)),
             epoch: Mutex::new(Some(1)),
             last_epoch: Mutex::new(1),
             leadership: watch::Sender::new(0),
@@ -83,6 +85,13 @@ impl FakeLog {
         *last += 1;
         *self.epoch.lock() = Some(*last);
         self.leadership.send_modify(|version| *version += 1);
+    }
+
+    /// The topic is deleted, and created again: the partition begins in the epoch that it had, and holds nothing.
+    pub(super) fn create_anew(&self) {
+        *self.topic.lock() = Uuid::from_u128(2);
+        *self.store.lock() = GroupStore::default();
+        self.deletions.send_modify(|version| *version += 1);
     }
 
     pub(super) fn set_state(&self, state: LogState) {
@@ -126,8 +135,9 @@ impl CoordinatorLog for FakeLog {
         1
     }
 
-    fn leader_epoch(&self, _: i32) -> Option<LeaderEpoch> {
-        self.epoch.lock().map(LeaderEpoch)
+    fn leadership(&self, _: i32) -> Option<Leadership> {
+        let (topic, epoch) = (*self.topic.lock(), (*self.epoch.lock())?);
+        Some(Leadership { topic, epoch: LeaderEpoch(epoch) })
     }
 
     fn leadership_changes(&self) -> watch::Receiver<u64> {
@@ -152,11 +162,9 @@ impl CoordinatorLog for FakeLog {
         Some(self.store.clone())
     }
 
-    fn append(&self, _: i32, epoch: LeaderEpoch, batch: Bytes, guard: Bytes) -> AppendFuture {
-        let refusal = match (*self.epoch.lock(), *self.state.borrow()) {
-            (led, _) if led.map(LeaderEpoch) != Some(epoch) => {
-                Some(AppendError::Partition(PartitionError::NotLeaderOrFollower))
-            }
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Bytes) -> AppendFuture {
+        let refusal = match (self.leadership(partition), *self.state.borrow()) {
+            (led, _) if led != Some(by) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
             (_, LogState::Refuses) => Some(AppendError::DiskFull),
             _ => None,
         };

@@ -37,6 +37,28 @@ fn parked_requests_are_sent_on_when_leadership_goes() {
     });
 }
 
+/// Its coordinator would answer from what it remembers of the deleted one, whose partitions began in the same epoch.
+#[test]
+fn a_topic_that_is_created_anew_has_coordinators_of_its_own() {
+    sim::run(25, || async {
+        let (log, groups) = start();
+        let (member, generation) = settled(&groups, "g").await;
+        let newcomer = rt::spawn({
+            let groups = groups.clone();
+            async move { groups.join("g", join("")).await }
+        });
+        rt::sleep(Duration::from_millis(500)).await;
+        log.create_anew();
+        let told = rt::timeout(Duration::from_secs(1), newcomer).await.unwrap().unwrap();
+        assert_eq!(told.outcome, Err(GroupError::NotCoordinator));
+        assert_eq!(groups.heartbeat("g", who(&member, generation)).await, Err(GroupError::UnknownMemberId));
+        let refused = groups.commit("g", commit(who(&member, generation), &[("t", 0, 1)])).await;
+        assert_eq!(refused, [Err(GroupError::GroupIdNotFound)]);
+        let (again, generation) = settled(&groups, "g").await;
+        assert_eq!((generation, groups.heartbeat("g", who(&again, generation)).await), (1, Ok(())));
+    });
+}
+
 #[test]
 fn members_that_stay_away_are_noticed_though_nobody_asks() {
     sim::run(22, || async {
