@@ -71,7 +71,7 @@ impl GroupHandle {
     }
 
     /// Transfers leadership to another voter, if this replica leads and some voter is caught up; returns when another
-    /// replica leads, or after `timeout`.
+    /// replica leads, when none can be asked to, or after `timeout`.
     async fn transfer_to_any(&self, timeout: Duration) {
         let group = &self.0;
         if group.role().leader != Some(group.replica) {
@@ -89,12 +89,20 @@ impl GroupHandle {
         targets.rotate_left(first);
         let mut role = self.role();
         for target in &targets {
+            let mut failed = group.role_tracker.begin_transfer();
             if self.transfer_leadership(*target).await.is_err() {
                 return;
             }
             let replaced =
                 role.wait_for(|role| role.stopped || role.leader.is_some_and(|leader| leader != group.replica));
-            if rt::timeout(timeout / u32::try_from(targets.len()).unwrap_or(1), replaced).await.is_ok() {
+            let replaced = async { replaced.await.is_ok() };
+            // The last node of a cluster that stops would wait in vain for those that have stopped before it.
+            let failed = async { failed.wait_for(|failed| *failed == Some(*target)).await.is_err() };
+            let decided = async {
+                tokio::select! { biased; done = replaced => done, done = failed => done }
+            };
+            let wait = timeout / u32::try_from(targets.len()).unwrap_or(1);
+            if rt::timeout(wait, decided).await.is_ok_and(|replaced| replaced) {
                 return;
             }
         }

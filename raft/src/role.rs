@@ -53,6 +53,8 @@ pub(crate) struct RoleTracker {
     suspended_term: AtomicU64,
     /// When this leader last asked its followers and a majority followed it.
     followed_at: AtomicI64,
+    /// The replica that was last asked to take over, and could not be.
+    transfer_failed: watch::Sender<Option<ReplicaId>>,
     role: watch::Sender<Role>,
 }
 
@@ -61,7 +63,15 @@ impl RoleTracker {
         let role = watch::Sender::new(Role::default());
         let (applied_term, suspended_term) = (AtomicU64::new(0), AtomicU64::new(0));
         let followed_at = AtomicI64::new(rt::now().0);
-        Arc::new(RoleTracker { known: Mutex::default(), applied_term, suspended_term, followed_at, role })
+        let transfer_failed = watch::Sender::new(None);
+        Arc::new(RoleTracker {
+            known: Mutex::default(),
+            applied_term,
+            suspended_term,
+            followed_at,
+            transfer_failed,
+            role,
+        })
     }
 
     /// An entry of `term` is applied and published.
@@ -102,6 +112,17 @@ impl RoleTracker {
     /// The role does not name the leader of this term, until another one leads or it is shown again.
     pub(crate) fn hide_leader(&self, term: Term) {
         self.refresh(|known| known.hidden_term = Some(term.0));
+    }
+
+    /// A transfer is about to be requested; the receiver shows the replica that cannot be asked to take over.
+    pub(crate) fn begin_transfer(&self) -> watch::Receiver<Option<ReplicaId>> {
+        self.transfer_failed.send_replace(None);
+        self.transfer_failed.subscribe()
+    }
+
+    /// The request to take over did not reach the replica, or was refused.
+    pub(crate) fn note_transfer_failed(&self, to: ReplicaId) {
+        self.transfer_failed.send_replace(Some(to));
     }
 
     /// The role names the leader of this term again, if it was hidden.

@@ -291,16 +291,23 @@ impl RaftNetworkV2<TypeConfig> for Transport {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let target = ReplicaId(*req.to_node_id());
         let request = Message::TransferLeader {
             from_leader: from_raft_vote(req.from_leader()),
-            to: ReplicaId(*req.to_node_id()),
+            to: target,
             last_log_id: req.last_log_id().map(from_raft_log_id),
         };
-        match self.call(request, &option).await? {
-            Message::TransferLeaderResponse { accepted: true } => Ok(Ok(())),
-            Message::TransferLeaderResponse { accepted: false } => Err(unreachable("transfer refused")),
-            _ => Err(unreachable("not a response to a transfer")),
+        let answer = match self.call(request, &option).await {
+            Ok(Message::TransferLeaderResponse { accepted: true }) => return Ok(Ok(())),
+            Ok(Message::TransferLeaderResponse { accepted: false }) => unreachable("transfer refused"),
+            Ok(_) => unreachable("not a response to a transfer"),
+            Err(error) => error,
+        };
+        // All voters are told; the others only let their lease of the leader go.
+        if target == self.to {
+            self.role_tracker.note_transfer_failed(target);
         }
+        Err(answer)
     }
 
     fn backoff(&self) -> Option<Backoff> {

@@ -237,6 +237,26 @@ fn a_node_that_stops_transfers_leadership_first() {
     }
 }
 
+/// It would wait as long as for one that might still take over.
+#[test]
+fn the_last_node_that_stops_does_not_wait_for_those_that_have_stopped() {
+    for seed in 1..20 {
+        sim::run(seed, move || async move {
+            let (cluster, last) = led(3).await;
+            for node in cluster.nodes().into_iter().filter(|node| *node != last) {
+                cluster.crash(node);
+                // The process is gone, its machine is not: connections are refused.
+                cluster.network.machines.power_on(node);
+            }
+            let (host, began) = (cluster.host(last), rt::now());
+            let transfer = async move { host.transfer_leaderships(Duration::from_secs(3)).await };
+            sim::spawn_on(last, transfer).await.unwrap();
+            let waited = rt::now().since(began);
+            assert!(waited < SOON, "seed {seed}: {waited:?}");
+        });
+    }
+}
+
 #[test]
 fn what_is_in_flight_is_answered_before_leadership_is_transferred() {
     for seed in 1..20 {
