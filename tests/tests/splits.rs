@@ -223,6 +223,28 @@ fn carrier(broker: &Broker) -> u64 {
     carrying(broker).into_iter().map(|(shard, _)| shard).find(has_it).unwrap()
 }
 
+/// A connection to the leader of partition 1.
+fn at(cluster: &Cluster) -> Raw {
+    Raw::connect(cluster.brokers[leader(cluster)].address())
+}
+
+/// Error code, epoch and end that its leader tells of an epoch.
+fn end_of(cluster: &Cluster, epoch: i32) -> (i16, i32, i64) {
+    let partition = OffsetForLeaderPartition::default().with_partition(1).with_leader_epoch(epoch);
+    let topic = OffsetForLeaderTopic::default().with_topic(topic_name(TOPIC)).with_partitions(vec![partition]);
+    let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+    let answer = at(cluster).call(4, &request);
+    let end = &answer.topics[0].partitions[0];
+    (end.error_code, end.leader_epoch, end.end_offset)
+}
+
+/// Error code, and whether there are records, of a fetch by a client that believes in this epoch.
+fn read(cluster: &Cluster, believed: i32, offset: i64) -> (i16, bool) {
+    let answer = at(cluster).fetch_in(believed, TOPIC, 1, offset, 0);
+    let partition = &answer.responses[0].partitions[0];
+    (partition.error_code, partition.records.as_ref().is_some_and(|records| !records.is_empty()))
+}
+
 /// Where an epoch ends, as a consumer asks before it goes on: it takes less than it has read for a truncation, and reads that again.
 /// While a consumer waits for the answer, records of the epoch after a split may reach it; as long as no other node led, none were truncated.
 #[test]
@@ -230,21 +252,12 @@ fn an_epoch_goes_on_over_splits_and_merges_and_ends_with_another_leadership() {
     let settings = [("KAFKA_AUTO_LEADER_REBALANCE_ENABLE", "false"), ("KAFKA_OTTLA_BALANCE_ENABLE", "false")];
     let mut cluster = Cluster::start(3, &settings);
     cluster.create_topic(TOPIC, PARTITIONS, 3);
-    let at = |cluster: &Cluster| Raw::connect(cluster.brokers[leader(cluster)].address());
     let epoch = |cluster: &Cluster| {
         let metadata = at(cluster).metadata(&[TOPIC]);
         metadata.topics[0].partitions.iter().find(|partition| partition.partition_index == 1).unwrap().leader_epoch
     };
     let append = |cluster: &Cluster| {
         assert_eq!(at(cluster).produce(TOPIC, 1, TestBatch::of(&[b"one", b"two"]).encode()).error_code, 0);
-    };
-    let end_of = |cluster: &Cluster, epoch: i32| {
-        let partition = OffsetForLeaderPartition::default().with_partition(1).with_leader_epoch(epoch);
-        let topic = OffsetForLeaderTopic::default().with_topic(topic_name(TOPIC)).with_partitions(vec![partition]);
-        let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
-        let answer = at(cluster).call(4, &request);
-        let end = &answer.topics[0].partitions[0];
-        (end.error_code, end.leader_epoch, end.end_offset)
     };
     append(&cluster);
     let (before, led_by) = (epoch(&cluster), leader(&cluster));
@@ -287,17 +300,12 @@ fn an_epoch_goes_on_over_splits_and_merges_and_ends_with_another_leadership() {
     }
     // Who still believes in the epoch before the split is served what this node has appended, and no older records: of those, one that
     // asks meanwhile where an older epoch ended would be told a true end behind which it has read.
-    let read = |believed: i32, offset: i64| {
-        let answer = at(&cluster).fetch_in(believed, TOPIC, 1, offset, 0);
-        let partition = &answer.responses[0].partitions[0];
-        (partition.error_code, partition.records.as_ref().is_some_and(|records| !records.is_empty()))
-    };
     for offset in [0, 2, 4] {
-        assert_eq!(read(newest, offset), (FENCED_LEADER_EPOCH, false), "from {offset} on");
-        assert_eq!(read(last, offset), (0, true), "from {offset} on");
+        assert_eq!(read(&cluster, newest, offset), (FENCED_LEADER_EPOCH, false), "from {offset} on");
+        assert_eq!(read(&cluster, last, offset), (0, true), "from {offset} on");
     }
     for offset in [6, 8] {
-        assert_eq!(read(newest, offset), (0, true), "from {offset} on");
+        assert_eq!(read(&cluster, newest, offset), (0, true), "from {offset} on");
     }
 }
 
