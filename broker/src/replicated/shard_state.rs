@@ -496,11 +496,12 @@ impl ShardState {
         epoch == Some(epoch_of(partition.epoch_base, self.term))
     }
 
-    /// True if a partition may have had another leader before the present one: it has records of earlier epochs, or has come
-    /// by a split or a merge.
+    /// True if a partition may have had another leader before the present one: it has records of earlier epochs, or such as were
+    /// deleted, whose epochs are forgotten with them, or it has come by a split or a merge.
     pub(crate) fn had_other_leaders(&self, id: PartitionId) -> bool {
         let Some(partition) = self.partitions.get(&id) else { return false };
         partition.intent <= self.last_split.max(self.last_merge.intent)
+            || partition.log_start > Offset(0)
             || partition.epochs.oldest().is_some_and(|oldest| oldest < epoch_of(partition.epoch_base, self.term))
     }
 

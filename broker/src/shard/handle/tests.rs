@@ -10,7 +10,7 @@ use ottla_protocol::ids::{Offset, ProducerId};
 use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::ShardKind;
-use crate::replicated::command::{AdoptedPartition, BatchDecision};
+use crate::replicated::command::{AdoptedPartition, BatchDecision, LogStartChange, LogStartReason};
 use crate::replicated::shard_state::{BatchOutcome, Rejection};
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
 use crate::shard::append_queue::ENTRY_BYTES_MAX;
@@ -306,6 +306,22 @@ async fn a_batch_of_a_producer_whose_first_one_went_to_the_former_leader_waits_f
     let proposed = group.entries().len();
     assert_eq!(of_another(1).await.unwrap(), Err(NOT_LEADER));
     assert_eq!(group.entries().len(), proposed, "it is not proposed");
+    let (first, second) = (of_another(0), of_another(1));
+    assert_eq!((base(first.await), base(second.await)), (2, 3));
+}
+
+/// Found by the simulation (seed 122084, 3 nodes): with the former leader's records its epoch is forgotten.
+#[tokio::test]
+async fn a_former_leader_is_one_though_all_that_it_appended_was_deleted() {
+    let (_group, shard) = after_a_former_leader().await;
+    let change = LogStartChange { id: partition(0), offset: Offset(1), reason: LogStartReason::DeleteRecords };
+    shard.command(Command::SetLogStart(vec![change])).await.unwrap();
+    let of_another = |sequence| {
+        let (queued, answer) = sent_by(0, Some((8, 0, sequence)), b"v");
+        shard.enqueue(queued, None);
+        answer
+    };
+    assert_eq!(of_another(1).await.unwrap(), Err(NOT_LEADER));
     let (first, second) = (of_another(0), of_another(1));
     assert_eq!((base(first.await), base(second.await)), (2, 3));
 }
