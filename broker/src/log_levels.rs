@@ -132,7 +132,7 @@ pub struct LogLevels {
     apply: Apply,
 }
 
-/// Levels of a process whose lines somebody else filters.
+/// Levels of a process that filters its lines by itself, as a simulation does: a change is shown, and filters nothing.
 impl Default for LogLevels {
     fn default() -> Self {
         Self::new(Targets::new().with_default(LevelFilter::INFO), Box::new(|_| {}))

@@ -95,14 +95,16 @@ impl GroupHandle {
             }
             let replaced =
                 role.wait_for(|role| role.stopped || role.leader.is_some_and(|leader| leader != group.replica));
-            let replaced = async { replaced.await.is_ok() };
-            // The last node of a cluster that stops would wait in vain for those that have stopped before it.
-            let failed = async { failed.wait_for(|failed| *failed == Some(*target)).await.is_err() };
-            let decided = async {
-                tokio::select! { biased; done = replaced => done, done = failed => done }
+            let is_replaced = async {
+                tokio::select! {
+                    biased;
+                    _ = replaced => true,
+                    // The last node of a cluster that stops would wait in vain for those that have stopped before it.
+                    _ = failed.wait_for(|failed| *failed == Some(*target)) => false,
+                }
             };
             let wait = timeout / u32::try_from(targets.len()).unwrap_or(1);
-            if rt::timeout(wait, decided).await.is_ok_and(|replaced| replaced) {
+            if matches!(rt::timeout(wait, is_replaced).await, Ok(true)) {
                 return;
             }
         }

@@ -18,16 +18,25 @@ use crate::config::table::{nearest, setting, settings};
 use crate::config::topic::check_overrides;
 use crate::config::topic_table::{PROVISIONED, SHARD_MODE, TOPIC_SETTINGS, topic_setting};
 
+/// Checks that each name stands once.
+///
+/// # Errors
+/// When one is named twice.
+pub fn check_names(ops: &[(String, ConfigOp)]) -> Result<(), MetadataError> {
+    let names: BTreeSet<_> = ops.iter().map(|(name, _)| name).collect();
+    if names.len() == ops.len() {
+        return Ok(());
+    }
+    Err(MetadataError::InvalidRequest("Error due to duplicate config keys".to_owned()))
+}
+
 /// Decides a change. No command: nothing changes.
 ///
 /// # Errors
 /// When the owner does not exist or a value is not allowed.
 pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec<Command>, MetadataError> {
     check_level(image, &change.owner)?;
-    let names: BTreeSet<_> = change.ops.iter().map(|(name, _)| name).collect();
-    if names.len() != change.ops.len() {
-        return Err(MetadataError::InvalidRequest("Error due to duplicate config keys".to_owned()));
-    }
+    check_names(&change.ops)?;
     match &change.owner {
         ConfigOwner::Topic(name) => {
             let topic = image.topic(name).ok_or(MetadataError::UnknownTopic)?;

@@ -63,6 +63,7 @@ pub use crate::codec::CodecError;
 pub use crate::levels::{FEATURE, FeatureLevel, Levels};
 pub use bootstrap_service::{bootstrap_address, node_rpc_address};
 pub use command::IntentEnd;
+pub use config_change::check_names;
 pub use discovery::{SeedNodes, Seeds};
 pub use error::MetadataError;
 pub use handle::MetadataHandle;

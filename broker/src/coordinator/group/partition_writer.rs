@@ -94,10 +94,11 @@ impl CoordinatorLog for PartitionWriter {
     fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Bytes) -> AppendFuture {
         let (origin, guard) = (Origin::Coordinator(by.epoch), Some(guard));
         let options = AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin, guard };
-        match self.partition(partition) {
-            Ok(partition) if partition.topic().id != by.topic => {
-                Box::pin(std::future::ready(Err(PartitionError::UnknownTopicOrPartition.into())))
-            }
+        let found = self.partition(partition).and_then(|found| match found.topic().id == by.topic {
+            true => Ok(found),
+            false => Err(PartitionError::UnknownTopicOrPartition),
+        });
+        match found {
             Ok(partition) => {
                 let appended = partition.append(batch, &options);
                 Box::pin(async move { appended.await.map(drop) })

@@ -3,12 +3,11 @@
 //!
 //! May not know: how requests name resources, what a level filters.
 
-use std::collections::BTreeSet;
-
+use super::config_resource::node;
 use crate::config::describe::Described;
 use crate::handlers::context::Context;
 use crate::log_levels::{LogLevel, LogLevelError};
-use crate::metadata::{ConfigOp, MetadataError};
+use crate::metadata::{ConfigOp, MetadataError, check_names};
 
 /// DescribeConfigs' number for a level of a logger.
 const SOURCE: i8 = 6;
@@ -39,10 +38,7 @@ pub(in crate::handlers) fn alter(
     validate_only: bool,
 ) -> Result<(), MetadataError> {
     check_node(ctx, name)?;
-    let names: BTreeSet<&str> = ops.iter().map(|(logger, _)| logger.as_str()).collect();
-    if names.len() < ops.len() {
-        return Err(MetadataError::InvalidRequest("Error due to duplicate config keys".to_owned()));
-    }
+    check_names(&ops)?;
     let change = |(logger, op)| match op {
         ConfigOp::Set(level) => Ok((logger, Some(level))),
         ConfigOp::Delete => Ok((logger, None)),
@@ -63,13 +59,13 @@ fn not_for_loggers(op: &str) -> MetadataError {
 }
 
 fn check_node(ctx: &Context, name: &str) -> Result<(), MetadataError> {
-    let own = ctx.config.node_id.0;
-    match name.parse::<i32>() {
-        Ok(node) if node == own => Ok(()),
-        Ok(node) => {
-            Err(MetadataError::InvalidRequest(format!("Unexpected broker id, expected {own}, but received {node}")))
-        }
-        Err(_) if name.is_empty() => Err(MetadataError::InvalidRequest("Broker id must not be empty".to_owned())),
-        Err(_) => Err(MetadataError::InvalidRequest(format!("Broker id must be an integer, but it is: {name}"))),
+    if name.is_empty() {
+        return Err(MetadataError::InvalidRequest("Broker id must not be empty".to_owned()));
     }
+    let (own, meant) = (ctx.config.node_id, node(name)?);
+    if meant == own {
+        return Ok(());
+    }
+    let (own, meant) = (own.0, meant.0);
+    Err(MetadataError::InvalidRequest(format!("Unexpected broker id, expected {own}, but received {meant}")))
 }

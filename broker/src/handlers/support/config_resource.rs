@@ -26,10 +26,7 @@ pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, Me
     match kind {
         TOPIC => Ok(ConfigOwner::Topic(name.to_owned())),
         BROKER if name.is_empty() => Ok(ConfigOwner::AllNodes),
-        BROKER => name
-            .parse()
-            .map(|id| ConfigOwner::Node(NodeId(id)))
-            .map_err(|_| MetadataError::InvalidRequest(format!("Broker id must be an integer, but it is: {name}"))),
+        BROKER => node(name).map(ConfigOwner::Node),
         // They are of one node, and no part of the metadata: see `broker_loggers`. AlterConfigs has none, as in Kafka.
         BROKER_LOGGER => Err(MetadataError::InvalidRequest("Unknown resource type BROKER_LOGGER".to_owned())),
         GROUP if name.is_empty() => {
@@ -39,6 +36,12 @@ pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, Me
         CLIENT_METRICS => Err(MetadataError::InvalidRequest("this release takes no metrics of clients".to_owned())),
         other => Err(MetadataError::InvalidRequest(format!("Unsupported resource type: {other}"))),
     }
+}
+
+/// The node that a name means.
+pub(super) fn node(name: &str) -> Result<NodeId, MetadataError> {
+    let no_number = |_| MetadataError::InvalidRequest(format!("Broker id must be an integer, but it is: {name}"));
+    name.parse().map(NodeId).map_err(no_number)
 }
 
 /// Applies all changes that could be parsed; returns the error code and message of each, in the order of `asked`.

@@ -239,21 +239,26 @@ async fn fewer_replicas_in_sync_than_asked_for_refuse_the_append() {
     assert!(append(&partition, batch(1)).await.is_ok());
 }
 
+/// All from an offset on, from the leader.
+fn whole(offset: i64) -> FetchSpec {
+    FetchSpec {
+        offset: Offset(offset),
+        max_bytes: 1 << 20,
+        at_least_one: true,
+        copy_bytes_max: usize::MAX,
+        isolation: Isolation::ReadUncommitted,
+        access: Access::Leader,
+        current_leader_epoch: None,
+        last_fetched_epoch: None,
+    }
+}
+
 #[tokio::test]
 async fn a_follower_gives_a_reader_what_it_has_and_says_nothing_of_the_rest() {
     let (world, partition) = found(TopicConfig::default()).await;
     append(&partition, batch(4)).await.unwrap();
     world.group.set_role(3, false);
-    let spec = FetchSpec {
-        offset: Offset(4),
-        max_bytes: 1000,
-        at_least_one: true,
-        copy_bytes_max: 1000,
-        isolation: Isolation::ReadUncommitted,
-        access: Access::AnyReplica,
-        current_leader_epoch: None,
-        last_fetched_epoch: None,
-    };
+    let spec = FetchSpec { access: Access::AnyReplica, max_bytes: 1000, copy_bytes_max: 1000, ..whole(4) };
     let not_here = PartitionError::NotLeaderOrFollower;
     assert_eq!(partition.read(spec).await.unwrap_err(), not_here, "its leader is silent");
     world.group.hears.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -347,16 +352,7 @@ async fn epochs_of_clients_are_checked() {
     assert_eq!(ask(2).await.unwrap_err(), PartitionError::FencedLeaderEpoch);
     assert_eq!(ask(4).await.unwrap_err(), PartitionError::UnknownLeaderEpoch);
     assert_eq!(ask(3).await.unwrap(), Some(EpochEnd { epoch: LeaderEpoch(1), end_offset: Offset(4) }));
-    let spec = FetchSpec {
-        offset: Offset(5),
-        max_bytes: 1 << 20,
-        at_least_one: true,
-        copy_bytes_max: usize::MAX,
-        isolation: Isolation::ReadUncommitted,
-        access: Access::Leader,
-        current_leader_epoch: None,
-        last_fetched_epoch: Some(LeaderEpoch(2)),
-    };
+    let spec = FetchSpec { last_fetched_epoch: Some(LeaderEpoch(2)), ..whole(5) };
     let fetched = partition.read(spec).await.unwrap();
     assert_eq!(fetched.diverging_epoch, Some(EpochEnd { epoch: LeaderEpoch(1), end_offset: Offset(4) }));
     let spec = FetchSpec { last_fetched_epoch: Some(LeaderEpoch(3)), ..spec };
@@ -374,14 +370,9 @@ async fn what_a_later_leader_appended_is_not_served_under_an_older_epoch() {
     append(&partition, batch(1)).await.unwrap();
     let read = |believed: i32| {
         partition.read(FetchSpec {
-            offset: Offset(0),
-            max_bytes: 1 << 20,
-            at_least_one: true,
-            copy_bytes_max: usize::MAX,
-            isolation: Isolation::ReadUncommitted,
             access: Access::AnyReplica,
             current_leader_epoch: Some(LeaderEpoch(believed)),
-            last_fetched_epoch: None,
+            ..whole(0)
         })
     };
     world.group.hears.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -424,16 +415,7 @@ async fn a_leader_that_was_deposed_unawares_tells_no_end() {
         let listed = partition.list_offset(query, Isolation::ReadUncommitted, None).await;
         assert_eq!(listed.unwrap_err(), refused, "{query:?}");
     }
-    let spec = FetchSpec {
-        offset: Offset(5),
-        max_bytes: 1,
-        at_least_one: true,
-        copy_bytes_max: usize::MAX,
-        isolation: Isolation::ReadUncommitted,
-        access: Access::Leader,
-        current_leader_epoch: None,
-        last_fetched_epoch: Some(LeaderEpoch(1)),
-    };
+    let spec = FetchSpec { max_bytes: 1, last_fetched_epoch: Some(LeaderEpoch(1)), ..whole(5) };
     assert_eq!(partition.read(spec).await.unwrap_err(), refused, "no divergence: others may have more of its epoch");
     let newer = FetchSpec { offset: Offset(2), last_fetched_epoch: Some(LeaderEpoch(2)), ..spec };
     assert_eq!(partition.read(newer).await.unwrap_err(), refused, "nor out of range: others may know the epoch");
@@ -466,16 +448,7 @@ async fn ends_and_starts_are_listed() {
     assert_eq!(list(OffsetQuery::EarliestLocal).await.unwrap().offset, Offset(3));
     assert_eq!(list(OffsetQuery::Tiered).await, None);
     assert_eq!(partition.delete_records(-1).await.unwrap(), Offset(4));
-    let below = FetchSpec {
-        offset: Offset(3),
-        max_bytes: 1,
-        at_least_one: true,
-        copy_bytes_max: usize::MAX,
-        isolation: Isolation::ReadCommitted,
-        access: Access::Leader,
-        current_leader_epoch: None,
-        last_fetched_epoch: None,
-    };
+    let below = FetchSpec { max_bytes: 1, isolation: Isolation::ReadCommitted, ..whole(3) };
     assert_eq!(partition.read(below).await.unwrap_err(), PartitionError::OffsetOutOfRange);
     let at_end = partition.read(FetchSpec { offset: Offset(4), ..below }).await.unwrap();
     assert_eq!((at_end.aborted, at_end.records.bytes()), (Some(Vec::new()), 0));

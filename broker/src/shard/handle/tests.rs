@@ -267,6 +267,13 @@ async fn after_a_former_leader() -> (FakeGroup, Arc<Shard>) {
     (group, shard)
 }
 
+/// A batch of another producer.
+fn sends_another(shard: &Shard, sequence: i32) -> AnswerReceiver {
+    let (queued, answer) = sent_by(0, Some((8, 0, sequence)), b"v");
+    shard.enqueue(queued, None);
+    answer
+}
+
 /// The client has learned of this leader before it knows what became of the batches that it has sent to the former one.
 #[tokio::test]
 async fn a_gap_that_the_former_leader_may_have_left_is_no_error_yet() {
@@ -298,11 +305,7 @@ async fn a_gap_that_the_former_leader_may_have_left_is_no_error_yet() {
 #[tokio::test]
 async fn a_batch_of_a_producer_whose_first_one_went_to_the_former_leader_waits_for_it() {
     let (group, shard) = after_a_former_leader().await;
-    let of_another = |sequence| {
-        let (queued, answer) = sent_by(0, Some((8, 0, sequence)), b"v");
-        shard.enqueue(queued, None);
-        answer
-    };
+    let of_another = |sequence| sends_another(&shard, sequence);
     let proposed = group.entries().len();
     assert_eq!(of_another(1).await.unwrap(), Err(NOT_LEADER));
     assert_eq!(group.entries().len(), proposed, "it is not proposed");
@@ -316,11 +319,7 @@ async fn a_former_leader_is_one_though_all_that_it_appended_was_deleted() {
     let (_group, shard) = after_a_former_leader().await;
     let change = LogStartChange { id: partition(0), offset: Offset(1), reason: LogStartReason::DeleteRecords };
     shard.command(Command::SetLogStart(vec![change])).await.unwrap();
-    let of_another = |sequence| {
-        let (queued, answer) = sent_by(0, Some((8, 0, sequence)), b"v");
-        shard.enqueue(queued, None);
-        answer
-    };
+    let of_another = |sequence| sends_another(&shard, sequence);
     assert_eq!(of_another(1).await.unwrap(), Err(NOT_LEADER));
     let (first, second) = (of_another(0), of_another(1));
     assert_eq!((base(first.await), base(second.await)), (2, 3));

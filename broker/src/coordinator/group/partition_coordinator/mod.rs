@@ -31,7 +31,6 @@ pub(super) use settings::CoordinatorSettings;
 use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
 use super::coordinator_log::{CoordinatorLog, Leadership, append_refusal};
 use super::error::GroupError;
-use crate::replicated::group::batch;
 use crate::replicated::group::guard::Guard;
 use crate::replicated::group::records::{GUARD_CARRIES_AWAITS_FROM, GroupValue, Record};
 use crate::replicated::group::store::{GroupStore, StoredGroup};
@@ -319,11 +318,7 @@ impl PartitionCoordinator {
         };
         value.awaits_assignment &= !in_guard;
         let record = Record::Group { group: group.to_string(), value: Some(value) };
-        let batches = batch::build(&[record], self.now().wall_ms);
-        let appends: Vec<_> = batches
-            .into_iter()
-            .map(|batch| self.log.append(self.partition, self.leadership, batch, guard.encode()))
-            .collect();
+        let appends = self.append_all(&[record], self.now().wall_ms, &guard);
         if let Some(live) = self.live.get_mut(group) {
             live.begin(sequence);
         }

@@ -6,20 +6,24 @@ use bytes::Bytes;
 use ottla_env::{rt, sim};
 
 use super::fake_log::{LogState, commit, fetched, join, settled, start, sync, who};
-use crate::coordinator::group::classic::State;
+use crate::coordinator::group::classic::{JoinAnswer, State};
 use crate::coordinator::group::error::GroupError;
+use crate::coordinator::group::runtime::Groups;
 use crate::metadata::FeatureLevel;
 use crate::replicated::group::batch;
+
+/// A new member of the group, whose join waits.
+fn joins(groups: &Groups) -> rt::JoinHandle<JoinAnswer> {
+    let groups = groups.clone();
+    rt::spawn(async move { groups.join("g", join("")).await })
+}
 
 #[test]
 fn parked_requests_are_sent_on_when_leadership_goes() {
     sim::run(21, || async {
         let (log, groups) = start();
         let (member, generation) = settled(&groups, "g").await;
-        let newcomer = rt::spawn({
-            let groups = groups.clone();
-            async move { groups.join("g", join("")).await }
-        });
+        let newcomer = joins(&groups);
         rt::sleep(Duration::from_millis(500)).await;
         log.lose_leadership();
         let told = rt::timeout(Duration::from_secs(1), newcomer).await.unwrap().unwrap();
@@ -43,10 +47,7 @@ fn a_topic_that_is_created_anew_has_coordinators_of_its_own() {
     sim::run(25, || async {
         let (log, groups) = start();
         let (member, generation) = settled(&groups, "g").await;
-        let newcomer = rt::spawn({
-            let groups = groups.clone();
-            async move { groups.join("g", join("")).await }
-        });
+        let newcomer = joins(&groups);
         rt::sleep(Duration::from_millis(500)).await;
         log.create_anew();
         let told = rt::timeout(Duration::from_secs(1), newcomer).await.unwrap().unwrap();
@@ -79,10 +80,7 @@ fn no_generation_is_announced_before_it_is_recorded() {
     sim::run(23, || async {
         let (log, groups) = start();
         log.set_state(LogState::Stalls);
-        let joining = rt::spawn({
-            let groups = groups.clone();
-            async move { groups.join("g", join("")).await }
-        });
+        let joining = joins(&groups);
         rt::sleep(Duration::from_secs(5)).await;
         assert!(log.store.lock().group("g").is_none());
         // A leader that loses its place with the record under way takes the generation with it.

@@ -180,6 +180,13 @@ impl Dialogue {
         self.settle(&requests)
     }
 
+    /// Has two members join a new group; their ids, the leader's first. The generation waits for its assignment.
+    pub(super) fn completing(&mut self, members: [Join; 2]) -> [String; 2] {
+        let joins = members.map(|member| self.join(member));
+        self.pass(6_000);
+        joins.map(|request| self.joined(request).0)
+    }
+
     /// Takes the joins' answers, syncs everybody; ids, the leader first.
     pub(super) fn settle(&mut self, joins: &[RequestId]) -> Vec<String> {
         let joined: Vec<_> = joins.iter().map(|request| self.joined(*request)).collect();

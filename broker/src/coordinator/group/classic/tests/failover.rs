@@ -27,9 +27,7 @@ fn a_stable_group_goes_on_as_if_nothing_had_happened() {
 #[test]
 fn a_rebalance_is_carried_on_where_it_stood() {
     let mut old = Dialogue::new(SETTINGS);
-    let joins = [old.join(join("")), old.join(join(""))];
-    old.pass(6_000);
-    let ids = [old.joined(joins[0]).0, old.joined(joins[1]).0];
+    let ids = old.completing([join(""), join("")]);
     let mut d = moved(&old, SETTINGS);
     assert_eq!(d.group.state(), State::CompletingRebalance);
     let follower = d.sync(&ids[1], 1, &[]);

@@ -165,9 +165,7 @@ fn a_follower_that_changes_nothing_is_told_its_generation_again() {
 #[test]
 fn who_is_told_its_generation_again_has_a_sessions_time_from_then_on() {
     let mut d = Dialogue::new(SETTINGS);
-    let joins = [d.join(join("")), d.join(join(""))];
-    d.pass(6_000);
-    let ids = [d.joined(joins[0]).0, d.joined(joins[1]).0];
+    let ids = d.completing([join(""), join("")]);
     let session_ms = i64::from(join("").session_timeout_ms);
     for _ in 0..3 {
         d.pass(session_ms - 1);
@@ -196,9 +194,7 @@ fn a_leader_that_joins_again_wants_a_rebalance() {
 #[test]
 fn members_that_wait_for_the_leader_start_over_when_somebody_joins() {
     let mut d = Dialogue::new(SETTINGS);
-    let joins = [d.join(join("")), d.join(join(""))];
-    d.pass(6_000);
-    let ids = [d.joined(joins[0]).0, d.joined(joins[1]).0];
+    let ids = d.completing([join(""), join("")]);
     let parked = d.sync(&ids[1], 1, &[]);
     d.join(join(""));
     assert_eq!(d.synced(parked), Err(GroupError::RebalanceInProgress));
@@ -262,9 +258,7 @@ fn a_full_group_turns_newcomers_away() {
 #[test]
 fn a_member_that_never_asks_for_its_share_is_dropped() {
     let mut d = Dialogue::new(SETTINGS);
-    let joins = [d.join(join("")), d.join(join(""))];
-    d.pass(6_000);
-    let ids = [d.joined(joins[0]).0, d.joined(joins[1]).0];
+    let ids = d.completing([join(""), join("")]);
     let leader = d.sync(&ids[0], 1, &[(&ids[0], "a"), (&ids[1], "b")]);
     assert!(d.synced(leader).is_ok());
     for _ in 0..12 {

@@ -84,9 +84,7 @@ fn a_restart_during_a_rebalance_answers_the_former_process() {
 #[test]
 fn a_restart_while_the_leader_assigns_starts_over() {
     let mut d = Dialogue::new(SETTINGS);
-    let joins = [d.join(fixed("one")), d.join(fixed("two"))];
-    d.pass(6_000);
-    let ids = [d.joined(joins[0]).0, d.joined(joins[1]).0];
+    let ids = d.completing([fixed("one"), fixed("two")]);
     let parked = d.sync(&ids[1], 1, &[]);
     d.join(fixed("two"));
     assert_eq!(d.synced(parked), Err(GroupError::FencedInstanceId));
