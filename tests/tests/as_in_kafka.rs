@@ -1,4 +1,5 @@
-//! What Kafka's own integration tests look at and few clients do: the first leader epoch, configs of groups, limits that change,
+//! What Kafka's own integration tests look at and few clients do: the first leader epoch, configs of groups and of subscriptions of
+//! client metrics, limits that change,
 //! internal topics that are deleted.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
@@ -16,11 +17,18 @@ use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, text, topic_name};
 
 const INVALID_CONFIG: i16 = 40;
+const INVALID_REQUEST: i16 = 42;
 const BROKER: i8 = 4;
+const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
 /// DescribeConfigs' numbers of sources.
 const DEFAULT: i8 = 5;
+const DYNAMIC_CLIENT_METRICS: i8 = 7;
 const DYNAMIC_GROUP: i8 = 8;
+
+/// A type of resource, and how many configs there are of it.
+const OF_CLIENT_METRICS: (i8, usize) = (CLIENT_METRICS, 3);
+const OF_GROUP: (i8, usize) = (GROUP, 27);
 
 fn epochs(raw: &mut Raw, topic: &str) -> Vec<i32> {
     let mut partitions = raw.metadata(&[topic]).topics.remove(0).partitions;
@@ -55,15 +63,15 @@ fn set(raw: &mut Raw, name: &str, value: &str) -> i16 {
     raw.set_configs(GROUP, "readers", &[(name, value)]).error_code
 }
 
-/// Value and source of a config of the group.
-fn shown(raw: &mut Raw, group: &str, name: &str) -> (String, i8) {
+/// Value and source of a config of the group or subscription, which has this many of them.
+fn shown(raw: &mut Raw, (kind, count): (i8, usize), of: &str, name: &str) -> (String, i8) {
     let resource = DescribeConfigsResource::default()
-        .with_resource_type(GROUP)
-        .with_resource_name(text(group))
+        .with_resource_type(kind)
+        .with_resource_name(text(of))
         .with_configuration_keys(None);
     let answer = raw.call(4, &DescribeConfigsRequest::default().with_resources(vec![resource]));
     let configs = &answer.results[0].configs;
-    assert_eq!((answer.results[0].error_code, configs.len()), (0, 27));
+    assert_eq!((answer.results[0].error_code, configs.len()), (0, count));
     let found = configs.iter().find(|config| config.name.as_str() == name).unwrap();
     (found.value.as_deref().unwrap().to_owned(), found.config_source)
 }
@@ -73,18 +81,47 @@ fn a_groups_configs_are_set_shown_and_kept() {
     let mut broker = Broker::start(&[]);
     let mut raw = Raw::connect(broker.address());
     let session = "consumer.session.timeout.ms";
-    assert_eq!(shown(&mut raw, "readers", session), ("45000".to_owned(), DEFAULT));
+    assert_eq!(shown(&mut raw, OF_GROUP, "readers", session), ("45000".to_owned(), DEFAULT));
     assert_eq!(set(&mut raw, session, "50000"), 0);
     assert_eq!(set(&mut raw, "streams.num.standby.replicas", "-1"), INVALID_CONFIG);
     assert_eq!(set(&mut raw, "retention.ms", "1"), INVALID_CONFIG);
     broker.kill();
     broker.run();
     let mut raw = Raw::connect(broker.address());
-    assert_eq!(shown(&mut raw, "readers", session), ("50000".to_owned(), DYNAMIC_GROUP));
-    assert_eq!(shown(&mut raw, "others", session), ("45000".to_owned(), DEFAULT));
-    let listed = raw.call(1, &ListConfigResourcesRequest::default().with_resource_types(vec![GROUP]));
-    let listed: Vec<_> = listed.config_resources.iter().map(|resource| resource.resource_name.as_str()).collect();
-    assert_eq!(listed, ["readers"]);
+    assert_eq!(shown(&mut raw, OF_GROUP, "readers", session), ("50000".to_owned(), DYNAMIC_GROUP));
+    assert_eq!(shown(&mut raw, OF_GROUP, "others", session), ("45000".to_owned(), DEFAULT));
+    assert_eq!(listed(&mut raw, 1, vec![GROUP]), ["readers"]);
+    broker.stop();
+}
+
+/// The names of the resources of these types; version 0 has no types.
+fn listed(raw: &mut Raw, version: i16, types: Vec<i8>) -> Vec<String> {
+    let answer = raw.call(version, &ListConfigResourcesRequest::default().with_resource_types(types));
+    answer.config_resources.iter().map(|resource| resource.resource_name.to_string()).collect()
+}
+
+/// As on a Kafka broker that has no receiver of telemetry: they are kept and shown, and no client is asked for metrics.
+#[test]
+fn subscriptions_of_client_metrics_are_set_shown_and_kept() {
+    let mut broker = Broker::start(&[]);
+    let mut raw = Raw::connect(broker.address());
+    let set = |raw: &mut Raw, name: &str, value: &str| {
+        raw.set_configs(CLIENT_METRICS, "consumers", &[(name, value)]).error_code
+    };
+    assert_eq!(listed(&mut raw, 0, Vec::new()), [""; 0]);
+    assert_eq!(set(&mut raw, "interval.ms", "10000"), 0);
+    assert_eq!(set(&mut raw, "interval.ms", "10"), INVALID_REQUEST);
+    assert_eq!(set(&mut raw, "match", "client_id=("), INVALID_CONFIG);
+    assert_eq!(raw.set_configs(CLIENT_METRICS, "", &[("interval.ms", "10000")]).error_code, INVALID_REQUEST);
+    broker.kill();
+    broker.run();
+    let mut raw = Raw::connect(broker.address());
+    let interval = shown(&mut raw, OF_CLIENT_METRICS, "consumers", "interval.ms");
+    assert_eq!(interval, ("10000".to_owned(), DYNAMIC_CLIENT_METRICS));
+    assert_eq!(shown(&mut raw, OF_CLIENT_METRICS, "consumers", "match"), (String::new(), DEFAULT));
+    for (version, types) in [(0, Vec::new()), (1, vec![CLIENT_METRICS])] {
+        assert_eq!(listed(&mut raw, version, types), ["consumers"]);
+    }
     broker.stop();
 }
 
@@ -145,7 +182,6 @@ fn with_consumer_offsets_go_all_groups() {
 
 const BROKER_LOGGER: i8 = 8;
 const DYNAMIC_BROKER_LOGGER: i8 = 6;
-const INVALID_REQUEST: i16 = 42;
 
 /// Levels of loggers change at once, last until the node stops, and are shown by the node whose they are (KIP-412).
 #[test]

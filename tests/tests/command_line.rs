@@ -245,12 +245,12 @@ fn feature_levels_are_told_and_raised_only_where_all_nodes_understand_them() {
     let mut cluster = Cluster::start(3, &[]);
     for broker in &cluster.brokers {
         let features = good_json(broker, "feature list");
-        assert_eq!(features, json!([{ "name": "ottla.version", "oldest": 1, "newest": 5, "level": 5 }]));
+        assert_eq!(features, json!([{ "name": "ottla.version", "oldest": 1, "newest": 6, "level": 6 }]));
         assert_eq!(good(broker, "feature list").lines().count(), 2);
         // Whichever node is asked, the one that leads the metadata decides.
-        assert!(good(broker, "feature upgrade ottla.version=5 --dry-run").contains("can be raised to level 5"));
-        assert_eq!(good_json(broker, "feature upgrade ottla.version=5")["features"][0]["level"], 5);
-        for line in ["feature upgrade ottla.version=6", "feature upgrade ottla.version=5 metadata.version=9 --dry-run"]
+        assert!(good(broker, "feature upgrade ottla.version=6 --dry-run").contains("can be raised to level 6"));
+        assert_eq!(good_json(broker, "feature upgrade ottla.version=6")["features"][0]["level"], 6);
+        for line in ["feature upgrade ottla.version=7", "feature upgrade ottla.version=6 metadata.version=9 --dry-run"]
         {
             let error = bad(&broker.address().to_string(), line, 1);
             assert!(error.contains("INVALID_UPDATE_VERSION") && error.contains("failed for all features"), "{error}");

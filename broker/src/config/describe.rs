@@ -1,10 +1,11 @@
-//! The settings of a node, a topic or a group as DescribeConfigs shows them: value, source, synonyms, type, documentation.
+//! The settings of a node, a topic, a group or a subscription of client metrics as DescribeConfigs shows them: value, source, synonyms, type, documentation.
 //!
 //! May not know: requests and responses on the wire.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::client_metrics_table::CLIENT_METRICS_SETTINGS;
 use super::group_table::GROUP_SETTINGS;
 use super::setting::{Acts, Dynamic, Setting};
 use super::table::{setting, settings};
@@ -14,6 +15,8 @@ use super::values::{Source, Values};
 
 /// DescribeConfigs' number for a value set for a topic.
 pub const TOPIC_SOURCE: i8 = 1;
+/// DescribeConfigs' number for a value set for a subscription of client metrics.
+pub const CLIENT_METRICS_SOURCE: i8 = 7;
 /// DescribeConfigs' number for a value set for a group.
 pub const GROUP_SOURCE: i8 = 8;
 /// DescribeConfigs' number for a default.
@@ -180,6 +183,12 @@ pub fn describe_topic(values: &Values, overrides: &BTreeMap<String, String>) -> 
 #[must_use]
 pub fn describe_group(values: &Values, set: Option<&BTreeMap<String, String>>) -> Vec<Described> {
     describe(GROUP_SETTINGS, values, (set.unwrap_or(&BTreeMap::new()), GROUP_SOURCE))
+}
+
+/// What a subscription of client metrics says, whether it exists or not, on a node with `values`.
+#[must_use]
+pub fn describe_client_metrics(values: &Values, set: Option<&BTreeMap<String, String>>) -> Vec<Described> {
+    describe(CLIENT_METRICS_SETTINGS, values, (set.unwrap_or(&BTreeMap::new()), CLIENT_METRICS_SOURCE))
 }
 
 fn describe(

@@ -4,6 +4,7 @@
 //! `docs/configuration.md`.
 //! May not know: anything that uses a setting.
 
+pub mod client_metrics_table;
 pub mod describe;
 pub mod flags;
 pub mod group_table;

@@ -1,7 +1,7 @@
-//! DescribeConfigs (key 32, v1-v4): all settings of topics, nodes and groups, with type, source and, if requested, synonyms
+//! DescribeConfigs (key 32, v1-v4): all settings of topics, nodes, groups and subscriptions of client metrics, with type, source and, if requested, synonyms
 //! and documentation (v3, KIP-569).
 //!
-//! A group has configs whether it exists or not, as in Kafka. A node is shown with its static and dynamic settings, the
+//! A group and a subscription have configs whether they exist or not, as in Kafka. A node is shown with its static and dynamic settings, the
 //! empty name with the settings of all nodes. Unknown keys are left out, as in Kafka. A node can show only its own static
 //! settings: another node's id is INVALID_REQUEST. Its loggers are shown with their levels.
 //! Read after a metadata read index, so that every acknowledged change is visible.
@@ -17,7 +17,8 @@ use super::support::config_resource::{BROKER_LOGGER, owner};
 use super::support::text;
 use crate::config::Source;
 use crate::config::describe::{
-    Described, describe_all_nodes, describe_group, describe_node, describe_topic, describe_unknown,
+    Described, describe_all_nodes, describe_client_metrics, describe_group, describe_node, describe_topic,
+    describe_unknown,
 };
 use crate::handlers::context::Context;
 use crate::metadata::{ConfigOwner, MetadataError, MetadataImage, is_valid_topic_name};
@@ -95,6 +96,9 @@ fn describe(ctx: &Context, image: &MetadataImage, owner: &ConfigOwner) -> Result
             ctx.config.node_id.0, node.0
         ))),
         ConfigOwner::Group(group) => Ok(describe_group(&image.config.values, image.group_configs.get(group))),
+        ConfigOwner::ClientMetrics(subscription) => {
+            Ok(describe_client_metrics(&image.config.values, image.client_metrics.get(subscription)))
+        }
         ConfigOwner::AllNodes => Ok(image.broker_configs.get(&None).map(describe_all_nodes).unwrap_or_default()),
     }
 }

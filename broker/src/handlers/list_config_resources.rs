@@ -1,7 +1,7 @@
 //! ListConfigResources (key 74, v0-v1): the resources that have configs (KIP-1142).
 //!
-//! v0 (formerly ListClientMetricsResources) lists client metrics subscriptions, of which this release has none. v1
-//! lists the requested types, all where none is named: topics, nodes, log levels of nodes, groups that have configs.
+//! v0 (formerly ListClientMetricsResources) lists client metrics subscriptions, v1 the requested types, all where none
+//! is named: topics, nodes, log levels of nodes, subscriptions, groups that have configs.
 //! UNSUPPORTED_VERSION for other types.
 
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
@@ -19,15 +19,16 @@ pub(super) async fn handle(
     request: ListConfigResourcesRequest,
 ) -> ListConfigResourcesResponse {
     let all = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
-    if version == 0 {
-        return ListConfigResourcesResponse::default();
-    }
     if request.resource_types.iter().any(|kind| !all.contains(kind)) {
         return ListConfigResourcesResponse::default().with_error_code(ErrorCode::UnsupportedVersion.code());
     }
     let _ = ctx.metadata.read_index().await;
     let image = ctx.metadata.image();
-    let wanted = |kind: &i8| request.resource_types.is_empty() || request.resource_types.contains(kind);
+    let wanted = |kind: &i8| match request.resource_types.as_slice() {
+        [] if version == 0 => *kind == CLIENT_METRICS,
+        [] => true,
+        types => types.contains(kind),
+    };
     let resources = all.into_iter().filter(wanted).flat_map(|kind| of_kind(&image, kind)).collect();
     ListConfigResourcesResponse::default().with_config_resources(resources)
 }
@@ -37,6 +38,7 @@ fn of_kind(image: &MetadataImage, kind: i8) -> Vec<ConfigResource> {
     match kind {
         TOPIC => image.topics.keys().map(|name| resource(name)).collect(),
         BROKER | BROKER_LOGGER => image.nodes.keys().map(|node| resource(&node.0.to_string())).collect(),
+        CLIENT_METRICS => image.client_metrics.keys().map(|subscription| resource(subscription)).collect(),
         GROUP => image.group_configs.keys().map(|group| resource(group)).collect(),
         _ => Vec::new(),
     }

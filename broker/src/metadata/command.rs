@@ -20,7 +20,7 @@ use super::fields::{Registered, RegisteredWithLevels};
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind, SplitRecord};
 use super::liveness::{self, Liveness};
 use super::merge_record::{MergeRecord, MergeStep};
-use super::requests::GROUP_CONFIGS;
+use super::requests::{CLIENT_METRICS, GROUP_CONFIGS};
 use crate::codec::{CodecError, Each, Padded, Reader, Value, Varint, Writer, record, write_list};
 use crate::levels::{FeatureLevel, Levels};
 
@@ -131,6 +131,13 @@ pub enum Command {
         /// All of them from now on.
         values: BTreeMap<String, String>,
     },
+    /// Sets what a subscription of client metrics says. From feature level 6 on.
+    SetClientMetrics {
+        /// Its name.
+        subscription: String,
+        /// All of it from now on.
+        values: BTreeMap<String, String>,
+    },
     /// Allocates a block of producer ids.
     AllocateProducerIds {
         /// Number of ids.
@@ -219,6 +226,7 @@ impl Command {
             Self::Merge(_) | Self::DropShard { .. } => MergeRecord::LEVEL,
             Self::SetGroupConfig { .. } => GROUP_CONFIGS,
             Self::SetEpochBases { .. } => EPOCH_BASES,
+            Self::SetClientMetrics { .. } => CLIENT_METRICS,
             _ => FeatureLevel::FIRST,
         }
     }
@@ -279,6 +287,7 @@ record! {
         21 DropShard { shard: Varint },
         22 SetGroupConfig { group, values },
         23 SetEpochBases { id, first: Varint, bases },
+        24 SetClientMetrics { subscription, values },
     }
     NewShard { id: Varint, kind, replicas }
     enum IntentEnd { 0 Done, 1 Abort }
@@ -386,6 +395,8 @@ mod tests {
             (proptest::option::of(any::<i32>().prop_map(NodeId)), any_values())
                 .prop_map(|(node, values)| Command::SetBrokerConfig { node, values }),
             ("\\PC{0,20}", any_values()).prop_map(|(group, values)| Command::SetGroupConfig { group, values }),
+            ("\\PC{0,20}", any_values())
+                .prop_map(|(subscription, values)| Command::SetClientMetrics { subscription, values }),
             (any_uuid(), any::<u32>(), vec(any::<i32>(), 0..5)).prop_map(|(id, first, bases)| Command::SetEpochBases {
                 id,
                 first,

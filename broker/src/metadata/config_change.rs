@@ -9,9 +9,10 @@ use super::error::MetadataError;
 use super::features;
 use super::image::{MetadataImage, Topic};
 use super::merges;
-use super::requests::{ConfigChange, ConfigOp, ConfigOwner, GROUP_CONFIGS};
+use super::requests::{CLIENT_METRICS, ConfigChange, ConfigOp, ConfigOwner, GROUP_CONFIGS};
 use super::topic_shards::SHARD_COUNT;
 use crate::config::ConfigError;
+use crate::config::client_metrics_table::{INTERVAL_MS, MATCH, client_metrics_setting, illegal_pattern, is_interval};
 use crate::config::group_table::group_setting;
 use crate::config::setting::{Dynamic, Kind, Setting};
 use crate::config::table::{nearest, setting, settings};
@@ -58,6 +59,7 @@ pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec
         ConfigOwner::Node(node) => broker_config(image, change, Some(*node)),
         ConfigOwner::AllNodes => broker_config(image, change, None),
         ConfigOwner::Group(group) => group_config(image, change, group),
+        ConfigOwner::ClientMetrics(subscription) => client_metrics(image, change, subscription),
     }
 }
 
@@ -70,6 +72,9 @@ pub(super) fn must_stay_compacted(topic: &str) -> MetadataError {
 pub(super) fn check_level(image: &MetadataImage, owner: &ConfigOwner) -> Result<(), MetadataError> {
     match owner {
         ConfigOwner::Group(_) => features::require(image, GROUP_CONFIGS, "Groups have configs"),
+        ConfigOwner::ClientMetrics(_) => {
+            features::require(image, CLIENT_METRICS, "There are subscriptions of client metrics")
+        }
         ConfigOwner::Topic(_) | ConfigOwner::Node(_) | ConfigOwner::AllNodes => Ok(()),
     }
 }
@@ -90,6 +95,33 @@ fn group_config(image: &MetadataImage, change: &ConfigChange, group: &str) -> Re
     }
     let group = group.to_owned();
     Ok(if values == *before { Vec::new() } else { vec![Command::SetGroupConfig { group, values }] })
+}
+
+/// A subscription exists as long as it says something. Errors are Kafka's, in its words.
+fn client_metrics(
+    image: &MetadataImage,
+    change: &ConfigChange,
+    subscription: &str,
+) -> Result<Vec<Command>, MetadataError> {
+    let empty = BTreeMap::new();
+    let before = image.client_metrics.get(subscription).unwrap_or(&empty);
+    let lookup = |name: &str| client_metrics_setting(name).map(|entry| &entry.setting);
+    let unknown = |name: &str| MetadataError::InvalidRequest(format!("Unknown client metrics configuration: {name}"));
+    let mut values = changed(before, change, lookup, unknown)?;
+    for (name, value) in &mut values {
+        let known = lookup(name).ok_or_else(|| unknown(name))?;
+        *value = known.check(value).map_err(ConfigError::from)?;
+        if name == INTERVAL_MS && !is_interval(value) {
+            return Err(MetadataError::InvalidRequest(format!(
+                "Invalid value {value} for {name}, interval must be between 100 and 3600000 (1 hour)"
+            )));
+        }
+        if let Some(pattern) = illegal_pattern(value).filter(|_| name == MATCH) {
+            return Err(MetadataError::InvalidConfig(format!("Illegal client matching pattern: {pattern}")));
+        }
+    }
+    let subscription = subscription.to_owned();
+    Ok(if values == *before { Vec::new() } else { vec![Command::SetClientMetrics { subscription, values }] })
 }
 
 /// Fails for more shards than the topic has partitions, and below the feature level from which on shards are merged.

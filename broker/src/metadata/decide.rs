@@ -316,9 +316,7 @@ fn place_by_factor(image: &MetadataImage, requested: &NewTopic) -> Result<Placem
         _ => image.config.topics.default_replication_factor.unwrap_or(default_factor(image.expected_nodes())),
     };
     let Some(factor) = factor_in_force(factor, nodes) else {
-        return Err(MetadataError::InvalidReplicationFactor(format!(
-            "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only {nodes} broker(s) are registered."
-        )));
+        return Err(MetadataError::InvalidReplicationFactor(too_few_nodes(factor, nodes)));
     };
     let placement = placement::place_in_pool(image, factor, usize::try_from(count).unwrap_or(0));
     check_placed(placement, usize::try_from(count).unwrap_or(0))
@@ -443,6 +441,13 @@ fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Res
     internal_creation(image, topic, (None, None), BTreeMap::new(), id)
 }
 
+/// As Kafka says it.
+fn too_few_nodes(factor: i16, nodes: usize) -> String {
+    format!(
+        "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only {nodes} broker(s) are registered."
+    )
+}
+
 fn internal_creation(
     image: &MetadataImage,
     topic: InternalTopic,
@@ -463,12 +468,16 @@ fn internal_creation(
     };
     let own_factor = factor.min(i16::try_from(image.expected_nodes()).unwrap_or(i16::MAX));
     let (factor, count) = (asked_factor.unwrap_or(own_factor), asked_count.unwrap_or(count));
-    let Some(factor) = factor_in_force(factor, image.nodes.len()) else {
-        return Err(MetadataError::InvalidReplicationFactor(format!(
-            "Topic '{}' waits: {factor} nodes are to hold it and only {} are registered.",
-            topic.name(),
-            image.nodes.len()
-        )));
+    let nodes = image.nodes.len();
+    let Some(factor) = factor_in_force(factor, nodes) else {
+        return Err(MetadataError::InvalidReplicationFactor(match asked_factor {
+            Some(_) => too_few_nodes(factor, nodes),
+            // Nobody asked for it now: it is created as soon as the nodes are there.
+            None => format!(
+                "Topic '{}' waits: {factor} nodes are to hold it and only {nodes} are registered.",
+                topic.name()
+            ),
+        }));
     };
     let count = usize::try_from(count).unwrap_or(1);
     let placement = check_placed(placement::place_internal(image, kind, factor, count), count)?;

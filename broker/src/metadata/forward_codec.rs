@@ -121,7 +121,7 @@ record! {
     enum InternalTopic { 0 ConsumerOffsets, 1 TransactionState }
     NewPartitions { topic, count, assignments }
     ConfigChange { owner, ops, replace }
-    enum ConfigOwner { 0 Topic(name), 1 Node(node), 2 AllNodes, 3 Group(name) }
+    enum ConfigOwner { 0 Topic(name), 1 Node(node), 2 AllNodes, 3 Group(name), 4 ClientMetrics(name) }
     enum ConfigOp { 0 Set(value), 1 Delete, 2 Append(value), 3 Subtract(value) }
     enum Nodes { 0 One(node), 1 Zone(zone) }
     FeatureUpdate { feature, level, kind: TagOrZero }

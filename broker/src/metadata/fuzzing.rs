@@ -137,6 +137,10 @@ fn split_shard() -> Command {
     Command::SplitShard { parent: ShardId(1), child, partitions: vec![(Uuid::from_u128(9), vec![0, 2])] }
 }
 
+fn one_value() -> BTreeMap<String, String> {
+    BTreeMap::from([("a".to_owned(), "b".to_owned())])
+}
+
 /// Commands of later releases, and the other values of fields.
 fn later() -> Vec<Command> {
     let kinds = [ShardKind::Metadata, ShardKind::ConsumerOffsets, ShardKind::TransactionState];
@@ -155,10 +159,19 @@ fn later() -> Vec<Command> {
     ];
     let merges = merge_steps().into_iter().map(Command::Merge);
     let level_5 = [
-        Command::SetGroupConfig { group: "g".into(), values: BTreeMap::from([("a".to_owned(), "b".to_owned())]) },
+        Command::SetGroupConfig { group: "g".into(), values: one_value() },
         Command::SetEpochBases { id: Uuid::from_u128(9), first: 300, bases: vec![-7, 0] },
     ];
-    shards.map(Command::AddShard).chain(livenesses).chain(states).chain(others).chain(merges).chain(level_5).collect()
+    let level_6 = Command::SetClientMetrics { subscription: "m".into(), values: one_value() };
+    shards
+        .map(Command::AddShard)
+        .chain(livenesses)
+        .chain(states)
+        .chain(others)
+        .chain(merges)
+        .chain(level_5)
+        .chain([level_6])
+        .collect()
 }
 
 pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
@@ -426,19 +439,11 @@ fn later_records() -> Vec<Record> {
         Record::Cluster(cluster),
         Record::Shard(shard.clone()),
         Record::BrokerConfig(None, BTreeMap::new()),
-        Record::BrokerConfig(Some(NodeId(2)), BTreeMap::from([("a".to_owned(), "b".to_owned())])),
+        Record::BrokerConfig(Some(NodeId(2)), one_value()),
     ];
     let intents = intents.into_iter().map(|intent| Record::Intent(key, intent));
-    let group = Record::GroupConfig("g".into(), BTreeMap::from([("a".to_owned(), "b".to_owned())]));
-    nodes
-        .map(Record::Node)
-        .into_iter()
-        .chain(intents)
-        .chain(others)
-        .chain(splits)
-        .chain(merges)
-        .chain([group])
-        .collect()
+    let named = [Record::GroupConfig("g".into(), one_value()), Record::ClientMetrics("m".into(), one_value())];
+    nodes.map(Record::Node).into_iter().chain(intents).chain(others).chain(splits).chain(merges).chain(named).collect()
 }
 
 /// What a replica's group is created with: its first members, and its shard.

@@ -405,6 +405,8 @@ pub struct MetadataImage {
     pub broker_configs: Arc<BTreeMap<Option<NodeId>, BTreeMap<String, String>>>,
     /// The configs of groups, by their ids.
     pub group_configs: Arc<BTreeMap<String, BTreeMap<String, String>>>,
+    /// What subscriptions of client metrics say, by their names.
+    pub client_metrics: Arc<BTreeMap<String, BTreeMap<String, String>>>,
     /// The configuration of this node, dynamic settings included. Not replicated state.
     pub config: Arc<Config>,
     /// Partitions carried by each shard.

@@ -63,6 +63,7 @@ pub(super) enum Record {
     Intent(IntentKey, Intent),
     BrokerConfig(Option<NodeId>, BTreeMap<String, String>),
     GroupConfig(String, BTreeMap<String, String>),
+    ClientMetrics(String, BTreeMap<String, String>),
 }
 
 /// The key of a record.
@@ -75,6 +76,7 @@ pub(super) enum RecordKey {
     Intent(IntentKey),
     BrokerConfig(Option<NodeId>),
     GroupConfig(String),
+    ClientMetrics(String),
 }
 
 record! {
@@ -86,6 +88,7 @@ record! {
         b'i' Intent(key),
         b'b' BrokerConfig(node: Padded<-1>),
         b'g' GroupConfig(group),
+        b'm' ClientMetrics(subscription),
     }
 
     ClusterRecord { cluster_id, next_producer_id, next_replica_id, next_shard_id, checksum; later level }
@@ -141,6 +144,7 @@ impl Record {
             Self::Intent(key, _) => RecordKey::Intent(*key),
             Self::BrokerConfig(node, _) => RecordKey::BrokerConfig(*node),
             Self::GroupConfig(group, _) => RecordKey::GroupConfig(group.clone()),
+            Self::ClientMetrics(subscription, _) => RecordKey::ClientMetrics(subscription.clone()),
         }
         .encode()
     }
@@ -154,7 +158,9 @@ impl Record {
             Self::Shard(shard) => RecordedShard::write(shard, &mut w),
             Self::Topic(topic) => RecordedTopic::write(topic, &mut w),
             Self::Intent(_, intent) => intent.write(&mut w),
-            Self::BrokerConfig(_, values) | Self::GroupConfig(_, values) => values.write(&mut w),
+            Self::BrokerConfig(_, values) | Self::GroupConfig(_, values) | Self::ClientMetrics(_, values) => {
+                values.write(&mut w);
+            }
         }
         w.finish()
     }
@@ -169,6 +175,9 @@ impl Record {
             RecordKey::Intent(key) => Self::Intent(key, Value::read(&mut r, "intent")?),
             RecordKey::BrokerConfig(node) => Self::BrokerConfig(node, Value::read(&mut r, "config values")?),
             RecordKey::GroupConfig(group) => Self::GroupConfig(group, Value::read(&mut r, "config values")?),
+            RecordKey::ClientMetrics(subscription) => {
+                Self::ClientMetrics(subscription, Value::read(&mut r, "config values")?)
+            }
         };
         r.end()?;
         Ok(record)

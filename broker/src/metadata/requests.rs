@@ -62,6 +62,9 @@ pub struct NewPartitions {
 /// The feature level from which on groups have configs.
 pub const GROUP_CONFIGS: FeatureLevel = FeatureLevel(5);
 
+/// The feature level from which on there are subscriptions of client metrics.
+pub const CLIENT_METRICS: FeatureLevel = FeatureLevel(6);
+
 /// The resource that a configuration belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigOwner {
@@ -73,6 +76,8 @@ pub enum ConfigOwner {
     AllNodes,
     /// A group, whether it exists or not. From feature level 5 on.
     Group(String),
+    /// A subscription of client metrics, which exists as long as it says something. From feature level 6 on.
+    ClientMetrics(String),
 }
 
 /// The change of one setting.

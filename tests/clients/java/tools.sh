@@ -120,6 +120,14 @@ has "$topic-0 is completed" "$(reassign --reassignment-json-file "$work/current.
 has 'No partition reassignments found' "$(reassign --list)"
 ok kafka-reassign-partitions "a plan; the replicas as they are; none under way"
 
+metrics() { tool org.apache.kafka.tools.ClientMetricsCommand --bootstrap-server "$bootstrap" "$@"; }
+metrics --alter --name "$topic" --metrics org.apache.kafka.producer. --interval 30000 --match client_software_name=java > /dev/null
+has "^$topic$" "$(metrics --list)"
+has 'interval.ms=30000' "$(metrics --describe --name "$topic")"
+metrics --delete --name "$topic" > /dev/null
+metrics --list | grep -q "^$topic$" && die "the subscription is still there"
+ok kafka-client-metrics "a subscription is made, listed, described, deleted"
+
 verified=$(tool org.apache.kafka.tools.VerifiableProducer --bootstrap-server "$bootstrap" --topic "$topic" --max-messages 1000 --acks -1)
 has '"sent":1000,"acked":1000' "$(tr -d ' ' <<<"$verified")"
 ok kafka-verifiable-producer "1,000 records, every one acknowledged"
@@ -160,7 +168,6 @@ topics --list | grep -q "^$topic$" && die "the topic is still there"
 ok kafka-topics "creates, lists, describes, alters, deletes"
 
 skip kafka-dump-log "works on the files of a Kafka broker; Ottla's log is one for all partitions and has a format of its own"
-skip kafka-client-metrics "needs client telemetry, which Ottla does not serve yet"
 skip kafka-delegation-tokens "needs delegation tokens, which Ottla does not serve yet"
 grep -E ' (WARN|ERROR) ' "$work/logged" | sed 's/^/  /' || true
 echo "count warnings $(grep -cE ' (WARN|ERROR) ' "$work/logged" || true)"

@@ -33,7 +33,10 @@ pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, Me
             Err(MetadataError::InvalidRequest("Default group resources are not allowed.".to_owned()))
         }
         GROUP => Ok(ConfigOwner::Group(name.to_owned())),
-        CLIENT_METRICS => Err(MetadataError::InvalidRequest("this release takes no metrics of clients".to_owned())),
+        CLIENT_METRICS if name.is_empty() => {
+            Err(MetadataError::InvalidRequest("Subscription name can't be empty".to_owned()))
+        }
+        CLIENT_METRICS => Ok(ConfigOwner::ClientMetrics(name.to_owned())),
         other => Err(MetadataError::InvalidRequest(format!("Unsupported resource type: {other}"))),
     }
 }

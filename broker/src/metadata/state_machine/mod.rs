@@ -4,6 +4,7 @@
 //! rolling checksum over every change (I6). Values that are local to the node (effective configurations) are derived
 //! and part of neither. May not know: clocks, randomness, the proposer of an entry, waiting requests.
 
+mod configs;
 mod merges;
 mod nodes;
 mod shards;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_env::mutants::{self, Bug};
-use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
@@ -85,14 +85,6 @@ pub struct MetadataStateMachine {
     checksum: u64,
 }
 
-/// The values of one node or of all; empty if the map has no such entry.
-fn values_of(
-    configs: &BTreeMap<Option<NodeId>, BTreeMap<String, String>>,
-    node: Option<NodeId>,
-) -> BTreeMap<String, String> {
-    configs.get(&node).cloned().unwrap_or_default()
-}
-
 /// One step of the rolling checksum, in the order of the changes. The checksum before takes part in where the sum
 /// begins.
 fn mix(checksum: u64, bytes: &[u8]) -> u64 {
@@ -150,6 +142,9 @@ impl MetadataStateMachine {
                 }
                 Record::GroupConfig(group, values) => {
                     Arc::make_mut(&mut machine.image.group_configs).insert(group, values);
+                }
+                Record::ClientMetrics(subscription, values) => {
+                    Arc::make_mut(&mut machine.image.client_metrics).insert(subscription, values);
                 }
             }
         }
@@ -223,6 +218,9 @@ impl MetadataStateMachine {
         for (group, values) in image.group_configs.iter() {
             fresh.note(&Record::GroupConfig(group.clone(), values.clone()));
         }
+        for (subscription, values) in image.client_metrics.iter() {
+            fresh.note(&Record::ClientMetrics(subscription.clone(), values.clone()));
+        }
         fresh.checksum = self.checksum;
         fresh.cut().into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
@@ -280,6 +278,10 @@ impl MetadataStateMachine {
             Command::SetEpochBases { id, first, bases } => self.set_epoch_bases(index, &id, first, &bases),
             Command::SetGroupConfig { group, values } => {
                 self.set_group_config(group, values);
+                Ok(())
+            }
+            Command::SetClientMetrics { subscription, values } => {
+                self.set_client_metrics(subscription, values);
                 Ok(())
             }
             Command::AllocateProducerIds { count } => return self.allocate_producer_ids(count),
@@ -417,51 +419,21 @@ impl MetadataStateMachine {
         }
         let shards: BTreeSet<ShardId> = created.iter().map(|route| route.shard).collect();
         let topic = Topic { partitions: Arc::new(partitions), ..topic.as_ref().clone() };
-        for shard in shards {
+        let with_base =
+            |(number, base): &(i32, i32)| (*number, topic.route(*number).map_or(*base, |route| route.epoch_base));
+        let with_bases = |shard| {
             let key = IntentKey { shard, index, topic: *id };
-            let Some(intent) = self.image.intents.get(&key).filter(|intent| intent.kind == IntentKind::Adopt) else {
-                continue;
-            };
-            let with_base =
-                |(number, base): &(i32, i32)| (*number, topic.route(*number).map_or(*base, |route| route.epoch_base));
-            let adopted =
-                Intent { kind: IntentKind::Adopt, partitions: intent.partitions.iter().map(with_base).collect() };
+            // The command that created the partitions made it, and only the shard ends it.
+            let intent = self.image.intents.get(&key).filter(|intent| intent.kind == IntentKind::Adopt);
+            let partitions = intent.ok_or(Refusal::NoSuchIntent)?.partitions.iter().map(with_base).collect();
+            Ok((key, Intent { kind: IntentKind::Adopt, partitions }))
+        };
+        for (key, adopted) in shards.into_iter().map(with_bases).collect::<Result<Vec<_>, _>>()? {
             self.note(&Record::Intent(key, adopted.clone()));
             self.image.intents.insert(key, Arc::new(adopted));
         }
         self.note(&Record::Topic(topic_record(&topic)));
         self.put_topic(topic);
-        Ok(())
-    }
-
-    fn set_group_config(&mut self, group: String, values: BTreeMap<String, String>) {
-        let configs = Arc::make_mut(&mut self.image.group_configs);
-        if values.is_empty() {
-            configs.remove(&group);
-            self.forget(RecordKey::GroupConfig(group).encode());
-        } else {
-            configs.insert(group.clone(), values.clone());
-            self.note(&Record::GroupConfig(group, values));
-        }
-    }
-
-    fn set_broker_config(&mut self, node: Option<NodeId>, values: BTreeMap<String, String>) -> Result<(), Refusal> {
-        if node.is_some_and(|node| !self.image.nodes.contains_key(&node)) {
-            return Err(Refusal::NoSuchNode);
-        }
-        if values.is_empty() {
-            self.forget(RecordKey::BrokerConfig(node).encode());
-            Arc::make_mut(&mut self.image.broker_configs).remove(&node);
-        } else {
-            self.note(&Record::BrokerConfig(node, values.clone()));
-            Arc::make_mut(&mut self.image.broker_configs).insert(node, values);
-        }
-        self.derive_config();
-        let topics: Vec<_> = self.image.topics.values().map(|topic| topic_record(topic)).collect();
-        for topic in topics {
-            let topic = self.derive_topic(topic);
-            self.put_topic(topic);
-        }
         Ok(())
     }
 
@@ -535,17 +507,6 @@ impl MetadataStateMachine {
         let topic = Arc::new(topic);
         self.image.topics.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         self.image.topics_by_id.insert(topic.id, topic);
-    }
-
-    /// Computes the node's configuration with dynamic settings in force.
-    fn derive_config(&mut self) {
-        let for_all = values_of(&self.image.broker_configs, None);
-        let for_node = values_of(&self.image.broker_configs, Some(self.base.node_id));
-        self.image.config = if for_all.is_empty() && for_node.is_empty() {
-            Arc::clone(&self.base)
-        } else {
-            Arc::new(self.base.with_dynamic(&for_all, &for_node))
-        };
     }
 
     /// Adds the values that are local to the node.

@@ -327,16 +327,21 @@ fn nodes_take_dynamic_settings_only() {
     }
 }
 
+/// Nodes of this build, at that level.
+fn at_level(machine: &mut MetadataStateMachine, level: FeatureLevel) {
+    let nodes: Vec<_> = machine.image().nodes.values().cloned().collect();
+    let understands = |node| Command::RegisterNode(NodeRecord { levels: Levels::OWN, ..node });
+    let level = Command::SetFeatureLevel { level };
+    apply(machine, &nodes.into_iter().map(understands).chain([level]).collect::<Vec<_>>());
+}
+
 #[test]
 fn groups_have_configs_whether_they_exist_or_not() {
     let mut machine = machine();
     let group = || ConfigOwner::Group("readers".into());
     let session = |value| change(group(), &[("consumer.session.timeout.ms", set(value))], false);
     assert_eq!(submit(&mut machine, session("50000")), Err(ErrorCode::UnsupportedVersion), "below level 5");
-    let level = Command::SetFeatureLevel { level: FeatureLevel(5) };
-    let nodes: Vec<_> = machine.image().nodes.values().cloned().collect();
-    let understands = |node| Command::RegisterNode(NodeRecord { levels: Levels::OWN, ..node });
-    apply(&mut machine, &nodes.into_iter().map(understands).chain([level]).collect::<Vec<_>>());
+    at_level(&mut machine, FeatureLevel(5));
     submit(&mut machine, session("50000")).unwrap();
     let set_now = |machine: &MetadataStateMachine| machine.image().group_configs.get("readers").cloned();
     assert_eq!(set_now(&machine), Some(configs(&[("consumer.session.timeout.ms", "50000")])));
@@ -346,6 +351,33 @@ fn groups_have_configs_whether_they_exist_or_not() {
         assert_eq!(refused, Err(ErrorCode::InvalidConfig), "{name}");
     }
     submit(&mut machine, change(group(), &[("consumer.session.timeout.ms", ConfigOp::Delete)], false)).unwrap();
+    assert_eq!(set_now(&machine), None);
+}
+
+#[test]
+fn a_subscription_of_client_metrics_exists_as_long_as_it_says_something() {
+    let mut machine = machine();
+    let owner = || ConfigOwner::ClientMetrics("s".into());
+    let interval = |value| change(owner(), &[("interval.ms", set(value))], false);
+    at_level(&mut machine, FeatureLevel(5));
+    assert_eq!(submit(&mut machine, interval("1000")), Err(ErrorCode::UnsupportedVersion), "below level 6");
+    at_level(&mut machine, FeatureLevel(6));
+    submit(&mut machine, interval("1000")).unwrap();
+    let set_now = |machine: &MetadataStateMachine| machine.image().client_metrics.get("s").cloned();
+    assert_eq!(set_now(&machine), Some(configs(&[("interval.ms", "1000")])));
+    for (name, value, code) in [
+        ("interval.ms", "99", ErrorCode::InvalidRequest),
+        ("interval.ms", "x", ErrorCode::InvalidConfig),
+        ("match", "client_id", ErrorCode::InvalidConfig),
+        ("retention.ms", "5", ErrorCode::InvalidRequest),
+    ] {
+        assert_eq!(submit(&mut machine, change(owner(), &[(name, set(value))], false)), Err(code), "{name}={value}");
+    }
+    let metrics = ConfigOp::Append("org.apache.kafka.consumer.,org.apache.kafka.producer.".to_owned());
+    submit(&mut machine, change(owner(), &[("metrics", metrics), ("interval.ms", ConfigOp::Delete)], false)).unwrap();
+    let both = configs(&[("metrics", "org.apache.kafka.consumer.,org.apache.kafka.producer.")]);
+    assert_eq!(set_now(&machine), Some(both));
+    submit(&mut machine, change(owner(), &[("metrics", ConfigOp::Delete)], false)).unwrap();
     assert_eq!(set_now(&machine), None);
 }
 

@@ -72,6 +72,7 @@ fn change() -> impl Strategy<Value = ConfigChange> {
     let owner = prop_oneof![
         text().prop_map(ConfigOwner::Topic),
         text().prop_map(ConfigOwner::Group),
+        text().prop_map(ConfigOwner::ClientMetrics),
         any::<i32>().prop_map(|node| ConfigOwner::Node(NodeId(node))),
         Just(ConfigOwner::AllNodes)
     ];

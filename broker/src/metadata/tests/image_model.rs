@@ -43,6 +43,7 @@ struct Model {
     intents: BTreeMap<(u64, u64, Uuid), (IntentKind, BTreeSet<i32>)>,
     configs: BTreeMap<Option<i32>, Values>,
     group_configs: BTreeMap<String, Values>,
+    client_metrics: BTreeMap<String, Values>,
     producer_ids: i64,
     shard_ids_given: BTreeSet<u64>,
     replica_ids_given: BTreeSet<u64>,
@@ -187,6 +188,10 @@ impl Model {
                 self.group_configs.insert(group.clone(), values.clone());
                 self.group_configs.retain(|_, values| !values.is_empty());
             }
+            Command::SetClientMetrics { subscription, values } => {
+                self.client_metrics.insert(subscription.clone(), values.clone());
+                self.client_metrics.retain(|_, values| !values.is_empty());
+            }
             Command::AllocateProducerIds { .. } => {}
             Command::EndIntent { key, .. } => {
                 let ended = self.intents.remove(&(key.shard.0, key.index.0, key.topic));
@@ -271,6 +276,7 @@ impl Model {
         let configs = image.broker_configs.iter().map(|(node, values)| (node.map(|node| node.0), values));
         assert!(configs.eq(self.configs.iter().map(|(node, values)| (*node, values))));
         assert_eq!(*image.group_configs, self.group_configs);
+        assert_eq!(*image.client_metrics, self.client_metrics);
         self.check_topics(image);
         let intents: Vec<_> = image.intents.iter().map(|(key, intent)| (*key, intent.as_ref().clone())).collect();
         let expected: Vec<_> = self.intents.iter().map(expected_intent).collect();

@@ -75,7 +75,7 @@ fn picture(image: &MetadataImage) -> String {
         image.cluster_id,
         image.nodes,
         image.shards,
-        (&image.broker_configs, &image.group_configs),
+        (&image.broker_configs, &image.group_configs, &image.client_metrics),
         image.next_producer_id,
         image.next_replica_id,
         image.next_shard_id
@@ -111,6 +111,7 @@ fn any_step() -> impl Strategy<Value = Command> {
         (proptest::option::of((1_i32..3).prop_map(NodeId)), values())
             .prop_map(|(node, values)| Command::SetBrokerConfig { node, values }),
         ("[a-c]", values()).prop_map(|(group, values)| Command::SetGroupConfig { group, values }),
+        ("[a-c]", values()).prop_map(|(subscription, values)| Command::SetClientMetrics { subscription, values }),
         (1_u32..2_000).prop_map(|count| Command::AllocateProducerIds { count }),
         (1_u64..4, 1_u64..60, id()).prop_map(|(shard, index, topic)| Command::EndIntent {
             key: IntentKey { shard: ShardId(shard), index: RaftIndex(index), topic },
