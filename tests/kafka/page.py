@@ -6,6 +6,7 @@ or `deviates`, which is a fault of Ottla's.
 """
 
 import collections
+import fcntl
 import json
 import pathlib
 import re
@@ -21,9 +22,14 @@ def load():
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"classes": {}}
 
 
-def save(results):
-    results["classes"] = dict(sorted(results["classes"].items()))
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+def record(name, suite, side, entry):
+    """Puts what one side made of a class into results.json, which a run of the other side may be writing too."""
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        results = load()
+        results["classes"].setdefault(name, {"suite": suite})[side] = entry
+        results["classes"] = dict(sorted(results["classes"].items()))
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 class Reasons:

@@ -147,13 +147,12 @@ def main():
             before = results["classes"].get(name, {}).get(side, {}).get("tests", {})
             worse += [f"{name} {test}: {why}" for test, (outcome, why) in tests.items() if outcome in ("failed", "cut") and before.get(test, ["passed"])[0] == "passed"]
             if "#" not in name and not given.no_record:
-                entry = results["classes"].setdefault(name, {"suite": of[done]})
-                entry[side] = {"tests": dict(sorted(tests.items())), "seconds": seconds, "of": jars.version(), "broker": broker_is(given), "on": time.strftime("%Y-%m-%d")}
-                page.save(results)
+                entry = {"tests": dict(sorted(tests.items())), "seconds": seconds, "of": jars.version(), "broker": broker_is(given), "on": time.strftime("%Y-%m-%d")}
+                page.record(name, of[done], side, entry)
     for line in worse:
         print(f"worse than recorded: {line}")
     if not given.no_record:
-        page.write(results, jars.version())
+        page.write(page.load(), jars.version())
     sys.exit(bool(given.quick and worse))
 
 
