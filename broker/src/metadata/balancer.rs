@@ -9,6 +9,8 @@ use std::time::Duration;
 use ottla_env::{rt, watch};
 use ottla_raft::GroupHandle;
 
+use super::action::{KEPT_FROM, Step};
+use super::clock::Clock;
 use super::handle::{Inner, MetadataHandle};
 use super::image::MetadataImage;
 use super::moves;
@@ -70,12 +72,14 @@ pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: w
 /// Takes the steps by which load is to be spread now.
 async fn spread(metadata: &MetadataHandle, term: u64, image: &MetadataImage) {
     let state = &metadata.controller_client().balance;
-    let actions = state.lock().due(term, image, rt::now());
+    let actions = state.lock().due(term, image, &Clock::now());
     for action in actions {
-        match metadata.rebalance(action.clone()).await {
+        let clock = Clock::now();
+        let at_ms = if image.level >= KEPT_FROM { clock.wall_ms } else { 0 };
+        match metadata.rebalance(Step { action: action.clone(), at_ms }).await {
             Ok(()) => {
                 tracing::info!(shard = action.change.shard().0, "{}", action.reason);
-                state.lock().done(action, image, rt::now(), rt::wall_clock_ms());
+                state.lock().done(&action, image, &clock);
             }
             Err(error) => tracing::debug!(shard = action.change.shard().0, "not moved now: {error}"),
         }

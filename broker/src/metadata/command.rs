@@ -16,6 +16,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::action::{self, ActionRecord};
 use super::fields::{Registered, RegisteredWithLevels};
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind, SplitRecord};
 use super::liveness::{self, Liveness};
@@ -138,6 +139,8 @@ pub enum Command {
         /// All of it from now on.
         values: BTreeMap<String, String>,
     },
+    /// Records a step of the balancer that an earlier command of the same entry is. From feature level 6 on.
+    RecordAction(ActionRecord),
     /// Allocates a block of producer ids.
     AllocateProducerIds {
         /// Number of ids.
@@ -227,6 +230,7 @@ impl Command {
             Self::SetGroupConfig { .. } => GROUP_CONFIGS,
             Self::SetEpochBases { .. } => EPOCH_BASES,
             Self::SetClientMetrics { .. } => CLIENT_METRICS,
+            Self::RecordAction(_) => action::KEPT_FROM,
             _ => FeatureLevel::FIRST,
         }
     }
@@ -288,6 +292,7 @@ record! {
         22 SetGroupConfig { group, values },
         23 SetEpochBases { id, first: Varint, bases },
         24 SetClientMetrics { subscription, values },
+        25 RecordAction(action),
     }
     NewShard { id: Varint, kind, replicas }
     enum IntentEnd { 0 Done, 1 Abort }
@@ -299,6 +304,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::metadata::action::{Action, Change, Done};
     use crate::metadata::image::{DirectoryRecord, ListenerEndpoint};
     use crate::metadata::liveness::FenceReason;
 
@@ -356,6 +362,23 @@ mod tests {
         prop_oneof![Just(SessionExpired), Just(Stopped), Just(Starting)]
     }
 
+    fn any_key() -> impl Strategy<Value = IntentKey> {
+        (any::<u64>(), any::<u64>(), any_uuid()).prop_map(|(shard, index, topic)| IntentKey {
+            shard: ShardId(shard),
+            index: RaftIndex(index),
+            topic,
+        })
+    }
+
+    fn any_action() -> impl Strategy<Value = ActionRecord> {
+        (any::<i64>(), any::<u64>(), vec(any::<i32>(), 0..4), "\\PC{0,20}").prop_map(|(at_ms, shard, nodes, reason)| {
+            let nodes: Vec<_> = nodes.into_iter().map(NodeId).collect();
+            let change = Change::Replicas { shard: ShardId(shard), before: Vec::new(), nodes: nodes.clone() };
+            let done = Done { at_ms, action: Action { change, reason } };
+            ActionRecord { done, left: nodes, topic: None }
+        })
+    }
+
     fn any_command() -> impl Strategy<Value = Command> {
         let shards = || vec(any::<u64>().prop_map(ShardId), 0..20);
         let replica = || {
@@ -366,11 +389,6 @@ mod tests {
             })
         };
         let ids = || vec(any::<u64>().prop_map(ReplicaId), 0..4);
-        let key = (any::<u64>(), any::<u64>(), any_uuid()).prop_map(|(shard, index, topic)| IntentKey {
-            shard: ShardId(shard),
-            index: RaftIndex(index),
-            topic,
-        });
         prop_oneof![
             "[a-zA-Z0-9_-]{22}".prop_map(|cluster_id| Command::Bootstrap { cluster_id }),
             any_node().prop_map(Command::RegisterNode),
@@ -397,13 +415,14 @@ mod tests {
             ("\\PC{0,20}", any_values()).prop_map(|(group, values)| Command::SetGroupConfig { group, values }),
             ("\\PC{0,20}", any_values())
                 .prop_map(|(subscription, values)| Command::SetClientMetrics { subscription, values }),
+            any_action().prop_map(Command::RecordAction),
             (any_uuid(), any::<u32>(), vec(any::<i32>(), 0..5)).prop_map(|(id, first, bases)| Command::SetEpochBases {
                 id,
                 first,
                 bases
             }),
             any::<u32>().prop_map(|count| Command::AllocateProducerIds { count }),
-            (key, any::<bool>()).prop_map(|(key, done)| Command::EndIntent {
+            (any_key(), any::<bool>()).prop_map(|(key, done)| Command::EndIntent {
                 key,
                 end: if done { IntentEnd::Done } else { IntentEnd::Abort }
             }),

@@ -21,12 +21,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::balance::{BalanceState, LoadReport};
+use super::clock::Clock;
 use super::controller::{QueuedRequest, from_read_index, not_controller};
 use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
 use super::forward_codec::{ForwardedRequest, ForwardedResponse, RequestKind};
 use super::image::{MetadataImage, ReplicaRecord, ShardId};
-use super::quorum::{self, Clock};
+use super::quorum;
 use super::requests::MetadataQuorum;
 use super::sessions::{Heartbeat, Sessions};
 
@@ -196,7 +197,7 @@ impl ControllerClient {
 
     /// Takes in the load of a node, as the leader.
     fn record_load(&self, report: LoadReport, role: Role) {
-        self.balance.lock().report(report, role.term.0, &self.images.borrow(), rt::now());
+        self.balance.lock().report(report, role.term.0, &self.images.borrow(), &Clock::now());
     }
 
     /// Sends the load of this node to the leader, whether that is this node or another.
@@ -218,7 +219,7 @@ impl ControllerClient {
     async fn local_balance(&self, apply: bool) -> Result<ControllerResponse, MetadataError> {
         self.local_read_index().await?;
         let image = self.images.borrow().clone();
-        let status = self.balance.lock().status(self.role().term.0, &image, rt::now(), apply);
+        let status = self.balance.lock().status(self.role().term.0, &image, &Clock::now(), apply);
         Ok(ControllerResponse::Balance(Box::new(status)))
     }
 

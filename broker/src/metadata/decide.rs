@@ -11,7 +11,8 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
-use super::balance::{Action, BalanceStatus};
+use super::action::{KEPT_FROM, Step};
+use super::balance::{self, BalanceStatus};
 use super::command::{Command, IntentEnd};
 use super::config_change;
 use super::error::MetadataError;
@@ -91,7 +92,7 @@ pub(super) enum ControllerRequest {
     /// Moves the shards that are due to be moved.
     Balance,
     /// Takes a step by which load is spread.
-    Rebalance(Action),
+    Rebalance(Step),
     /// Changes the levels of features: all of them or none.
     UpdateFeatures(Vec<FeatureUpdate>),
     /// Fences a node, or unfences it.
@@ -194,14 +195,16 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
         ControllerRequest::Drain { nodes, drain } => Ok(ControllerResult::done(nodes::drain(image, nodes, *drain)?)),
         ControllerRequest::Unregister(node) => Ok(ControllerResult::done(nodes::unregister(image, *node)?)),
         ControllerRequest::Balance => Ok(ControllerResult::done(moves::due(image))),
-        ControllerRequest::Rebalance(action) => {
+        ControllerRequest::Rebalance(Step { action, at_ms }) => {
             let command = moves::balanced(image, action).ok_or_else(|| {
                 MetadataError::InvalidRequest(format!(
                     "Shard {} is not as it was when this was planned.",
                     action.change.shard()
                 ))
             })?;
-            Ok(ControllerResult::done(vec![command]))
+            let is_kept = image.level >= KEPT_FROM;
+            let record = is_kept.then(|| Command::RecordAction(balance::recorded(action, image, *at_ms)));
+            Ok(ControllerResult::done([command].into_iter().chain(record).collect()))
         }
         ControllerRequest::UpdateFeatures(requested) => Ok(ControllerResult::done(features::update(image, requested)?)),
         ControllerRequest::SetLiveness(change) => {

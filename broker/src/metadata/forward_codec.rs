@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use ottla_storage::ids::RaftIndex;
 
+use super::action::{DatedStep, UndatedStep};
 use super::balance::LoadReport;
 use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
@@ -115,7 +116,8 @@ record! {
         17 SplitShard { parent, partitions },
         18 EndSplit { child, at },
         19 Merge(step),
-        20 Rebalance(action),
+        20 Rebalance(step: UndatedStep) if step.at_ms == 0,
+        21 Rebalance(step: DatedStep),
     }
     NewTopic { name, partitions, factor, assignments, configs }
     enum InternalTopic { 0 ConsumerOffsets, 1 TransactionState }

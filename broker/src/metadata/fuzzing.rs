@@ -11,6 +11,7 @@ use ottla_raft::{Creation, Membership, Seed};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::action::{Action, ActionRecord, Change, Done, Step};
 use super::bootstrap_service::{BootstrapRequest, BootstrapResponse, ReplicaAssignment};
 use super::command::{Command, Decision, IntentEnd, NewShard, decode, encode};
 use super::decide::{ControllerRequest, ControllerResponse};
@@ -137,6 +138,16 @@ fn split_shard() -> Command {
     Command::SplitShard { parent: ShardId(1), child, partitions: vec![(Uuid::from_u128(9), vec![0, 2])] }
 }
 
+fn action() -> Action {
+    let change =
+        Change::Replicas { shard: ShardId(300), before: vec![ReplicaId(1)], nodes: vec![NodeId(2), NodeId(3)] };
+    Action { change, reason: "why".to_owned() }
+}
+
+fn action_record() -> ActionRecord {
+    ActionRecord { done: Done { at_ms: 7, action: action() }, left: vec![NodeId(1)], topic: Some(Uuid::from_u128(9)) }
+}
+
 fn one_value() -> BTreeMap<String, String> {
     BTreeMap::from([("a".to_owned(), "b".to_owned())])
 }
@@ -162,7 +173,10 @@ fn later() -> Vec<Command> {
         Command::SetGroupConfig { group: "g".into(), values: one_value() },
         Command::SetEpochBases { id: Uuid::from_u128(9), first: 300, bases: vec![-7, 0] },
     ];
-    let level_6 = Command::SetClientMetrics { subscription: "m".into(), values: one_value() };
+    let level_6 = [
+        Command::SetClientMetrics { subscription: "m".into(), values: one_value() },
+        Command::RecordAction(action_record()),
+    ];
     shards
         .map(Command::AddShard)
         .chain(livenesses)
@@ -170,7 +184,7 @@ fn later() -> Vec<Command> {
         .chain(others)
         .chain(merges)
         .chain(level_5)
-        .chain([level_6])
+        .chain(level_6)
         .collect()
 }
 
@@ -198,6 +212,8 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
         ControllerRequest::Drain { nodes: Nodes::Zone("a".into()), drain: false },
         ControllerRequest::Unregister(NodeId(1)),
         ControllerRequest::Balance,
+        ControllerRequest::Rebalance(Step { action: action(), at_ms: 0 }),
+        ControllerRequest::Rebalance(Step { action: action(), at_ms: 7 }),
         ControllerRequest::SplitShard { parent: ShardId(1), partitions: vec![(Uuid::from_u128(9), 3)] },
         ControllerRequest::EndSplit { child: ShardId(301), at: RaftIndex(500) },
         ControllerRequest::UpdateFeatures(vec![FeatureUpdate {
@@ -442,7 +458,11 @@ fn later_records() -> Vec<Record> {
         Record::BrokerConfig(Some(NodeId(2)), one_value()),
     ];
     let intents = intents.into_iter().map(|intent| Record::Intent(key, intent));
-    let named = [Record::GroupConfig("g".into(), one_value()), Record::ClientMetrics("m".into(), one_value())];
+    let named = [
+        Record::GroupConfig("g".into(), one_value()),
+        Record::ClientMetrics("m".into(), one_value()),
+        Record::Action(300, Arc::new(action_record())),
+    ];
     nodes.map(Record::Node).into_iter().chain(intents).chain(others).chain(splits).chain(merges).chain(named).collect()
 }
 

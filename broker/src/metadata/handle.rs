@@ -15,7 +15,8 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::balance::{Action, BalanceStatus};
+use super::action::Step;
+use super::balance::BalanceStatus;
 use super::command::IntentEnd;
 use super::config_change;
 use super::controller::{Controller, QUEUED_REQUESTS_MAX};
@@ -441,8 +442,8 @@ impl MetadataHandle {
     }
 
     /// Takes a step by which load is spread.
-    pub(super) async fn rebalance(&self, action: Action) -> Result<(), MetadataError> {
-        self.request(ControllerRequest::Rebalance(action), false, TIMEOUT).await.map(|_| ())
+    pub(super) async fn rebalance(&self, step: Step) -> Result<(), MetadataError> {
+        self.request(ControllerRequest::Rebalance(step), false, TIMEOUT).await.map(|_| ())
     }
 
     /// What the balancer of the metadata's leader plans and did; `apply`: it carries its plan out, also where that is disabled.

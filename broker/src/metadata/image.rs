@@ -10,6 +10,7 @@ use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::action::ActionRecord;
 use super::liveness::{FenceReason, Liveness};
 use super::merge_record::{MergePhase, MergeRecord};
 pub use super::shard_id::ShardId;
@@ -24,6 +25,9 @@ pub const TRANSACTION_STATE: &str = "__transaction_state";
 
 /// The metadata group keeps at least this many voters, on drained nodes if necessary.
 const METADATA_VOTERS_MIN: usize = 3;
+
+/// So many steps of the balancer are kept.
+pub const ACTIONS_KEPT: usize = 200;
 
 /// What a shard is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -407,6 +411,8 @@ pub struct MetadataImage {
     pub group_configs: Arc<BTreeMap<String, BTreeMap<String, String>>>,
     /// What subscriptions of client metrics say, by their names.
     pub client_metrics: Arc<BTreeMap<String, BTreeMap<String, String>>>,
+    /// The newest steps of the balancer, [`ACTIONS_KEPT`] at the most, by number.
+    pub actions: Arc<BTreeMap<u64, Arc<ActionRecord>>>,
     /// The configuration of this node, dynamic settings included. Not replicated state.
     pub config: Arc<Config>,
     /// Partitions carried by each shard.

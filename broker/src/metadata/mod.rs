@@ -10,9 +10,11 @@
 //!
 //! May not know: partitions' contents, sockets, requests of clients.
 
+mod action;
 pub mod balance;
 mod balancer;
 pub mod bootstrap_service;
+mod clock;
 pub mod command;
 mod config_change;
 mod controller;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 
-use super::balance::{Action, Change};
+use super::action::{Action, Change};
 use super::command::Command;
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::merge_record::MergeStep;

@@ -5,33 +5,17 @@
 //!
 //! May not know: which client sent the request.
 
-use ottla_env::rt;
+use ottla_env::rt::Instant;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{MemberProgress, Quorum};
 use ottla_storage::ids::RaftIndex;
 
+use super::clock::Clock;
 use super::image::{ReplicaRecord, ShardRecord};
 use super::requests::{MetadataQuorum, QuorumMember};
 use crate::codec::record;
 
 const UNKNOWN: i64 = -1;
-
-/// The monotonic and the wall clock at one moment: converts the times that Raft measures to those that clients get.
-pub(super) struct Clock {
-    pub(super) now: rt::Instant,
-    pub(super) wall_ms: i64,
-}
-
-impl Clock {
-    pub(super) fn now() -> Self {
-        Self { now: rt::now(), wall_ms: rt::wall_clock_ms() }
-    }
-
-    fn wall_ms_of(&self, at: Option<rt::Instant>) -> i64 {
-        let ago = |at: rt::Instant| i64::try_from(self.now.since(at).as_millis()).unwrap_or(i64::MAX);
-        at.map_or(UNKNOWN, |at| self.wall_ms.saturating_sub(ago(at)))
-    }
-}
 
 fn end_of(last: Option<RaftIndex>) -> i64 {
     last.and_then(|last| i64::try_from(last.0).ok()?.checked_add(1)).unwrap_or(UNKNOWN)
@@ -40,12 +24,13 @@ fn end_of(last: Option<RaftIndex>) -> i64 {
 /// The progress of members, as the leader on node `leader` has it. A member that is not recorded, which is so for
 /// moments only, is left out.
 pub(super) fn described(record: &ShardRecord, quorum: &Quorum, leader: NodeId, clock: &Clock) -> MetadataQuorum {
+    let wall_ms_of = |at: Option<Instant>| at.map_or(UNKNOWN, |at| clock.wall_ms_of(at));
     let member = |(replica, progress): (&ReplicaRecord, &MemberProgress)| QuorumMember {
         node: replica.node,
         directory: replica.directory,
         log_end: end_of(progress.last),
-        last_fetch_ms: clock.wall_ms_of(progress.heard_at),
-        last_caught_up_ms: clock.wall_ms_of(progress.caught_up_at),
+        last_fetch_ms: wall_ms_of(progress.heard_at),
+        last_caught_up_ms: wall_ms_of(progress.caught_up_at),
     };
     let known = record.members().filter_map(|replica| Some((replica, quorum.members.get(&replica.id)?)));
     let (mut voters, observers): (Vec<_>, Vec<_>) = known.partition(|(_, progress)| progress.is_voter);
@@ -93,7 +78,7 @@ mod tests {
             split: None,
             merge: None,
         };
-        let now = rt::Instant(0) + Duration::from_secs(60);
+        let now = Instant(0) + Duration::from_secs(60);
         let ago = |seconds: u64| Some(now - Duration::from_secs(seconds));
         let progress = |is_voter, last: Option<u64>, heard_at, caught_up_at| MemberProgress {
             is_voter,

@@ -9,6 +9,8 @@
 //!  'i' shard u64 index u64 id   intent
 //!  'b' named u8 node i32        dynamic broker settings
 //!  'g' group                    configs of a group
+//!  'm' subscription             what a subscription of client metrics says
+//!  'a' number u64               a step of the balancer
 //!
 //! Key letters are never reused. A field that a later release adds is at the end, and is absent where it has its
 //! default.
@@ -21,6 +23,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::action::ActionRecord;
 use super::fields::Registered;
 use super::image::{
     Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
@@ -64,6 +67,7 @@ pub(super) enum Record {
     BrokerConfig(Option<NodeId>, BTreeMap<String, String>),
     GroupConfig(String, BTreeMap<String, String>),
     ClientMetrics(String, BTreeMap<String, String>),
+    Action(u64, Arc<ActionRecord>),
 }
 
 /// The key of a record.
@@ -77,6 +81,7 @@ pub(super) enum RecordKey {
     BrokerConfig(Option<NodeId>),
     GroupConfig(String),
     ClientMetrics(String),
+    Action(u64),
 }
 
 record! {
@@ -89,6 +94,7 @@ record! {
         b'b' BrokerConfig(node: Padded<-1>),
         b'g' GroupConfig(group),
         b'm' ClientMetrics(subscription),
+        b'a' Action(number),
     }
 
     ClusterRecord { cluster_id, next_producer_id, next_replica_id, next_shard_id, checksum; later level }
@@ -145,6 +151,7 @@ impl Record {
             Self::BrokerConfig(node, _) => RecordKey::BrokerConfig(*node),
             Self::GroupConfig(group, _) => RecordKey::GroupConfig(group.clone()),
             Self::ClientMetrics(subscription, _) => RecordKey::ClientMetrics(subscription.clone()),
+            Self::Action(number, _) => RecordKey::Action(*number),
         }
         .encode()
     }
@@ -161,6 +168,7 @@ impl Record {
             Self::BrokerConfig(_, values) | Self::GroupConfig(_, values) | Self::ClientMetrics(_, values) => {
                 values.write(&mut w);
             }
+            Self::Action(_, action) => action.write(&mut w),
         }
         w.finish()
     }
@@ -178,6 +186,7 @@ impl Record {
             RecordKey::ClientMetrics(subscription) => {
                 Self::ClientMetrics(subscription, Value::read(&mut r, "config values")?)
             }
+            RecordKey::Action(number) => Self::Action(number, Arc::new(Value::read(&mut r, "action")?)),
         };
         r.end()?;
         Ok(record)

@@ -21,7 +21,7 @@ pub(super) enum Words {
     Pause(Asked),
     /// Spreads load by itself again (ottla.balance.enable=true)
     Resume(Asked),
-    /// Shows what was moved, and why, since the controller has been elected
+    /// Shows what was moved, split and merged, and why: the last 200 steps
     History(Asked),
 }
 

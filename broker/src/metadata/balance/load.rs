@@ -153,3 +153,9 @@ impl ClusterLoad {
 fn whole(rate: f64) -> u64 {
     rate.max(0.0) as u64
 }
+
+/// A rate for people.
+pub(super) fn rate(bytes_per_second: u64) -> String {
+    let rate = bytes_per_second as f64;
+    if rate < 1e6 { format!("{:.1} kB/s", rate / 1e3) } else { format!("{:.1} MB/s", rate / 1e6) }
+}

@@ -7,10 +7,10 @@
 //!                  on_demand(image, load), plan(image, load) -> actions, each with its reason in one sentence
 //!                  the first actions become commands; history: what was done and why
 //! ```
-//! A controller that begins to lead knows no load and has no history; it balances once all nodes have reported. May not know:
+//! A controller that begins to lead knows no load; it balances once all nodes have reported. What was done is kept in the metadata,
+//! from feature level 6 on. May not know:
 //! how a shard is moved.
 
-mod action;
 mod history;
 mod load;
 mod on_demand;
@@ -18,11 +18,12 @@ mod plan;
 mod reports;
 mod state;
 
-pub use action::{Action, Change};
-pub use history::Done;
+pub(super) use history::recorded;
 pub(super) use load::LoadReport;
 pub use load::{DirectorySpace, Load};
 pub use plan::NodeShare;
 pub use reports::{LoadSource, Totals};
 pub(super) use state::BalanceState;
 pub use state::BalanceStatus;
+
+pub use super::action::{Action, Change, Done};

@@ -18,8 +18,8 @@ use std::cmp::Reverse;
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
-use super::action::{Action, Change, rate};
-use super::load::ClusterLoad;
+use super::load::{ClusterLoad, rate};
+use crate::metadata::action::{Action, Change};
 use crate::metadata::image::{MetadataImage, ShardId, ShardRecord, Topic};
 use crate::metadata::merge_record::MergeRecord;
 use crate::metadata::{merges, splits, topic_shards};

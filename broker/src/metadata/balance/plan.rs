@@ -19,11 +19,11 @@ use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
 
-use super::action::{Action, Change, rate};
 use super::history::Recent;
-use super::load::ClusterLoad;
+use super::load::{ClusterLoad, rate};
 use super::on_demand;
 use crate::codec::record;
+use crate::metadata::action::{Action, Change};
 use crate::metadata::image::{MetadataImage, NodeRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::{moves, placement, topic_shards};
 

@@ -1,17 +1,17 @@
 //! What a controller remembers for the balancer: the load that nodes have reported, what was done, and what an operator asked for.
 //!
-//! In memory, and of one term of leadership: another controller begins without any. May not know: how an action is carried out.
+//! In memory, and of one term of leadership: another controller begins with what the metadata has kept of what was done. May not know:
+//! how an action is carried out.
 
 use std::collections::VecDeque;
 
-use ottla_env::rt::Instant;
-
-use super::action::Action;
-use super::history::{Done, History};
+use super::history::History;
 use super::load::{ClusterLoad, LoadReport};
 use super::on_demand;
 use super::plan::{NodeShare, plan, shares};
 use crate::codec::record;
+use crate::metadata::action::{Action, Done};
+use crate::metadata::clock::Clock;
 use crate::metadata::command::Command;
 use crate::metadata::image::MetadataImage;
 use crate::metadata::{moves, topic_shards};
@@ -29,7 +29,7 @@ pub struct BalanceStatus {
     pub plan: Vec<Action>,
     /// What an operator asked for and has not been done yet.
     pub applying: Vec<Action>,
-    /// What this controller did, the newest last.
+    /// What was done, the newest last.
     pub history: Vec<Done>,
 }
 
@@ -48,24 +48,24 @@ pub(in crate::metadata) struct BalanceState {
 
 impl BalanceState {
     /// Forgets what belongs to another term of leadership.
-    fn enter(&mut self, term: u64) {
+    fn enter(&mut self, term: u64, image: &MetadataImage, clock: &Clock) {
         if self.term != Some(term) {
-            *self = Self { term: Some(term), ..Self::default() };
+            *self = Self { term: Some(term), history: History::kept(image, clock), ..Self::default() };
         }
     }
 
-    pub(in crate::metadata) fn report(&mut self, report: LoadReport, term: u64, image: &MetadataImage, now: Instant) {
-        self.enter(term);
-        self.load.record(report, image, now);
+    pub(in crate::metadata) fn report(&mut self, report: LoadReport, term: u64, image: &MetadataImage, clock: &Clock) {
+        self.enter(term, image, clock);
+        self.load.record(report, image, clock.now);
     }
 
     /// The steps to be taken now, where nothing else is due ([`moves::due`]): those that an operator asked for, or the first of the
     /// plan.
-    pub(in crate::metadata) fn due(&mut self, term: u64, image: &MetadataImage, now: Instant) -> Vec<Action> {
-        self.enter(term);
+    pub(in crate::metadata) fn due(&mut self, term: u64, image: &MetadataImage, clock: &Clock) -> Vec<Action> {
+        self.enter(term, image, clock);
         self.applying.retain(|action| moves::balanced(image, action).is_some());
         let actions: Vec<Action> = match self.applying.is_empty() && image.config.replication.balance {
-            true => self.plan(image, now),
+            true => self.plan(image, clock),
             false => self.applying.iter().cloned().collect(),
         };
         let (mut moves, mut resizes) = (moves::room(image), topic_shards::room(image));
@@ -80,8 +80,13 @@ impl BalanceState {
         actions.into_iter().filter(&mut has_room).collect()
     }
 
-    fn plan(&self, image: &MetadataImage, now: Instant) -> Vec<Action> {
-        if !self.load.is_complete(image, now) {
+    #[cfg(test)]
+    pub(in crate::metadata) fn recent(&self, now: ottla_env::rt::Instant) -> super::history::Recent {
+        self.history.recent(now)
+    }
+
+    fn plan(&self, image: &MetadataImage, clock: &Clock) -> Vec<Action> {
+        if !self.load.is_complete(image, clock.now) {
             return Vec::new();
         }
         // What a topic's shards are to be comes first: a merge needs two of them side by side.
@@ -89,13 +94,13 @@ impl BalanceState {
         if !steps.is_empty() || !on_demand::are_at_rest(image) || !topic_shards::are_settled(image) {
             return steps;
         }
-        plan(image, &self.load, &self.history.recent(now))
+        plan(image, &self.load, &self.history.recent(clock.now))
     }
 
     /// A step was taken; `image`: as it was before.
-    pub(in crate::metadata) fn done(&mut self, action: Action, image: &MetadataImage, now: Instant, at_ms: i64) {
-        self.applying.retain(|other| *other != action);
-        self.history.add(action, image, now, at_ms);
+    pub(in crate::metadata) fn done(&mut self, action: &Action, image: &MetadataImage, clock: &Clock) {
+        self.applying.retain(|other| other != action);
+        self.history.add(action, image, clock);
     }
 
     /// Shows the plan and what was done; `apply`: the plan is to be carried out, also where that is disabled.
@@ -103,17 +108,17 @@ impl BalanceState {
         &mut self,
         term: u64,
         image: &MetadataImage,
-        now: Instant,
+        clock: &Clock,
         apply: bool,
     ) -> BalanceStatus {
-        self.enter(term);
-        let plan = self.plan(image, now);
+        self.enter(term, image, clock);
+        let plan = self.plan(image, clock);
         if apply {
             self.applying = plan.iter().cloned().collect();
         }
         BalanceStatus {
             enabled: image.config.replication.balance,
-            complete: self.load.is_complete(image, now),
+            complete: self.load.is_complete(image, clock.now),
             shares: shares(image, &self.load),
             plan,
             applying: self.applying.iter().cloned().collect(),

@@ -18,8 +18,11 @@ use ottla_env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
+use super::action::ActionRecord;
 use super::command::{self, Command, Decision};
-use super::image::{Intent, IntentKey, IntentKind, MetadataImage, NodeState, PartitionRoute, ShardId, Topic};
+use super::image::{
+    ACTIONS_KEPT, Intent, IntentKey, IntentKind, MetadataImage, NodeState, PartitionRoute, ShardId, Topic,
+};
 use super::liveness::Liveness;
 use super::records::{ClusterRecord, Record, RecordKey, TopicRecord};
 use crate::checksum::{OFFSET_BASIS, fnv1a};
@@ -146,6 +149,9 @@ impl MetadataStateMachine {
                 Record::ClientMetrics(subscription, values) => {
                     Arc::make_mut(&mut machine.image.client_metrics).insert(subscription, values);
                 }
+                Record::Action(number, action) => {
+                    Arc::make_mut(&mut machine.image.actions).insert(number, action);
+                }
             }
         }
         machine.derive_config();
@@ -221,6 +227,9 @@ impl MetadataStateMachine {
         for (subscription, values) in image.client_metrics.iter() {
             fresh.note(&Record::ClientMetrics(subscription.clone(), values.clone()));
         }
+        for (number, action) in image.actions.iter() {
+            fresh.note(&Record::Action(*number, action.clone()));
+        }
         fresh.checksum = self.checksum;
         fresh.cut().into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
@@ -282,6 +291,10 @@ impl MetadataStateMachine {
             }
             Command::SetClientMetrics { subscription, values } => {
                 self.set_client_metrics(subscription, values);
+                Ok(())
+            }
+            Command::RecordAction(action) => {
+                self.record_action(Arc::new(action));
                 Ok(())
             }
             Command::AllocateProducerIds { count } => return self.allocate_producer_ids(count),
@@ -448,6 +461,17 @@ impl MetadataStateMachine {
                 Outcome::ProducerIds { first }
             }
             None => Outcome::Refused(Refusal::ProducerIdsExhausted),
+        }
+    }
+
+    fn record_action(&mut self, action: Arc<ActionRecord>) {
+        let actions = Arc::make_mut(&mut self.image.actions);
+        let number = actions.last_key_value().map_or(1, |(last, _)| last + 1);
+        actions.insert(number, action.clone());
+        let oldest = if actions.len() > ACTIONS_KEPT { actions.pop_first() } else { None };
+        self.note(&Record::Action(number, action));
+        if let Some((oldest, _)) = oldest {
+            self.forget(RecordKey::Action(oldest).encode());
         }
     }
 

@@ -12,10 +12,13 @@ use uuid::Uuid;
 use super::moves::{founded, submit, zones};
 use super::placement::{apply, node};
 use super::topic_shards;
+use crate::levels::Levels;
+use crate::metadata::action::Step;
 use crate::metadata::balance::{Action, BalanceState, Change, DirectorySpace, Load, LoadReport, NodeShare};
+use crate::metadata::clock::Clock;
 use crate::metadata::command::{Command, NewShard};
 use crate::metadata::decide::{ControllerRequest, decide};
-use crate::metadata::image::{NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use crate::metadata::image::{NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::requests::{ConfigChange, ConfigOp, ConfigOwner};
 use crate::metadata::state_machine::MetadataStateMachine;
 
@@ -38,6 +41,11 @@ impl Balanced {
         let state = BalanceState::default();
         let (loads, partitions, free_percent) = Default::default();
         Self { machine, state, loads, partitions, free_percent, now: rt::now() }
+    }
+
+    /// The wall clock began with the monotonic one.
+    fn clock(&self) -> Clock {
+        Clock { now: self.now, wall_ms: self.now.0 / 1_000_000 + 1 }
     }
 
     /// Time passes.
@@ -98,8 +106,9 @@ impl Balanced {
             let load = Load { bytes_in, bytes_out: 0 };
             report.into_iter().for_each(|report| report.partitions.push((partition, load)));
         }
+        let clock = self.clock();
         for report in reports.into_values() {
-            self.state.report(report, 1, &image, self.now);
+            self.state.report(report, 1, &image, &clock);
         }
     }
 
@@ -110,7 +119,8 @@ impl Balanced {
 
     /// The steps that are due, as far as is known from the reports.
     pub(super) fn due_now(&mut self) -> Vec<Action> {
-        self.state.due(1, self.machine.image(), self.now)
+        let clock = self.clock();
+        self.state.due(1, self.machine.image(), &clock)
     }
 
     /// Takes a step: what it is for is recorded.
@@ -118,10 +128,12 @@ impl Balanced {
         let shard = action.change.shard();
         let image = self.machine.image().clone();
         let before = image.shards[&shard].as_ref().clone();
-        submit(&mut self.machine, &ControllerRequest::Rebalance(action.clone())).unwrap();
+        let step = Step { action: action.clone(), at_ms: self.clock().wall_ms };
+        submit(&mut self.machine, &ControllerRequest::Rebalance(step)).unwrap();
         let after = self.machine.image().shards[&shard].clone();
         assert!(zones(self.machine.image(), &after) >= zones(self.machine.image(), &before), "{}", action.reason);
-        self.state.done(action.clone(), &image, self.now, 0);
+        let clock = self.clock();
+        self.state.done(action, &image, &clock);
     }
 
     /// Takes every step, and returns them.
@@ -142,7 +154,8 @@ impl Balanced {
     }
 
     pub(super) fn shares(&mut self) -> Vec<NodeShare> {
-        self.state.status(1, self.machine.image(), self.now, false).shares
+        let clock = self.clock();
+        self.state.status(1, self.machine.image(), &clock, false).shares
     }
 
     fn range(&mut self, share: impl Fn(&NodeShare) -> u64) -> (u64, u64) {
@@ -255,19 +268,43 @@ fn nothing_is_done_before_all_nodes_have_reported_and_where_it_is_disabled_only_
     let mut balanced = Balanced::new(founded(3, 1));
     apply(&mut balanced.machine, &[Command::RegisterNode(node(4, Some("z0"), &[100]))]);
     let image = balanced.machine.image().clone();
-    assert_eq!(balanced.state.due(1, &image, balanced.now), []);
+    let clock = balanced.clock();
+    assert_eq!(balanced.state.due(1, &image, &clock), []);
     assert!(!balanced.due().is_empty());
-    assert_eq!(balanced.state.due(2, &image, balanced.now), [], "another controller knows nothing");
+    let clock = balanced.clock();
+    assert_eq!(balanced.state.due(2, &image, &clock), [], "another controller knows nothing");
 
     let ops = vec![("ottla.balance.enable".to_owned(), ConfigOp::Set("false".to_owned()))];
     let change = ConfigChange { owner: ConfigOwner::AllNodes, ops, replace: false };
     submit(&mut balanced.machine, &ControllerRequest::ChangeConfig(change)).unwrap();
     assert_eq!(balanced.due(), []);
-    let status = balanced.state.status(1, balanced.machine.image(), balanced.now, true);
+    let clock = balanced.clock();
+    let status = balanced.state.status(1, balanced.machine.image(), &clock, true);
     assert!(!status.enabled && !status.plan.is_empty() && status.applying == status.plan);
     let steps = balanced.run();
     assert_eq!(steps, status.plan, "the plan as it was shown");
     assert_eq!(balanced.due(), []);
+}
+
+/// Another controller does not bring back what has just left, and shows what was done.
+#[test]
+fn what_was_done_and_why_outlives_the_controller() {
+    let mut balanced = Balanced::new(founded(3, 1));
+    let nodes: Vec<_> = balanced.machine.image().nodes.values().cloned().collect();
+    let understands = |node| Command::RegisterNode(NodeRecord { levels: Levels::OWN, ..node });
+    let nodes = nodes.into_iter().chain([node(4, Some("z0"), &[100])]).map(understands);
+    let level = Command::SetFeatureLevel { level: Levels::OWN.newest };
+    apply(&mut balanced.machine, &nodes.chain([level]).collect::<Vec<_>>());
+    let steps = balanced.run();
+    assert!(!steps.is_empty());
+    let (image, clock) = (balanced.machine.image().clone(), balanced.clock());
+    let told = |state: &mut BalanceState, term| state.status(term, &image, &clock, false).history;
+    let before = told(&mut balanced.state, 1);
+    assert_eq!(before.iter().map(|done| &done.action).collect::<Vec<_>>(), steps.iter().collect::<Vec<_>>());
+    let mut another = BalanceState::default();
+    assert_eq!(told(&mut another, 2), before);
+    assert_eq!(another.recent(clock.now), balanced.state.recent(clock.now), "the same rests and stays away");
+    assert!(!another.recent(clock.now).left.is_empty());
 }
 
 #[test]
@@ -298,7 +335,7 @@ fn a_step_is_void_when_the_shard_has_changed() {
     let mut balanced = Balanced::new(founded(3, 1));
     apply(&mut balanced.machine, &[Command::RegisterNode(node(4, Some("z0"), &[100]))]);
     let step = balanced.due().into_iter().find(|step| step.reason.starts_with("a replica")).unwrap();
-    let request = ControllerRequest::Rebalance(step);
+    let request = ControllerRequest::Rebalance(Step { action: step, at_ms: 0 });
     submit(&mut balanced.machine, &request).unwrap();
     assert!(decide(balanced.machine.image(), &request).is_err(), "it is being moved");
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::levels::{FeatureLevel, Levels};
+use crate::metadata::action::ActionRecord;
 use crate::metadata::command::{Command, IntentEnd, NewShard, encode};
 use crate::metadata::image::{
     Intent, IntentKey, IntentKind, MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId,
@@ -44,9 +45,16 @@ struct Model {
     configs: BTreeMap<Option<i32>, Values>,
     group_configs: BTreeMap<String, Values>,
     client_metrics: BTreeMap<String, Values>,
+    actions: Vec<ActionRecord>,
     producer_ids: i64,
     shard_ids_given: BTreeSet<u64>,
     replica_ids_given: BTreeSet<u64>,
+}
+
+/// What has no values is not there.
+fn put(configs: &mut BTreeMap<String, Values>, name: &str, values: &Values) {
+    configs.insert(name.to_owned(), values.clone());
+    configs.retain(|_, values| !values.is_empty());
 }
 
 fn refused(because: Refusal) -> Result<(), Refusal> {
@@ -184,14 +192,9 @@ impl Model {
                 self.topics.get_mut(id).ok_or(Refusal::NoSuchTopic)?.overrides = overrides.clone();
             }
             Command::SetBrokerConfig { node, values } => return self.set_broker_config(*node, values),
-            Command::SetGroupConfig { group, values } => {
-                self.group_configs.insert(group.clone(), values.clone());
-                self.group_configs.retain(|_, values| !values.is_empty());
-            }
-            Command::SetClientMetrics { subscription, values } => {
-                self.client_metrics.insert(subscription.clone(), values.clone());
-                self.client_metrics.retain(|_, values| !values.is_empty());
-            }
+            Command::SetGroupConfig { group, values } => put(&mut self.group_configs, group, values),
+            Command::RecordAction(action) => self.actions.push(action.clone()),
+            Command::SetClientMetrics { subscription, values } => put(&mut self.client_metrics, subscription, values),
             Command::AllocateProducerIds { .. } => {}
             Command::EndIntent { key, .. } => {
                 let ended = self.intents.remove(&(key.shard.0, key.index.0, key.topic));
@@ -277,6 +280,7 @@ impl Model {
         assert!(configs.eq(self.configs.iter().map(|(node, values)| (*node, values))));
         assert_eq!(*image.group_configs, self.group_configs);
         assert_eq!(*image.client_metrics, self.client_metrics);
+        assert!(image.actions.values().map(|action| &**action).eq(&self.actions));
         self.check_topics(image);
         let intents: Vec<_> = image.intents.iter().map(|(key, intent)| (*key, intent.as_ref().clone())).collect();
         let expected: Vec<_> = self.intents.iter().map(expected_intent).collect();

@@ -11,8 +11,11 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::levels::Levels;
+use crate::metadata::action::{Action, ActionRecord, Change, Done};
 use crate::metadata::command::{Command, IntentEnd, NewShard, encode};
-use crate::metadata::image::{IntentKey, IntentKind, MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use crate::metadata::image::{
+    ACTIONS_KEPT, IntentKey, IntentKind, MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind,
+};
 use crate::metadata::placement::place_in_pool;
 use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::{apply, cluster, node};
@@ -75,11 +78,17 @@ fn picture(image: &MetadataImage) -> String {
         image.cluster_id,
         image.nodes,
         image.shards,
-        (&image.broker_configs, &image.group_configs, &image.client_metrics),
+        (&image.broker_configs, &image.group_configs, &image.client_metrics, &image.actions),
         image.next_producer_id,
         image.next_replica_id,
         image.next_shard_id
     )
+}
+
+fn action(at_ms: i64) -> ActionRecord {
+    let change = Change::Split { shard: ShardId(1), partitions: Vec::new() };
+    let done = Done { at_ms, action: Action { change, reason: "why".to_owned() } };
+    ActionRecord { done, left: Vec::new(), topic: Some(Uuid::from_u128(1)) }
 }
 
 fn any_step() -> impl Strategy<Value = Command> {
@@ -111,6 +120,7 @@ fn any_step() -> impl Strategy<Value = Command> {
         (proptest::option::of((1_i32..3).prop_map(NodeId)), values())
             .prop_map(|(node, values)| Command::SetBrokerConfig { node, values }),
         ("[a-c]", values()).prop_map(|(group, values)| Command::SetGroupConfig { group, values }),
+        (1_i64..9).prop_map(|at_ms| Command::RecordAction(action(at_ms))),
         ("[a-c]", values()).prop_map(|(subscription, values)| Command::SetClientMetrics { subscription, values }),
         (1_u32..2_000).prop_map(|count| Command::AllocateProducerIds { count }),
         (1_u64..4, 1_u64..60, id()).prop_map(|(shard, index, topic)| Command::EndIntent {
@@ -270,6 +280,20 @@ fn epoch_bases_are_those_of_partitions_that_the_same_entry_creates() {
     let kept: Vec<_> = machine.all_records();
     let again = MetadataStateMachine::restore(Arc::new(Config::default()), machine.image().index, &kept).unwrap();
     assert_eq!(picture(again.image()), picture(machine.image()));
+}
+
+#[test]
+fn so_many_actions_are_kept_and_of_more_the_newest() {
+    let mut machine = with_pool();
+    let all = ACTIONS_KEPT as i64 + 3;
+    for at_ms in 1..=all {
+        apply(&mut machine, &[Command::RecordAction(action(at_ms))]);
+    }
+    let kept: Vec<_> = machine.image().actions.values().map(|action| action.done.at_ms).collect();
+    assert_eq!(kept, (4..=all).collect::<Vec<_>>());
+    let records = machine.all_records();
+    let again = MetadataStateMachine::restore(Arc::new(Config::default()), machine.image().index, &records).unwrap();
+    assert_eq!(again.image().actions, machine.image().actions);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use ottla_protocol::ids::{Offset, ProducerId};
 
 use super::*;
 use crate::config::TopicConfig;
-use crate::metadata::ShardKind;
+use crate::metadata::{Intent, ShardKind};
 use crate::replicated::command::{AdoptedPartition, BatchDecision, LogStartChange, LogStartReason};
 use crate::replicated::shard_state::{BatchOutcome, Rejection};
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
@@ -444,6 +444,25 @@ async fn intents_are_carried_out_once_wanted_partitions_first_and_reported() {
     adoption.reconcile(&shard, &metadata, &image).await.unwrap();
     assert_eq!((group.commands().len(), metadata.ended.lock().len()), (2, 1));
     assert_eq!(floor(&shard, &image), None);
+}
+
+/// Found by tests/chaos (seed 1501): the base of a partition is minus a term, and the leader of the term before, which was cut off
+/// from the other nodes, stopped with a panic.
+#[tokio::test]
+async fn a_leader_that_is_deposed_and_does_not_know_adopts_nothing() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    let led_in = i32::try_from(shard.leading().unwrap().0).unwrap();
+    let mut image = image_with_topic(3, TopicConfig::default());
+    let (key, intent) = image.intents.iter().map(|(key, intent)| (*key, Intent::clone(intent))).next().unwrap();
+    let partitions = intent.partitions.iter().map(|(index, _)| (*index, -led_in - 1)).collect();
+    image.intents.insert(key, Arc::new(Intent { partitions, ..intent }));
+    let metadata = FakeMetadata::new(image.clone());
+    let mut adoption = Adoption::default();
+    adoption.reconcile(&shard, &metadata, &image).await.unwrap();
+    assert_eq!((group.commands().len(), metadata.ended.lock().len()), (0, 0));
+    group.set_role(shard.leading().unwrap().0 + 1, true);
+    adoption.reconcile(&shard, &metadata, &image).await.unwrap();
+    assert_eq!((group.commands().len(), metadata.ended.lock().len()), (1, 1), "elected anew");
 }
 
 #[tokio::test]

@@ -87,12 +87,10 @@ impl Adoption {
                 }
                 match intent.kind {
                     IntentKind::Adopt => {
-                        let begins = term.map(|term| epoch_of(*epoch_base, term.0));
-                        assert!(
-                            begins.is_none_or(|epoch| epoch >= LeaderEpoch(0)),
-                            "{id:?} would begin in {begins:?} in shard {}",
-                            shard.creation.shard.0
-                        );
+                        // The controller knew of a leader of a later term: this one is deposed and has not heard of it.
+                        if term.is_none_or(|term| epoch_of(*epoch_base, term.0) < LeaderEpoch(0)) {
+                            return Open::default();
+                        }
                         open.adopt.push_back(AdoptedPartition { id, intent: key.index, epoch_base: *epoch_base });
                     }
                     IntentKind::Drop => open.drop.push_back(DroppedPartition { id, intent: key.index }),

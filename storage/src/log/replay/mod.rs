@@ -403,11 +403,13 @@ impl Replay {
             fold.lost_mark = row.lost;
         }
         if let Some(point) = &self.recovery_point {
-            // A checkpoint's purge point and vote are at least as new as those of any header; entries begin at its
-            // position.
+            // Its purge point and vote are at least as new as those of a header that was written before it; entries begin at
+            // its position. Its purge point is less where a newer generation of the checkpoint is gone: what that
+            // contained is applied again, and the header does not know.
+            let newer = self.base.as_ref().filter(|row| row.sequence > point.sequence);
             fold.state.synced_sequence = fold.state.synced_sequence.max(point.sequence);
             fold.state.vote = point.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
-            fold.state.purged = fold.state.purged.max(point.purged);
+            fold.state.purged = newer.and_then(|row| row.purged).max(point.purged);
             fold.creation = Some(point.creation.clone());
             // It alone decides on a loss that it contains: the loss may have been accepted since a table named it.
             let knows_all = self.base.as_ref().is_none_or(|row| row.sequence <= point.sequence);

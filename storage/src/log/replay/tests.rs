@@ -137,6 +137,38 @@ fn a_kept_entry_that_is_gone_is_lost_unless_it_is_purged() {
     }
 }
 
+/// Found by the simulation (seed 123155). The segment was begun while a generation of the checkpoint counted that was damaged later; what
+/// it purged is applied again, and the segments before were freed once that had been written anew.
+#[test]
+fn a_purge_that_only_the_first_header_knows_is_forgotten_with_its_checkpoint() {
+    for (sequence, entries) in [(5, vec![(1, 1), (1, 2), (1, 3)]), (10, vec![(1, 3)])] {
+        let mut found = kept_recovery_point();
+        found.table(&SegmentHeader {
+            segment: 1,
+            incarnation: 1,
+            first_commit: 1,
+            previous_end: LogPosition { segment: 0, byte: 0 },
+            rows: vec![ReplicaRow {
+                replica: ONE,
+                sequence,
+                vote: None,
+                purged: Some(id(1, 2)),
+                lost: false,
+                creation: Bytes::new(),
+            }],
+        });
+        for (number, (sequence, body)) in [(2, entry(1, 1)), (3, entry(1, 2)), (11, entry(1, 3))].iter().enumerate() {
+            found.frame(ONE, *sequence, place(number as u32 * 100), body, false);
+        }
+        if sequence == 5 {
+            found.frame(ONE, 10, place(300), &vote(2, true), false);
+        }
+        let held = BTreeMap::from([(ONE, RaftIndex(0))]);
+        let replica = found.replay(false, Some(&held), &AcceptLoss::Nothing).remove(0);
+        assert_eq!((replica.lost.clone(), ids(&replica)), (None, entries), "the header's row is of frame {sequence}");
+    }
+}
+
 #[test]
 fn a_copy_behind_damage_clears_nobody() {
     let damage = Damage { segment: 1, to: 500, lists_complete: false };

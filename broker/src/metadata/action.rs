@@ -1,4 +1,4 @@
-//! One step of the balancer, and why it is taken.
+//! One step of the balancer, why it is taken, and what the metadata keeps of one that was taken.
 //!
 //! May not know: how steps are chosen, how they are carried out.
 
@@ -6,8 +6,12 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
+use super::shard_id::ShardId;
 use crate::codec::record;
-use crate::metadata::image::ShardId;
+use crate::levels::FeatureLevel;
+
+/// The feature level from which on the metadata keeps what was done.
+pub(super) const KEPT_FROM: FeatureLevel = FeatureLevel(6);
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +50,42 @@ pub enum Change {
     },
 }
 
+/// A step that is to be taken now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    /// What, and why.
+    pub action: Action,
+    /// Wall clock of the controller, milliseconds; 0 below the level from which on the step is kept.
+    pub at_ms: i64,
+}
+
+/// An action that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Wall clock of the controller, milliseconds.
+    pub at_ms: i64,
+    /// What was done. Of a split without the partitions, which may be thousands.
+    pub action: Action,
+}
+
+/// What the metadata keeps of an action, so that the next controller knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionRecord {
+    /// What was done, and when.
+    pub done: Done,
+    /// The nodes from which replicas went elsewhere.
+    pub left: Vec<NodeId>,
+    /// The topic whose shards were split or merged.
+    pub topic: Option<Uuid>,
+}
+
 record! {
     Action { change, reason }
+    // Releases before feature level 6 know no time.
+    Step as UndatedStep { action; without at_ms = 0 }
+    Step as DatedStep { action, at_ms }
+    Done { at_ms, action }
+    ActionRecord { done, left, topic }
     enum Change {
         0 Replicas { shard, before, nodes },
         1 Split { shard, partitions },
@@ -63,10 +101,4 @@ impl Change {
             Self::Replicas { shard, .. } | Self::Split { shard, .. } | Self::Merge { shard, .. } => *shard,
         }
     }
-}
-
-/// A rate for people.
-pub(super) fn rate(bytes_per_second: u64) -> String {
-    let rate = bytes_per_second as f64;
-    if rate < 1e6 { format!("{:.1} kB/s", rate / 1e3) } else { format!("{:.1} MB/s", rate / 1e6) }
 }
