@@ -47,14 +47,17 @@ class Operation:
 
 
 def operations(events):
-    """By the number of the line that begins it. A process has one operation at a time."""
-    found, open_ones = {}, {}
+    """Each when it is completed, and at last those that never were. A process has one operation at a time."""
+    open_ones, unanswered = {}, []
     for number, event in enumerate(events):
         if event["type"] == "invoke":
-            found[number] = open_ones[event["process"]] = Operation(number, event)
+            unanswered += [open_ones[event["process"]]] if event["process"] in open_ones else []
+            open_ones[event["process"]] = Operation(number, event)
         elif event["process"] in open_ones:
-            open_ones.pop(event["process"]).completed = event
-    return found
+            operation = open_ones.pop(event["process"])
+            operation.completed = event
+            yield operation
+    yield from [*unanswered, *open_ones.values()]
 
 
 def offsets_around(offsets):
@@ -82,21 +85,33 @@ def in_full(operation):
 
 
 class Around:
-    """The tables of findings. `wanted`: the places, as (partition, offset), that any of them shows."""
+    """The tables of findings. `wanted`: the places, as (partition, offset), that any of them shows; `named`: the numbers of the operations
+    that any of them names."""
 
-    def __init__(self, recorded, wanted):
+    def __init__(self, recorded, wanted, named):
         self.recorded = recorded
-        self.operations = operations(recorded.events)
-        # In one pass, for a history is large: what has to do with a place, in the order of time.
+        # By the number of the line that begins it.
+        self.operations = {}
+        # In one pass, for a history is large, and no more of it is kept: what has to do with a place, in the order of time.
         self.there = {place: [] for place in wanted}
-        # By partition: commits and fetches of its committed offset.
+        # By group and partition: commits and fetches of its committed offset.
         self.registers = {}
-        for operation in self.operations.values():
-            if operation.kind in ("commit", "fetch"):
-                self.registers.setdefault(register_of(operation), []).append(operation)
+        partitions = {partition for partition, _ in wanted}
+        for operation in operations(recorded.events() if wanted or named else ()):
+            key, is_shown = register_of(operation), operation.number in named
+            if key and key[1] in partitions:
+                self.registers.setdefault(key, []).append(operation)
+                is_shown = True
             for partition, offset, value in places_of(operation):
                 if (partition, offset) in self.there:
                     self.there[partition, offset].append((operation, value))
+                    is_shown = True
+            if is_shown:
+                self.operations[operation.number] = operation
+        for there in self.there.values():
+            there.sort(key=lambda one: one[0].number)
+        for register in self.registers.values():
+            register.sort(key=lambda one: one.number)
 
     def who(self, event):
         return f"{event['client']} ({self.recorded.roles.get(event['client'], '?')})"
@@ -224,7 +239,8 @@ def section_of(recorded):
     if not found:
         return section("Anomalies", paragraph("None."))
     wanted = {(partition, offset) for _, _, partition, offsets, _ in found if partition is not None for offset in offsets_around(offsets)}
-    around, shown, parts, further = Around(recorded, wanted), {}, [], []
+    all_named = {number for _, _, _, _, named in found for number in named}
+    around, shown, parts, further = Around(recorded, wanted, all_named), {}, [], []
     for law, sentence, partition, offsets, named in found:
         shown[law] = shown.get(law, 0) + 1
         title = (element("b", text(f"{law}: ")) if law else "") + text(sentence)

@@ -56,11 +56,12 @@ class Recorded:
         """By the number of a client: what it does."""
         return {line["client"]: line.get("role", OBSERVER) for line in self.journal if "client" in line}
 
-    @functools.cached_property
     def events(self):
-        """The lines of the history; they are read only for a run in which something was found."""
+        """The lines of the history, one after the other: that of an hour is too large to be held."""
         path = self.directory / "history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+        if path.exists():
+            with open(path) as lines:
+                yield from (json.loads(line) for line in lines if line.strip())
 
     def logs(self):
         """The last lines of each node's log and of the clients', by name."""
