@@ -240,18 +240,27 @@ fn nodes_and_shards_are_told_of() {
     cluster.brokers.iter_mut().for_each(Broker::stop);
 }
 
+/// The newest level of this release.
+const NEWEST_LEVEL: i16 = 6;
+
 #[test]
 fn feature_levels_are_told_and_raised_only_where_all_nodes_understand_them() {
     let mut cluster = Cluster::start(3, &[]);
     for broker in &cluster.brokers {
         let features = good_json(broker, "feature list");
-        assert_eq!(features, json!([{ "name": "ottla.version", "oldest": 1, "newest": 6, "level": 6 }]));
+        assert_eq!(
+            features,
+            json!([{ "name": "ottla.version", "oldest": 1, "newest": NEWEST_LEVEL, "level": NEWEST_LEVEL }])
+        );
         assert_eq!(good(broker, "feature list").lines().count(), 2);
         // Whichever node is asked, the one that leads the metadata decides.
-        assert!(good(broker, "feature upgrade ottla.version=6 --dry-run").contains("can be raised to level 6"));
-        assert_eq!(good_json(broker, "feature upgrade ottla.version=6")["features"][0]["level"], 6);
-        for line in ["feature upgrade ottla.version=7", "feature upgrade ottla.version=6 metadata.version=9 --dry-run"]
-        {
+        let newest = format!("feature upgrade ottla.version={NEWEST_LEVEL}");
+        let raised = good(broker, &format!("{newest} --dry-run"));
+        assert!(raised.contains(&format!("can be raised to level {NEWEST_LEVEL}")), "{raised}");
+        assert_eq!(good_json(broker, &newest)["features"][0]["level"], NEWEST_LEVEL);
+        let above = format!("feature upgrade ottla.version={}", NEWEST_LEVEL + 1);
+        let unknown = format!("{newest} metadata.version=9 --dry-run");
+        for line in [&above, &unknown] {
             let error = bad(&broker.address().to_string(), line, 1);
             assert!(error.contains("INVALID_UPDATE_VERSION") && error.contains("failed for all features"), "{error}");
         }
@@ -263,14 +272,14 @@ fn feature_levels_are_told_and_raised_only_where_all_nodes_understand_them() {
         UpdateFeaturesRequest::default().with_timeout_ms(10_000).with_feature_updates(vec![one])
     };
     for version in 0..=2 {
-        let answer = raw.call(version, &update(5, 1));
+        let answer = raw.call(version, &update(NEWEST_LEVEL, 1));
         let named: Vec<_> = answer.results.iter().map(|one| (one.feature.to_string(), one.error_code)).collect();
         let expected = if version < 2 { vec![("ottla.version".to_owned(), 0)] } else { Vec::new() };
         assert_eq!((answer.error_code, named), (0, expected), "version {version}");
-        let answer = raw.call(version, &update(6, 1));
+        let answer = raw.call(version, &update(NEWEST_LEVEL + 1, 1));
         assert_eq!((answer.error_code, answer.results.len()), (95, 0), "version {version}: {answer:?}");
     }
-    assert_eq!(raw.call(2, &update(5, 7)).error_code, 95, "no such kind of a change");
+    assert_eq!(raw.call(2, &update(NEWEST_LEVEL, 7)).error_code, 95, "no such kind of a change");
     for broker in &mut cluster.brokers {
         broker.stop();
     }
