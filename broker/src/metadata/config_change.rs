@@ -17,7 +17,7 @@ use crate::config::group_table::group_setting;
 use crate::config::setting::{Dynamic, Kind, Setting};
 use crate::config::table::{nearest, setting, settings};
 use crate::config::topic::check_overrides;
-use crate::config::topic_table::{PROVISIONED, SHARD_MODE, TOPIC_SETTINGS, topic_setting};
+use crate::config::topic_table::{PROVISIONED, ResourceSetting, SHARD_MODE, TOPIC_SETTINGS, topic_setting};
 
 /// Checks that each name stands once.
 ///
@@ -81,20 +81,14 @@ pub(super) fn check_level(image: &MetadataImage, owner: &ConfigOwner) -> Result<
 
 /// Any group may have configs, also one that does not exist yet.
 fn group_config(image: &MetadataImage, change: &ConfigChange, group: &str) -> Result<Vec<Command>, MetadataError> {
-    let empty = BTreeMap::new();
-    let before = image.group_configs.get(group).unwrap_or(&empty);
-    let lookup = |name: &str| group_setting(name).map(|entry| &entry.setting);
     let unknown = |name: &str| MetadataError::InvalidConfig(format!("Unknown group config name: {name}"));
-    if let Some((name, _)) = change.ops.iter().find(|(name, _)| lookup(name).is_none()) {
+    if let Some((name, _)) = change.ops.iter().find(|(name, _)| group_setting(name).is_none()) {
         return Err(unknown(name));
     }
-    let mut values = changed(before, change, lookup, unknown)?;
-    for (name, value) in &mut values {
-        let known = lookup(name).ok_or_else(|| unknown(name))?;
-        *value = known.check(value).map_err(ConfigError::from)?;
-    }
+    let before = image.group_configs.get(group);
     let group = group.to_owned();
-    Ok(if values == *before { Vec::new() } else { vec![Command::SetGroupConfig { group, values }] })
+    let values = changed_if_allowed(before, change, group_setting, unknown)?;
+    Ok(values.map(|values| Command::SetGroupConfig { group, values }).into_iter().collect())
 }
 
 /// A subscription exists as long as it says something. Errors are Kafka's, in its words.
@@ -103,25 +97,37 @@ fn client_metrics(
     change: &ConfigChange,
     subscription: &str,
 ) -> Result<Vec<Command>, MetadataError> {
-    let empty = BTreeMap::new();
-    let before = image.client_metrics.get(subscription).unwrap_or(&empty);
-    let lookup = |name: &str| client_metrics_setting(name).map(|entry| &entry.setting);
     let unknown = |name: &str| MetadataError::InvalidRequest(format!("Unknown client metrics configuration: {name}"));
-    let mut values = changed(before, change, lookup, unknown)?;
-    for (name, value) in &mut values {
-        let known = lookup(name).ok_or_else(|| unknown(name))?;
-        *value = known.check(value).map_err(ConfigError::from)?;
-        if name == INTERVAL_MS && !is_interval(value) {
-            return Err(MetadataError::InvalidRequest(format!(
-                "Invalid value {value} for {name}, interval must be between 100 and 3600000 (1 hour)"
-            )));
-        }
-        if let Some(pattern) = illegal_pattern(value).filter(|_| name == MATCH) {
-            return Err(MetadataError::InvalidConfig(format!("Illegal client matching pattern: {pattern}")));
-        }
+    let before = image.client_metrics.get(subscription);
+    let Some(values) = changed_if_allowed(before, change, client_metrics_setting, unknown)? else {
+        return Ok(Vec::new());
+    };
+    if let Some(value) = values.get(INTERVAL_MS).filter(|value| !is_interval(value)) {
+        return Err(MetadataError::InvalidRequest(format!(
+            "Invalid value {value} for {INTERVAL_MS}, interval must be between 100 and 3600000 (1 hour)"
+        )));
     }
-    let subscription = subscription.to_owned();
-    Ok(if values == *before { Vec::new() } else { vec![Command::SetClientMetrics { subscription, values }] })
+    if let Some(pattern) = values.get(MATCH).and_then(|patterns| illegal_pattern(patterns)) {
+        return Err(MetadataError::InvalidConfig(format!("Illegal client matching pattern: {pattern}")));
+    }
+    Ok(vec![Command::SetClientMetrics { subscription: subscription.to_owned(), values }])
+}
+
+/// The values after the change, each of its type and in its range; `None`: they are as before.
+fn changed_if_allowed(
+    before: Option<&BTreeMap<String, String>>,
+    change: &ConfigChange,
+    lookup: impl Fn(&str) -> Option<&'static ResourceSetting>,
+    unknown: impl Fn(&str) -> MetadataError,
+) -> Result<Option<BTreeMap<String, String>>, MetadataError> {
+    let empty = BTreeMap::new();
+    let before = before.unwrap_or(&empty);
+    let lookup = |name: &str| lookup(name).map(|entry| &entry.setting);
+    let mut values = changed(before, change, lookup, &unknown)?;
+    for (name, value) in &mut values {
+        *value = lookup(name).ok_or_else(|| unknown(name))?.check(value).map_err(ConfigError::from)?;
+    }
+    Ok(Some(values).filter(|values| values != before))
 }
 
 /// Fails for more shards than the topic has partitions, and below the feature level from which on shards are merged.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::NodeId;
 
 use super::{MetadataStateMachine, Refusal, topic_record};
-use crate::metadata::records::{Record, RecordKey};
+use crate::metadata::records::Record;
 
 type Values = BTreeMap<String, String>;
 
@@ -18,45 +18,39 @@ fn values_of(configs: &BTreeMap<Option<NodeId>, Values>, node: Option<NodeId>) -
 }
 
 /// What has no values is not there.
-fn put(configs: &mut Arc<BTreeMap<String, Values>>, name: &str, values: &Values) {
+fn put<K: Ord + Clone>(configs: &mut Arc<BTreeMap<K, Values>>, owner: &K, values: &Values) {
     let configs = Arc::make_mut(configs);
     if values.is_empty() {
-        configs.remove(name);
+        configs.remove(owner);
     } else {
-        configs.insert(name.to_owned(), values.clone());
+        configs.insert(owner.clone(), values.clone());
     }
 }
 
 impl MetadataStateMachine {
     pub(super) fn set_group_config(&mut self, group: String, values: Values) {
         put(&mut self.image.group_configs, &group, &values);
-        if values.is_empty() {
-            self.forget(RecordKey::GroupConfig(group).encode());
-        } else {
-            self.note(&Record::GroupConfig(group, values));
-        }
+        let is_set = !values.is_empty();
+        self.record_values(&Record::GroupConfig(group, values), is_set);
     }
 
     pub(super) fn set_client_metrics(&mut self, subscription: String, values: Values) {
         put(&mut self.image.client_metrics, &subscription, &values);
-        if values.is_empty() {
-            self.forget(RecordKey::ClientMetrics(subscription).encode());
-        } else {
-            self.note(&Record::ClientMetrics(subscription, values));
-        }
+        let is_set = !values.is_empty();
+        self.record_values(&Record::ClientMetrics(subscription, values), is_set);
+    }
+
+    fn record_values(&mut self, record: &Record, is_set: bool) {
+        if is_set { self.note(record) } else { self.forget(record.key()) }
     }
 
     pub(super) fn set_broker_config(&mut self, node: Option<NodeId>, values: Values) -> Result<(), Refusal> {
         if node.is_some_and(|node| !self.image.nodes.contains_key(&node)) {
             return Err(Refusal::NoSuchNode);
         }
-        if values.is_empty() {
-            self.forget(RecordKey::BrokerConfig(node).encode());
-            Arc::make_mut(&mut self.image.broker_configs).remove(&node);
-        } else {
-            self.note(&Record::BrokerConfig(node, values.clone()));
-            Arc::make_mut(&mut self.image.broker_configs).insert(node, values);
-        }
+        put(&mut self.image.broker_configs, &node, &values);
+        let is_set = !values.is_empty();
+        self.record_values(&Record::BrokerConfig(node, values), is_set);
         self.derive_config();
         let topics: Vec<_> = self.image.topics.values().map(|topic| topic_record(topic)).collect();
         for topic in topics {
