@@ -56,6 +56,8 @@ fn described(status: &BalanceStatus) -> Value {
         let mut described = json!({ "shard": action.change.shard().0, "reason": action.reason });
         match &action.change {
             Change::Replicas { nodes, .. } => described["nodes"] = nodes.iter().map(|node| node.0).collect(),
+            // The history does not keep which they were.
+            Change::Split { partitions, .. } if partitions.is_empty() => {}
             Change::Split { partitions, .. } => described["partitions"] = partitions.len().into(),
             Change::Merge { into, .. } => described["into"] = into.iter().map(|shard| shard.0).collect(),
         }
@@ -82,4 +84,25 @@ fn described(status: &BalanceStatus) -> Value {
         "applying": status.applying.iter().map(action).collect::<Vec<_>>(),
         "history": done.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::ShardId;
+    use crate::metadata::balance::Done;
+
+    #[test]
+    fn a_planned_split_tells_its_partitions_and_one_of_the_history_tells_none() {
+        let split = |count| {
+            let partitions = (0..count).map(|index| (uuid::Uuid::from_u128(1), index)).collect();
+            Action { change: Change::Split { shard: ShardId(3), partitions }, reason: "why".to_owned() }
+        };
+        let done = Done { at_ms: 7, action: split(0) };
+        let (complete, shares) = (true, Vec::new());
+        let (plan, applying, history) = (vec![split(2)], Vec::new(), vec![done]);
+        let told = described(&BalanceStatus { enabled: true, complete, shares, plan, applying, history });
+        assert_eq!(told["plan"], json!([{ "shard": 3, "reason": "why", "partitions": 2 }]));
+        assert_eq!(told["history"], json!([{ "shard": 3, "reason": "why", "at_ms": 7 }]));
+    }
 }

@@ -202,7 +202,8 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
                     action.change.shard()
                 ))
             })?;
-            let is_kept = image.level >= KEPT_FROM;
+            // A step that was planned while the level was being raised has no time: it would be one of 1970.
+            let is_kept = image.level >= KEPT_FROM && *at_ms > 0;
             let record = is_kept.then(|| Command::RecordAction(balance::recorded(action, image, *at_ms)));
             Ok(ControllerResult::done([command].into_iter().chain(record).collect()))
         }
@@ -475,7 +476,7 @@ fn internal_creation(
     let Some(factor) = factor_in_force(factor, nodes) else {
         return Err(MetadataError::InvalidReplicationFactor(match asked_factor {
             Some(_) => too_few_nodes(factor, nodes),
-            // Nobody asked for it now: it is created as soon as the nodes are there.
+            // No client asked for the topic now: the controller creates it as soon as the nodes are there.
             None => format!(
                 "Topic '{}' waits: {factor} nodes are to hold it and only {nodes} are registered.",
                 topic.name()

@@ -305,6 +305,16 @@ fn what_was_done_and_why_outlives_the_controller() {
     assert_eq!(told(&mut another, 2), before);
     assert_eq!(another.recent(clock.now), balanced.state.recent(clock.now), "the same rests and stays away");
     assert!(!another.recent(clock.now).left.is_empty());
+
+    // A step that was planned before the level was raised has no time, and is not recorded.
+    let shard = *balanced.machine.image().shards.keys().find(|shard| **shard != ShardId::METADATA).unwrap();
+    let record = balanced.machine.image().shards[&shard].clone();
+    let before = record.replicas.iter().map(|replica| replica.id).collect();
+    let nodes = record.nodes().into_iter().rev().collect();
+    let action = Action { change: Change::Replicas { shard, before, nodes }, reason: "undated".to_owned() };
+    let kept = balanced.machine.image().actions.len();
+    submit(&mut balanced.machine, &ControllerRequest::Rebalance(Step { action, at_ms: 0 })).unwrap();
+    assert_eq!(balanced.machine.image().actions.len(), kept);
 }
 
 #[test]
