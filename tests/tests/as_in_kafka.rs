@@ -1,6 +1,5 @@
 //! What Kafka's own integration tests look at and few clients do: the first leader epoch, configs of groups and of subscriptions of
-//! client metrics, limits that change,
-//! internal topics that are deleted.
+//! client metrics, limits that change, internal topics that are deleted.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -64,14 +64,12 @@ pub fn illegal_pattern(patterns: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::topic_table::assert_sound;
 
     #[test]
     fn every_setting_is_found_and_its_default_is_allowed() {
-        for entry in CLIENT_METRICS_SETTINGS {
-            let of = &entry.setting;
-            assert_eq!(client_metrics_setting(of.name).map(|found| found.setting.name), Some(of.name), "out of order");
-            assert!(of.default.is_some_and(|default| of.check(default).is_ok()), "{}", of.name);
-        }
+        assert_sound(CLIENT_METRICS_SETTINGS);
+        assert!(CLIENT_METRICS_SETTINGS.iter().all(|entry| entry.setting.default.is_some()));
         assert!(client_metrics_setting("retention.ms").is_none());
     }
 

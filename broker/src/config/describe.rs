@@ -1,4 +1,5 @@
-//! The settings of a node, a topic, a group or a subscription of client metrics as DescribeConfigs shows them: value, source, synonyms, type, documentation.
+//! The settings of a node, a topic, a group or a subscription of client metrics as DescribeConfigs shows them: value, source,
+//! synonyms, type, documentation.
 //!
 //! May not know: requests and responses on the wire.
 

@@ -97,6 +97,18 @@ pub(super) fn find(table: &'static [ResourceSetting], name: &str) -> Option<&'st
     table.binary_search_by(|candidate| candidate.setting.name.cmp(name)).ok().and_then(|at| table.get(at))
 }
 
+/// Every setting is found by its name, so the table is sorted, and its default is allowed as it stands.
+#[cfg(test)]
+pub(super) fn assert_sound(table: &'static [ResourceSetting]) {
+    for entry in table {
+        let of = &entry.setting;
+        assert_eq!(find(table, of.name).map(|found| found.setting.name), Some(of.name), "out of order");
+        if let Some(default) = of.default {
+            assert_eq!(of.check(default), Ok(default.to_owned()), "{}", of.name);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,10 +117,8 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_its_defaults_are_allowed() {
         assert!(TOPIC_SETTINGS.is_sorted_by(|a, b| a.setting.name < b.setting.name));
+        assert_sound(TOPIC_SETTINGS);
         for entry in TOPIC_SETTINGS {
-            if let Some(default) = entry.setting.default {
-                assert_eq!(entry.setting.check(default), Ok(default.to_owned()), "{}", entry.setting.name);
-            }
             for (name, _) in entry.node_settings {
                 assert!(setting(name).is_some(), "{name}");
             }

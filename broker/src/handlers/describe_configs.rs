@@ -1,9 +1,9 @@
-//! DescribeConfigs (key 32, v1-v4): all settings of topics, nodes, groups and subscriptions of client metrics, with type, source and, if requested, synonyms
-//! and documentation (v3, KIP-569).
+//! DescribeConfigs (key 32, v1-v4): all settings of topics, nodes, groups and subscriptions of client metrics, with type,
+//! source and, if requested, synonyms and documentation (v3, KIP-569).
 //!
-//! A group and a subscription have configs whether they exist or not, as in Kafka. A node is shown with its static and dynamic settings, the
-//! empty name with the settings of all nodes. Unknown keys are left out, as in Kafka. A node can show only its own static
-//! settings: another node's id is INVALID_REQUEST. Its loggers are shown with their levels.
+//! A group and a subscription have configs whether they exist or not, as in Kafka. A node is shown with its static and
+//! dynamic settings, the empty name with the settings of all nodes. Unknown keys are left out, as in Kafka. A node can show
+//! only its own static settings: another node's id is INVALID_REQUEST. Its loggers are shown with their levels.
 //! Read after a metadata read index, so that every acknowledged change is visible.
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;

@@ -51,7 +51,7 @@ def operations(events):
     open_ones, unanswered = {}, []
     for number, event in enumerate(events):
         if event["type"] == "invoke":
-            unanswered += [open_ones[event["process"]]] if event["process"] in open_ones else []
+            unanswered += filter(None, [open_ones.get(event["process"])])
             open_ones[event["process"]] = Operation(number, event)
         elif event["process"] in open_ones:
             operation = open_ones.pop(event["process"])

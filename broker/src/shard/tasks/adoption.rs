@@ -87,7 +87,7 @@ impl Adoption {
                 }
                 match intent.kind {
                     IntentKind::Adopt => {
-                        // The controller knew of a leader of a later term: this one is deposed and has not heard of it.
+                        // The controller knew of a leader of a later term: this leader is deposed and has not heard of it.
                         if term.is_none_or(|term| epoch_of(*epoch_base, term.0) < LeaderEpoch(0)) {
                             return Open::default();
                         }
