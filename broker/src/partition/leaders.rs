@@ -61,11 +61,20 @@ impl Leaders {
                 let adopted = shard.as_ref().and_then(|shard| shard.read_view().get(topic.partition(index)));
                 let adopted_base = adopted.map(|view| view.epoch_base());
                 let base = adopted_base.map_or(route.epoch_base, |base| base.max(route.epoch_base));
-                (Some(*node), epoch_of(base, *term))
+                led_since(base, *node, *term)
             }
         };
         let ShardView { replicas, in_sync, offline, .. } = view;
         Leader { node, epoch, replicas, in_sync, offline }
+    }
+}
+
+/// A partition's leader and its epoch, of the leader of its shard in `term`. A term older than the partition is that of a
+/// deposed leader, which does not have the partition: none is known.
+fn led_since(epoch_base: i32, node: NodeId, term: u64) -> (Option<NodeId>, LeaderEpoch) {
+    match epoch_of(epoch_base, term) {
+        epoch if epoch >= LeaderEpoch(0) => (Some(node), epoch),
+        _ => (None, LeaderEpoch(-1)),
     }
 }
 
@@ -112,5 +121,17 @@ impl From<Leader<'_>> for Leadership {
             replicas: leader.replicas.to_vec(),
             in_sync: leader.in_sync.to_vec(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_of_before_a_partition_was_created_does_not_lead_it() {
+        let created_in_term_3 = -3;
+        assert_eq!(led_since(created_in_term_3, NodeId(1), 3), (Some(NodeId(1)), LeaderEpoch(0)));
+        assert_eq!(led_since(created_in_term_3, NodeId(1), 2), (None, LeaderEpoch(-1)));
     }
 }

@@ -21,6 +21,8 @@ pub struct LogSummary {
     pub last: u64,
     /// The newest frame that is not durable yet and voids or purges entries.
     pub voiding: Option<u64>,
+    /// The frame that removes the replica is queued: after a crash nothing may be left of it.
+    pub removed: bool,
 }
 
 impl LogSummary {
@@ -44,6 +46,7 @@ impl ReplicaLog {
             synced: state.synced_sequence,
             last: state.next_sequence.saturating_sub(1),
             voiding: state.voiding_by(),
+            removed: state.removed,
         })
     }
 }

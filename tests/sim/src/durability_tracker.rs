@@ -99,8 +99,8 @@ impl DurabilityTracker {
         (verdict, crashes)
     }
 
-    /// Stores the logs of a node that goes down; `has_left` is true of replicas that are being removed.
-    pub(crate) fn node_down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
+    /// Stores the logs of a node that goes down.
+    pub(crate) fn node_down(&mut self, node: SimNode) {
         let held = self.directories.remove(&node).unwrap_or_default();
         let opened: Vec<_> = held.iter().filter_map(Weak::upgrade).collect();
         if opened.is_empty() {
@@ -116,10 +116,11 @@ impl DurabilityTracker {
         for replica in there {
             if let Some(log) = opened.iter().find_map(|directory| directory.replica_log(replica)) {
                 self.homes.insert(replica, node);
-                if has_left(replica) {
+                let summary = log.summary();
+                if summary.removed {
                     self.leaving.insert(replica);
                 }
-                self.before.entry(replica).or_default().log = Some(log.summary());
+                self.before.entry(replica).or_default().log = Some(summary);
             }
         }
         if let Some(first) = held.first().and_then(Weak::upgrade) {
@@ -155,6 +156,8 @@ impl DurabilityTracker {
             if let Some(log) = directory.replica_log(replica.id) {
                 i8_recovery::found(before, replica, &log.summary(), corrupted)?;
             }
+            // Its removal was not written. Once the node begins anew it may be removed after all.
+            self.leaving.remove(&replica.id);
         }
         let is_there = |replica| opened.iter().flat_map(|(_, recovered)| recovered).any(|found| found.id == replica);
         self.forget_uncreated(node, is_there);

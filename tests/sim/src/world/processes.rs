@@ -2,7 +2,6 @@
 //!
 //! May not know: why a node is started or stopped.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,13 +9,12 @@ use std::time::Duration;
 use ottla_env::rt;
 use ottla_env::sim::disk::Crash;
 use ottla_env::sim::{self, SimNode};
-use ottla_storage::ids::{RaftIndex, ReplicaId};
+use ottla_storage::ids::RaftIndex;
 use ottla_storage::log::EntryRange;
 
 use super::World;
 use crate::laws::{Violation, i8_recovery, levels};
 use crate::profile::Tuning;
-use crate::registry::broker;
 use crate::sim_node::{Opened, RunningNode, seeds};
 
 const STARTS_ANEW: &str = "a node that was unregistered and has stopped starts as a new one";
@@ -209,21 +207,7 @@ impl World {
 
     /// Takes a node down at once.
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
-        // A removal may be under way: the removed replica may be there again or not. While the node starts only the
-        // other nodes' metadata says which replicas were removed.
-        let running = self.running_node(node);
-        let expelled = running.as_ref().and_then(|running| *running.metadata.removed_from_cluster().borrow());
-        let image = running.map(|running| running.metadata.image()).or_else(|| self.image());
-        let has_left = image.map(|image| {
-            let members: BTreeSet<_> =
-                image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
-            let dismissed = image.decommissioned_replica(broker(node));
-            move |replica: ReplicaId| {
-                Some(replica) == dismissed || replica.0 < image.next_replica_id && !members.contains(&replica)
-            }
-        });
-        let has_left = |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica));
-        self.durability().node_down(node, |replica| Some(replica) == expelled || has_left(replica));
+        self.durability().node_down(node);
         if let Some(running) = self.running_node(node).filter(|_| crash == Crash::Power) {
             running.port.lose_power();
         }
