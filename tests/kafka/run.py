@@ -51,8 +51,8 @@ class Runner:
     def run(self, name):
         """The tests of a class: (method, display name) -> (outcome, why). A class that takes too long is ended, with all that it has begun."""
         short = name.rpartition(".")[2]
-        lines, log, out = (self.runs / f"{short}.{kind}" for kind in ("tsv", "log", "out"))
-        for old in (lines, log):
+        lines, log, out, nodes = (self.runs / f"{short}.{kind}" for kind in ("tsv", "log", "out", "log.nodes"))
+        for old in (lines, log, nodes):
             old.unlink(missing_ok=True)
         begun, cut = time.monotonic(), False
         with open(out, "wb") as output:

@@ -7,6 +7,7 @@ import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -127,9 +128,18 @@ public final class OttlaNode {
         }
     }
 
-    /** SIGKILL: the test is over. */
+    /** SIGKILL: the test is over. What the node has said is kept, its directory is not. */
     void kill() {
-        if (process != null) process.destroyForcibly();
+        if (process == null) return;
+        process.destroyForcibly();
+        String kept = System.getProperty("ottla.log");
+        if (kept == null) return;
+        try {
+            String said = "== node " + id + " on port " + port + "\n" + Files.readString(directory.resolve("ottla.log"));
+            Files.writeString(Path.of(kept + ".nodes"), said, StandardOpenOption.CREATE, StandardOpenOption.APPEND);
+        } catch (IOException gone) {
+            // A directory is removed once, and a cluster may be closed twice.
+        }
     }
 
     static void pause() {

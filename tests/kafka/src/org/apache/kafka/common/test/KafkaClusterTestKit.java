@@ -18,6 +18,7 @@ import org.apache.kafka.common.utils.Utils;
 import org.apache.kafka.controller.Controller;
 import org.apache.kafka.server.common.ApiMessageAndVersion;
 import ottla.kafka.BrokerView;
+import ottla.kafka.NoControllers;
 import ottla.kafka.NotServed;
 import ottla.kafka.OttlaCluster;
 
@@ -142,7 +143,7 @@ public class KafkaClusterTestKit implements AutoCloseable {
     }
 
     public Map<Integer, ControllerServer> controllers() {
-        throw new NotServed("KRaft controllers");
+        return new NoControllers();
     }
 
     public Controller waitForActiveController() {

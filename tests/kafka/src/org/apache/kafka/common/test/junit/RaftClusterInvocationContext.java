@@ -24,6 +24,7 @@ import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.Extension;
 import org.junit.jupiter.api.extension.TestTemplateInvocationContext;
 import org.opentest4j.TestAbortedException;
+import ottla.kafka.NoControllers;
 import ottla.kafka.NotServed;
 import ottla.kafka.OttlaNode;
 import ottla.kafka.SkipNotServed;
@@ -54,7 +55,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
         return List.of(
                 (BeforeEachCallback) context -> {
                     // With controllers in processes of their own or not: Ottla has none, it would be the same cluster once more.
-                    if (isCombined) throw new TestAbortedException("twin");
+                    if (isCombined && config.clusterTypes().contains(Type.KRAFT)) throw new TestAbortedException("twin");
                     try {
                         instance.build();
                         if (config.isAutoStart()) instance.start();
@@ -142,7 +143,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public Map<Integer, ControllerServer> controllers() {
-            throw new NotServed("KRaft controllers");
+            return new NoControllers();
         }
 
         @Override
