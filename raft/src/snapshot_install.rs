@@ -67,6 +67,11 @@ impl Group {
         let fetched = self.fetch_state(leader, &mut received).await;
         self.snapshot_download.keep_received(received);
         let snapshot = fetched?;
+        // A leader that has been deposed meanwhile holds what its successor has committed. Raft installs nothing of a later
+        // term than that of the leader which offered it; the successor offers its own.
+        if snapshot.applied.term > vote.term {
+            return Err(refused("the leader has been deposed, and its checkpoint is of a later term"));
+        }
         if self.applier.applied() >= Some(snapshot.applied) {
             return Err(refused("the leader's checkpoint is older than what is here"));
         }

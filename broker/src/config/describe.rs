@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use super::client_metrics_table::CLIENT_METRICS_SETTINGS;
 use super::group_table::GROUP_SETTINGS;
-use super::setting::{Acts, Dynamic, Setting};
+use super::listener_security;
+use super::setting::{Acts, Dynamic, Kind, Setting};
 use super::table::{setting, settings};
 use super::topic_table::{ResourceSetting, TOPIC_SETTINGS};
 use super::typed::in_topic_units;
@@ -111,23 +112,27 @@ pub fn describe_node(values: &Values) -> Vec<Described> {
 }
 
 /// Settings that were set and that no part of a node knows, each with the first source that has it. What they hold may be a secret, so it
-/// is not shown, as in Kafka.
+/// is not shown, as in Kafka; of a listener's settings of TLS it is known which are.
 pub fn describe_unknown<'a>(sets: impl IntoIterator<Item = (&'a BTreeMap<String, String>, Source)>) -> Vec<Described> {
     let mut unknown = BTreeMap::new();
     for (set, source) in sets {
-        for name in set.keys().filter(|name| setting(name).is_none()) {
-            unknown.entry(name).or_insert(source);
+        for (name, value) in set.iter().filter(|(name, _)| setting(name).is_none()) {
+            unknown.entry(name).or_insert((value, source));
         }
     }
-    let described = unknown.into_iter().map(|(name, source)| Described {
-        name: name.clone().into(),
-        value: None,
-        source: source.code(),
-        read_only: false,
-        sensitive: true,
-        kind: UNKNOWN_KIND,
-        documentation: String::new(),
-        synonyms: Vec::new(),
+    let described = unknown.into_iter().map(|(name, (value, source))| {
+        let kind = listener_security::kind_of(name);
+        let sensitive = kind.is_none_or(|kind| kind == Kind::Password);
+        Described {
+            name: name.clone().into(),
+            value: (!sensitive).then(|| value.clone()),
+            source: source.code(),
+            read_only: false,
+            sensitive,
+            kind: kind.map_or(UNKNOWN_KIND, |kind| kind as i8),
+            documentation: String::new(),
+            synonyms: Vec::new(),
+        }
     });
     described.collect()
 }
@@ -174,10 +179,13 @@ fn synonyms(
     (value, synonyms)
 }
 
-/// All settings of a topic for which `overrides` are set, on a node with `values`.
+/// All settings of a topic for which `overrides` are set, on a node with `values`. Kafka's internal ones are shown where they
+/// are set, and nowhere else.
 #[must_use]
 pub fn describe_topic(values: &Values, overrides: &BTreeMap<String, String>) -> Vec<Described> {
-    describe(TOPIC_SETTINGS, values, (overrides, TOPIC_SOURCE))
+    let mut all = describe(TOPIC_SETTINGS, values, (overrides, TOPIC_SOURCE));
+    all.retain(|described| described.source != DEFAULT_SOURCE || !described.name.starts_with("internal."));
+    all
 }
 
 /// All configs of a group, of which some may be set, on a node with `values`.
@@ -186,10 +194,13 @@ pub fn describe_group(values: &Values, set: Option<&BTreeMap<String, String>>) -
     describe(GROUP_SETTINGS, values, (set.unwrap_or(&BTreeMap::new()), GROUP_SOURCE))
 }
 
-/// What a subscription of client metrics says, whether it exists or not, on a node with `values`.
+/// What a subscription of client metrics says, whether it exists or not, on a node with `values`. What lies behind a value
+/// that is set is not shown, as in Kafka.
 #[must_use]
 pub fn describe_client_metrics(values: &Values, set: Option<&BTreeMap<String, String>>) -> Vec<Described> {
-    describe(CLIENT_METRICS_SETTINGS, values, (set.unwrap_or(&BTreeMap::new()), CLIENT_METRICS_SOURCE))
+    let mut all = describe(CLIENT_METRICS_SETTINGS, values, (set.unwrap_or(&BTreeMap::new()), CLIENT_METRICS_SOURCE));
+    all.iter_mut().for_each(|described| described.synonyms.truncate(1));
+    all
 }
 
 fn describe(
@@ -228,8 +239,10 @@ mod tests {
 
     #[test]
     fn all_settings_of_a_topic_are_shown_with_type_and_documentation() {
+        let set = BTreeMap::from([("internal.segment.bytes".to_owned(), "1000".to_owned())]);
+        assert_eq!(describe_topic(&Values::default(), &set).len(), TOPIC_SETTINGS.len());
         let all = describe_topic(&Values::default(), &BTreeMap::new());
-        assert_eq!(all.len(), TOPIC_SETTINGS.len());
+        assert_eq!(all.len(), TOPIC_SETTINGS.len() - 1, "the internal one is shown where it is set");
         for described in all {
             assert_eq!(described.source, DEFAULT_SOURCE, "{}", described.name);
             assert_eq!(
@@ -250,6 +263,23 @@ mod tests {
         let listed = describe_unknown([(&node, Source::DynamicNode), (&all, Source::DynamicDefault)]);
         let listed: Vec<_> = listed.iter().map(|one| (one.name.as_ref(), one.value.as_deref(), one.source)).collect();
         assert_eq!(listed, [("x.both", None, 2), ("x.one", None, 2)]);
+    }
+
+    #[test]
+    fn of_a_listeners_tls_everything_but_secrets_is_shown() {
+        let set = ["location", "password"].map(|what| (format!("listener.name.x.ssl.keystore.{what}"), "a".to_owned()));
+        let listed = describe_unknown([(&BTreeMap::from(set), Source::DynamicNode)]);
+        let listed: Vec<_> = listed.iter().map(|one| (one.value.as_deref(), one.sensitive, one.kind)).collect();
+        assert_eq!(listed, [(Some("a"), false, 2), (None, true, 9)]);
+    }
+
+    #[test]
+    fn of_a_subscription_only_the_value_that_holds_is_shown() {
+        let set = BTreeMap::from([("metrics".to_owned(), "org.apache".to_owned())]);
+        for described in describe_client_metrics(&Values::default(), Some(&set)) {
+            let source = if described.name == "metrics" { CLIENT_METRICS_SOURCE } else { DEFAULT_SOURCE };
+            assert_eq!(described.synonyms.iter().map(|s| s.source).collect::<Vec<_>>(), [source], "{}", described.name);
+        }
     }
 
     #[test]

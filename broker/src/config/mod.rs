@@ -8,6 +8,7 @@ pub mod client_metrics_table;
 pub mod describe;
 pub mod flags;
 pub mod group_table;
+pub mod listener_security;
 pub mod listeners;
 pub mod metrics;
 pub mod name_filter;

@@ -14,8 +14,9 @@ use super::topic_shards::SHARD_COUNT;
 use crate::config::ConfigError;
 use crate::config::client_metrics_table::{INTERVAL_MS, MATCH, client_metrics_setting, illegal_pattern, is_interval};
 use crate::config::group_table::group_setting;
+use crate::config::listener_security::{is_of_a_listener, names_no_listener};
 use crate::config::setting::{Dynamic, Kind, Setting};
-use crate::config::table::{nearest, setting, settings};
+use crate::config::table::{is_read_only, nearest, setting, settings};
 use crate::config::topic::check_overrides;
 use crate::config::topic_table::{PROVISIONED, ResourceSetting, SHARD_MODE, TOPIC_SETTINGS, topic_setting};
 
@@ -158,18 +159,7 @@ fn broker_config(
 ) -> Result<Vec<Command>, MetadataError> {
     let empty = BTreeMap::new();
     let before = image.broker_configs.get(&node).unwrap_or(&empty);
-    for (name, op) in &change.ops {
-        // A name that is not known may be of a plug-in, as Kafka sees it: it is kept.
-        let Some(known) = setting(name) else { continue };
-        let allowed = match known.dynamic {
-            Dynamic::No => false,
-            Dynamic::PerNode => node.is_some(),
-            Dynamic::Cluster => true,
-        };
-        if !allowed && *op != ConfigOp::Delete {
-            return Err(MetadataError::InvalidRequest(format!("Cannot update these configs dynamically: {name}")));
-        }
-    }
+    check_dynamic(change, node.is_some())?;
     let mut values = changed(before, change, setting, unknown_setting)?;
     for (name, value) in &mut values {
         if let Some(known) = setting(name) {
@@ -177,6 +167,27 @@ fn broker_config(
         }
     }
     Ok(if values == *before { Vec::new() } else { vec![Command::SetBrokerConfig { node, values }] })
+}
+
+/// Fails for what is not changed while a node runs, with Kafka's words. To delete such a setting changes nothing.
+fn check_dynamic(change: &ConfigChange, is_of_a_node: bool) -> Result<(), MetadataError> {
+    let refuse = |is_refused: &dyn Fn(&str) -> bool, why: &str| {
+        let set = change.ops.iter().filter(|(_, op)| *op != ConfigOp::Delete);
+        let names: Vec<_> = set.map(|(name, _)| name.as_str()).filter(|name| is_refused(name)).collect();
+        let refusal = || MetadataError::InvalidRequest(format!("{why}: [{}]", names.join(", ")));
+        if names.is_empty() { Ok(()) } else { Err(refusal()) }
+    };
+    refuse(&is_read_only, "Cannot update these configs dynamically")?;
+    refuse(
+        &names_no_listener,
+        "These security configs can be dynamically updated only per-listener using the listener prefix",
+    )?;
+    let is_one_nodes =
+        |name: &str| is_of_a_listener(name) || setting(name).is_some_and(|known| known.dynamic == Dynamic::PerNode);
+    refuse(
+        &|name| !is_of_a_node && is_one_nodes(name),
+        "Cannot update these configs at default cluster level, broker id must be specified",
+    )
 }
 
 fn unknown_topic_setting(name: &str) -> MetadataError {

@@ -86,6 +86,8 @@ pub(crate) struct FakeGroup {
     in_flight: Arc<AtomicUsize>,
     /// Other replicas that could lead at once.
     pub(crate) transfer_targets: Arc<Mutex<BTreeSet<ReplicaId>>>,
+    /// So many transfers have no effect.
+    pub(crate) lost_transfers: Arc<AtomicUsize>,
 }
 
 impl FakeGroup {
@@ -121,6 +123,7 @@ impl FakeGroup {
             flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             in_flight: Arc::default(),
             transfer_targets: Arc::default(),
+            lost_transfers: Arc::default(),
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
         let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, clocks);
@@ -246,8 +249,12 @@ impl Group for FakeGroup {
     }
 
     fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
-        let term = self.role.borrow().term.0 + 1;
-        self.role.send_replace(Role { leader: Some(to), ..role(term, false) });
+        let lost = self.lost_transfers.load(Ordering::Relaxed);
+        self.lost_transfers.store(lost.saturating_sub(1), Ordering::Relaxed);
+        if lost == 0 {
+            let term = self.role.borrow().term.0 + 1;
+            self.role.send_replace(Role { leader: Some(to), ..role(term, false) });
+        }
         futures_util::future::ready(Ok(())).boxed()
     }
 

@@ -87,8 +87,10 @@ impl Shards {
                 let known = || self.leader_of(shard) == preferred.map(|replica| replica.node);
                 while !known() && matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {}
             }
-            // Nothing was done: the leader is not known yet, or another node was taken for it.
-            if outcome != ElectionOutcome::NotLeader || rt::now() + RETRY_BACKOFF >= deadline {
+            // Nothing was done: the leader is not known yet, or another node was taken for it; or the preferred replica, which
+            // has just come back, did not take over at once.
+            let may_yet = matches!(outcome, ElectionOutcome::NotLeader | ElectionOutcome::TimedOut);
+            if !may_yet || rt::now() + RETRY_BACKOFF >= deadline {
                 return outcome;
             }
             rt::sleep(RETRY_BACKOFF).await;
@@ -119,5 +121,30 @@ impl Shards {
             );
         });
         join_all(pings).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use ottla_env::sim;
+
+    use super::*;
+    use crate::metadata::ShardKind;
+    use crate::shard::fake::{FakeGroup, FakeMetadata, SHARD};
+    use crate::shard::leadership::transfer::tests::{TARGET, image_preferring_another_node};
+
+    #[test]
+    fn a_preferred_replica_that_does_not_take_over_at_once_is_asked_again() {
+        sim::run(1, || async {
+            let (group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 2, pinned: false });
+            group.transfer_targets.lock().insert(TARGET);
+            let shards = Shards::for_tests(shard, Arc::new(FakeMetadata::new(image_preferring_another_node())));
+            group.lost_transfers.store(1, Ordering::Relaxed);
+            assert_eq!(shards.elect_preferred(SHARD, Duration::from_secs(1)).await, ElectionOutcome::TimedOut);
+            group.lost_transfers.store(1, Ordering::Relaxed);
+            assert_eq!(shards.elect_preferred(SHARD, Duration::from_secs(30)).await, ElectionOutcome::Done);
+        });
     }
 }

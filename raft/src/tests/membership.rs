@@ -152,6 +152,61 @@ fn a_replica_away_longer_than_the_log_reaches_gets_a_snapshot() {
     });
 }
 
+/// Found by the simulation (seed 124410): openraft takes a snapshot of a later term than its leader's for damage, and panics.
+#[test]
+fn the_state_of_a_deposed_leader_that_is_of_a_later_term_is_not_installed() {
+    sim::run_twice(1, || async {
+        let mut cluster = Cluster::in_memory(FOUNDERS, Duration::from_millis(1));
+        cluster.options.purge_horizon_bytes = 100;
+        for node in cluster.nodes() {
+            cluster.start(node).await;
+        }
+        while cluster.leader().is_none() {
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        let deposed = cluster.leader().unwrap();
+        let [away, next] = cluster.nodes().into_iter().filter(|node| *node != deposed).collect::<Vec<_>>()[..] else {
+            panic!("three nodes");
+        };
+        cluster.crash(away);
+        let of_deposed = cluster.handle(deposed).unwrap();
+        for number in 0..100 {
+            assert!(cluster.propose(deposed, Bytes::from(format!("entry {number}"))).await);
+        }
+        let (vote, offered) = (of_deposed.0.log.vote().unwrap(), of_deposed.applied().unwrap());
+        of_deposed.transfer_leadership(ReplicaId(next.0.into())).await.unwrap();
+        while cluster.leader() != Some(next) {
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        for number in 100..200 {
+            assert!(cluster.propose(next, Bytes::from(format!("entry {number}"))).await);
+        }
+        // For a checkpoint of it all.
+        rt::sleep(Duration::from_secs(5)).await;
+        // Of the new leader it hears nothing; what the deposed one had offered comes late.
+        cluster.network.cut(next, away);
+        cluster.network.cut(away, next);
+        cluster.start(away).await;
+        let of_away = cluster.handle(away).unwrap();
+        let (group, leader) = (of_away.0.clone(), of_deposed.0.replica);
+        let downloaded = sim::spawn_on(away, async move {
+            let _response = group.install_snapshot(leader, vote, offered);
+            while !group.snapshot_download.begin() {
+                rt::sleep(Duration::from_millis(10)).await;
+            }
+            group.snapshot_download.end();
+        });
+        downloaded.await.unwrap();
+        assert!(of_away.applied() < Some(offered));
+        cluster.network.restore(next, away);
+        cluster.network.restore(away, next);
+        let end = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
+        let mut applied = of_away.watch_applied();
+        let reached = applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= end);
+        assert!(rt::timeout(Duration::from_secs(10), reached).await.is_ok(), "it never caught up");
+    });
+}
+
 #[test]
 fn a_new_member_that_is_down_does_not_keep_another_from_replacing_a_lost_voter() {
     sim::run_twice(1, || async {

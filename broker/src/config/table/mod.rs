@@ -7,7 +7,7 @@ mod front;
 mod metrics;
 mod unserved;
 
-use super::setting::Setting;
+use super::setting::{Dynamic, Setting};
 
 pub(super) use unserved::{reason_for, unneeded_by_kraft};
 
@@ -32,6 +32,13 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
 #[must_use]
 pub fn setting(name: &str) -> Option<&'static Setting> {
     settings().find(|setting| setting.name == name)
+}
+
+/// True for a setting, served or not, that cannot be changed while a node runs, as in Kafka. One that nothing knows may be a
+/// plug-in's: it is kept.
+#[must_use]
+pub fn is_read_only(name: &str) -> bool {
+    setting(name).map_or_else(|| unserved::is_read_only(name), |known| known.dynamic == Dynamic::No)
 }
 
 /// The known name nearest to `name`, if any is near.
@@ -65,6 +72,16 @@ mod tests {
             assert!(setting.doc.ends_with('.'), "{}", setting.name);
             assert!(reason_for(setting.name).is_none(), "{} is served and yet called meaningless", setting.name);
             assert!(!matches!(setting.acts, Acts::Nowhere("not used")), "{}: say where it acts", setting.name);
+        }
+    }
+
+    #[test]
+    fn what_kafka_does_not_change_live_is_read_only_whether_it_is_served_or_not() {
+        for read_only in ["broker.rack", "security.inter.broker.protocol", "process.roles", "quota.window.num"] {
+            assert!(is_read_only(read_only), "{read_only}");
+        }
+        for kept in ["num.partitions", "listener.name.x.ssl.keystore.type", "sasl.enabled.mechanisms", "a.plug.in"] {
+            assert!(!is_read_only(kept), "{kept}");
         }
     }
 

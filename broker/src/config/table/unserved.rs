@@ -73,6 +73,25 @@ const UNSERVED: &[(&str, &str)] = &[
     ("request.logger.", "see ottla.log.level"),
 ];
 
+/// What Kafka changes in part while a broker runs, or does not know: what is set of it is kept.
+const KEPT: &[&str] = &[
+    "ssl.",
+    "sasl.",
+    "listener.name.",
+    "principal.builder.class",
+    "metric.reporters",
+    "remote.",
+    "log.remote.",
+    "zookeeper.",
+    "password.encoder.",
+    "confluent.",
+];
+
+/// True for a setting of Kafka's that is not in the table, and that Kafka does not change while a broker runs.
+pub(in crate::config) fn is_read_only(name: &str) -> bool {
+    reason_for(name).is_some() && !KEPT.iter().any(|known| begins(name, known))
+}
+
 fn begins(name: &str, known: &str) -> bool {
     name == known || (known.ends_with('.') && name.starts_with(known))
 }

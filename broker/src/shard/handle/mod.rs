@@ -330,10 +330,10 @@ impl Shard {
     }
 
     /// Confirms leadership and waits until everything committed before is applied. One confirmation serves all callers
-    /// that called before it began.
+    /// that called before it began. A sealed shard confirms nothing: the survivor of its merge may have gone on already.
     pub async fn read_index(&self) -> Result<(), PartitionError> {
         let confirmed = self.read_barrier.confirm(&*self.group).await && self.leading().is_some();
-        if confirmed { Ok(()) } else { Err(PartitionError::NotLeaderOrFollower) }
+        if confirmed && !self.is_sealed() { Ok(()) } else { Err(PartitionError::NotLeaderOrFollower) }
     }
 
     /// Enqueues a batch, in call order. With `refused` the batch is refused at once, and so is what follows of its

@@ -55,7 +55,7 @@ pub(in crate::shard) async fn transfer_leadership(shard: &Shard, target: Replica
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::shard) mod tests {
     use std::sync::Arc;
 
     use ottla_env::sim;
@@ -67,7 +67,7 @@ mod tests {
     use crate::metadata::{MetadataImage, ReplicaRecord, ShardKind, ShardRecord};
     use crate::shard::fake::{FakeGroup, FakeMetadata, REPLICA, SHARD, image_with_topic};
 
-    const TARGET: ReplicaId = ReplicaId(8);
+    pub(in crate::shard) const TARGET: ReplicaId = ReplicaId(8);
 
     /// An image in which another node's replica is preferred.
     pub(in crate::shard) fn image_preferring_another_node() -> MetadataImage {

@@ -183,6 +183,7 @@ mod tests {
     use super::*;
     use crate::config::TopicConfig;
     use crate::metadata::{MergeReplica, ReplicaRecord, ShardKind};
+    use crate::replicated::error::PartitionError;
     use crate::shard::fake::{FakeGroup, FakeMetadata, NODE, REPLICA, SHARD, image_with_topic};
 
     const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: true };
@@ -293,6 +294,21 @@ mod tests {
         let (metadata, mut merges) = (FakeMetadata::new(image.clone()), Merges::default());
         assert!(merges.reconcile(&shard, &metadata, &image, &led_by(OTHER.1)).await.is_err());
         assert_eq!((shard.role().leader, seals(&group)), (Some(OTHER.0), 0));
+    }
+
+    /// Found by the simulation (seed 124249): the absorbed shard elected a leader once more where the merge was not known yet, and
+    /// what the survivor had appended was out of range there.
+    #[tokio::test]
+    async fn a_sealed_shard_does_not_say_where_its_partitions_end() {
+        let (_group, shard) = FakeGroup::leading_with(POOL, 2).await;
+        assert_eq!(shard.read_index().await, Ok(()));
+        let (image, mut merges) = (merging(MergePhase::Seal, &[(REPLICA, NODE)]), Merges::default());
+        let metadata = FakeMetadata::new(image.clone());
+        merges.reconcile(&shard, &metadata, &image, &led_by(NODE)).await.unwrap();
+        assert_eq!(shard.read_index().await, Err(PartitionError::NotLeaderOrFollower));
+        let image = merging(MergePhase::Cancel, &[(REPLICA, NODE)]);
+        merges.reconcile(&shard, &metadata, &image, &led_by(NODE)).await.unwrap();
+        assert_eq!(shard.read_index().await, Ok(()));
     }
 
     #[tokio::test]
