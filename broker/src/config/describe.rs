@@ -84,12 +84,18 @@ fn visible(setting: &Setting, value: &str) -> Option<String> {
     (!setting.is_sensitive()).then(|| value.to_owned())
 }
 
-/// Limits that Kafka shows where they are set, and nowhere else: tools take a limit that is shown for one that was forgotten.
-const SHOWN_IF_SET: [&str; 3] = [
+/// What Kafka shows where it is set, and nowhere else: limits, since tools take one that is shown for one that was forgotten, and
+/// what is internal.
+const SHOWN_IF_SET: [&str; 4] = [
     "follower.replication.throttled.rate",
     "leader.replication.throttled.rate",
     "replica.alter.log.dirs.io.max.bytes.per.second",
+    "internal.segment.bytes",
 ];
+
+fn is_shown(described: &Described) -> bool {
+    described.source != DEFAULT_SOURCE || !SHOWN_IF_SET.contains(&described.name.as_ref())
+}
 
 /// All settings of a node.
 #[must_use]
@@ -106,8 +112,6 @@ pub fn describe_node(values: &Values) -> Vec<Described> {
             .collect();
         shown(setting, synonyms, setting.dynamic == Dynamic::No)
     };
-    let is_shown =
-        |described: &Described| described.source != DEFAULT_SOURCE || !SHOWN_IF_SET.contains(&described.name.as_ref());
     settings().map(describe).filter(is_shown).collect()
 }
 
@@ -179,13 +183,10 @@ fn synonyms(
     (value, synonyms)
 }
 
-/// All settings of a topic for which `overrides` are set, on a node with `values`. Kafka's internal ones are shown where they
-/// are set, and nowhere else.
+/// All settings of a topic for which `overrides` are set, on a node with `values`.
 #[must_use]
 pub fn describe_topic(values: &Values, overrides: &BTreeMap<String, String>) -> Vec<Described> {
-    let mut all = describe(TOPIC_SETTINGS, values, (overrides, TOPIC_SOURCE));
-    all.retain(|described| described.source != DEFAULT_SOURCE || !described.name.starts_with("internal."));
-    all
+    describe(TOPIC_SETTINGS, values, (overrides, TOPIC_SOURCE))
 }
 
 /// All configs of a group, of which some may be set, on a node with `values`.
@@ -212,7 +213,7 @@ fn describe(
         let (value, synonyms) = synonyms(entry, values, overrides);
         Described { value, ..shown(&entry.setting, synonyms, false) }
     };
-    table.iter().map(describe).collect()
+    table.iter().map(describe).filter(is_shown).collect()
 }
 
 #[cfg(test)]

@@ -21,25 +21,32 @@ const SETTINGS: [(&str, Kind); 10] = [
     ("ssl.truststore.type", Kind::String),
 ];
 
+fn kind_without_listener(name: &str) -> Option<Kind> {
+    SETTINGS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+}
+
+/// The name behind a listener's.
+fn without_listener(name: &str) -> Option<&str> {
+    let (listener, base) = name.strip_prefix(LISTENER)?.split_once('.')?;
+    (!listener.is_empty()).then_some(base)
+}
+
 /// True for the name of such a setting that names no listener.
 #[must_use]
 pub fn names_no_listener(name: &str) -> bool {
-    SETTINGS.iter().any(|(known, _)| *known == name)
+    kind_without_listener(name).is_some()
 }
 
 /// True for a setting of one listener, known or not: it is one node's.
 #[must_use]
 pub fn is_of_a_listener(name: &str) -> bool {
-    name.strip_prefix(LISTENER)
-        .is_some_and(|rest| rest.split_once('.').is_some_and(|(listener, _)| !listener.is_empty()))
+    without_listener(name).is_some()
 }
 
 /// The type of such a setting of a listener.
 #[must_use]
 pub fn kind_of(name: &str) -> Option<Kind> {
-    let (listener, base) = name.strip_prefix(LISTENER)?.split_once('.')?;
-    let known = SETTINGS.iter().find(|(known, _)| *known == base && !listener.is_empty());
-    known.map(|(_, kind)| *kind)
+    kind_without_listener(without_listener(name)?)
 }
 
 #[cfg(test)]

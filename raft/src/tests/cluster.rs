@@ -195,6 +195,13 @@ impl Cluster {
         up.iter().find(|(_, up)| up.handle.role().borrow().ready).map(|(&node, _)| node)
     }
 
+    /// Waits until a node that runs has applied every entry that has been acknowledged.
+    pub(crate) async fn catches_up(&self, node: SimNode) {
+        let last = *self.oracle.lock().acked.last_key_value().unwrap().0;
+        let mut applied = self.handle(node).unwrap().watch_applied();
+        drop(applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= last).await.unwrap());
+    }
+
     /// Proposes on a node; true if it was acknowledged.
     pub(crate) async fn propose(&self, node: SimNode, payload: Bytes) -> bool {
         let Some(handle) = self.handle(node) else { return false };

@@ -13,6 +13,7 @@ use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
+use super::three_voters::leader_of;
 use crate::handle::Pending;
 use crate::membership_change::MembershipStep;
 use crate::net::Message;
@@ -31,12 +32,7 @@ async fn lead(cluster: &Cluster) -> SimNode {
     for node in cluster.nodes() {
         cluster.start(node).await;
     }
-    let leader = loop {
-        if let Some(leader) = cluster.leader() {
-            break leader;
-        }
-        rt::sleep(Duration::from_millis(10)).await;
-    };
+    let leader = leader_of(cluster).await;
     assert!(cluster.propose(leader, Bytes::from_static(b"1")).await);
     rt::sleep(Duration::from_secs(1)).await;
     leader

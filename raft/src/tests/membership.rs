@@ -11,7 +11,7 @@ use ottla_env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 
 use super::cluster::Cluster;
-use super::three_voters::{Clients, begin, client, judge, millis, one_fault};
+use super::three_voters::{Clients, begin, client, judge, leader_of, millis, one_fault};
 use crate::membership_change::MembershipStep;
 use crate::net::sim::Faults;
 
@@ -26,6 +26,17 @@ fn cluster() -> Cluster {
     // So few bytes that a replica that was away for a moment needs a snapshot.
     cluster.options.purge_horizon_bytes = 100;
     cluster
+}
+
+/// Founders alone, which purge as early, and their leader.
+async fn led_with_a_short_log() -> (Cluster, SimNode) {
+    let mut cluster = Cluster::in_memory(FOUNDERS, Duration::from_millis(1));
+    cluster.options.purge_horizon_bytes = 100;
+    for node in cluster.nodes() {
+        cluster.start(node).await;
+    }
+    let leader = leader_of(&cluster).await;
+    (cluster, leader)
 }
 
 fn some_three() -> BTreeSet<ReplicaId> {
@@ -95,11 +106,8 @@ async fn settle(cluster: &Cluster) -> usize {
         while !cluster.propose(cluster.leader().unwrap_or(SimNode(1)), Bytes::from_static(b"end")).await {
             rt::sleep(millis(20, 100)).await;
         }
-        let end = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
         for replica in last {
-            let node = SimNode(u32::try_from(replica.0).unwrap());
-            let mut applied = cluster.handle(node).unwrap().watch_applied();
-            drop(applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= end).await.unwrap());
+            cluster.catches_up(SimNode(u32::try_from(replica.0).unwrap())).await;
         }
     };
     assert!(rt::timeout(RECOVERY_MAX, settled).await.is_ok(), "not settled in {RECOVERY_MAX:?}");
@@ -127,15 +135,7 @@ fn members_come_and_go_and_nothing_is_lost() {
 #[test]
 fn a_replica_away_longer_than_the_log_reaches_gets_a_snapshot() {
     sim::run_twice(1, || async {
-        let mut cluster = Cluster::in_memory(FOUNDERS, Duration::from_millis(1));
-        cluster.options.purge_horizon_bytes = 100;
-        for node in cluster.nodes() {
-            cluster.start(node).await;
-        }
-        while cluster.leader().is_none() {
-            rt::sleep(Duration::from_millis(10)).await;
-        }
-        let leader = cluster.leader().unwrap();
+        let (cluster, leader) = led_with_a_short_log().await;
         let away = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
         cluster.crash(away);
         for number in 0..200 {
@@ -143,10 +143,7 @@ fn a_replica_away_longer_than_the_log_reaches_gets_a_snapshot() {
         }
         rt::sleep(Duration::from_secs(5)).await;
         cluster.start(away).await;
-        let end = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
-        let mut applied = cluster.handle(away).unwrap().watch_applied();
-        let reached = applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= end);
-        assert!(rt::timeout(Duration::from_secs(10), reached).await.is_ok(), "it never caught up");
+        assert!(rt::timeout(Duration::from_secs(10), cluster.catches_up(away)).await.is_ok(), "it never caught up");
         let purged = cluster.handle(away).unwrap().0.log.purged();
         assert!(super::ledger::index_of(purged).0 > 100, "it was given entries, not a snapshot: {purged:?}");
     });
@@ -156,15 +153,7 @@ fn a_replica_away_longer_than_the_log_reaches_gets_a_snapshot() {
 #[test]
 fn the_state_of_a_deposed_leader_that_is_of_a_later_term_is_not_installed() {
     sim::run_twice(1, || async {
-        let mut cluster = Cluster::in_memory(FOUNDERS, Duration::from_millis(1));
-        cluster.options.purge_horizon_bytes = 100;
-        for node in cluster.nodes() {
-            cluster.start(node).await;
-        }
-        while cluster.leader().is_none() {
-            rt::sleep(Duration::from_millis(10)).await;
-        }
-        let deposed = cluster.leader().unwrap();
+        let (cluster, deposed) = led_with_a_short_log().await;
         let [away, next] = cluster.nodes().into_iter().filter(|node| *node != deposed).collect::<Vec<_>>()[..] else {
             panic!("three nodes");
         };
@@ -200,10 +189,7 @@ fn the_state_of_a_deposed_leader_that_is_of_a_later_term_is_not_installed() {
         assert!(of_away.applied() < Some(offered));
         cluster.network.restore(next, away);
         cluster.network.restore(away, next);
-        let end = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
-        let mut applied = of_away.watch_applied();
-        let reached = applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= end);
-        assert!(rt::timeout(Duration::from_secs(10), reached).await.is_ok(), "it never caught up");
+        assert!(rt::timeout(Duration::from_secs(10), cluster.catches_up(away)).await.is_ok(), "it never caught up");
     });
 }
 
@@ -212,10 +198,7 @@ fn a_new_member_that_is_down_does_not_keep_another_from_replacing_a_lost_voter()
     sim::run_twice(1, || async {
         let cluster = cluster();
         begin(&cluster).await;
-        while cluster.leader().is_none() {
-            rt::sleep(Duration::from_millis(10)).await;
-        }
-        let leader = cluster.leader().unwrap();
+        let leader = leader_of(&cluster).await;
         let [lost, other] = (1..=3).map(SimNode).filter(|node| *node != leader).collect::<Vec<_>>()[..] else {
             panic!("{leader:?} leads a group of three");
         };

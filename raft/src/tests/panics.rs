@@ -7,15 +7,7 @@ use ottla_env::{rt, sim};
 use ottla_storage::ids::ReplicaId;
 
 use super::cluster::Cluster;
-
-async fn led(cluster: &Cluster) -> sim::SimNode {
-    loop {
-        if let Some(leader) = cluster.leader() {
-            return leader;
-        }
-        rt::sleep(Duration::from_millis(50)).await;
-    }
-}
+use super::three_voters::leader_of;
 
 /// A deposed leader whose role is not watched any more would be taken for the leader until its process ends.
 #[test]
@@ -26,7 +18,7 @@ fn a_leader_one_of_whose_tasks_panics_stops_and_another_leads() {
             for node in cluster.nodes() {
                 cluster.start(node).await;
             }
-            let leader = rt::timeout(Duration::from_secs(30), led(&cluster)).await.unwrap();
+            let leader = rt::timeout(Duration::from_secs(30), leader_of(&cluster)).await.unwrap();
             assert!(cluster.propose(leader, Bytes::from_static(b"before")).await);
             let tasks = sim::critical_tasks(leader);
             let (task, _) = tasks.iter().find(|(_, known)| *known == name).unwrap();
@@ -37,7 +29,7 @@ fn a_leader_one_of_whose_tasks_panics_stops_and_another_leads() {
             let failures = cluster.failures(leader).borrow().clone();
             let failure = failures.get(&ReplicaId(u64::from(leader.0))).unwrap();
             assert!(failure.why.contains(name) && !failure.is_damage, "{failure:?}");
-            let next = rt::timeout(Duration::from_secs(30), led(&cluster)).await.unwrap();
+            let next = rt::timeout(Duration::from_secs(30), leader_of(&cluster)).await.unwrap();
             assert_ne!(next, leader);
             assert!(cluster.propose(next, Bytes::from_static(b"after")).await);
             assert!(sim::take_panics().is_empty());

@@ -156,11 +156,8 @@ async fn heal(cluster: &Cluster) {
         {
             rt::sleep(millis(20, 100)).await;
         }
-        let last = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
         for node in cluster.nodes() {
-            let mut applied = cluster.handle(node).unwrap().watch_applied();
-            let reached = |applied: &Option<_>| super::ledger::index_of(*applied).0 >= last;
-            drop(applied.wait_for(reached).await.unwrap());
+            cluster.catches_up(node).await;
         }
     };
     assert!(rt::timeout(RECOVERY_MAX, healed).await.is_ok(), "not healed in {RECOVERY_MAX:?}");
