@@ -40,7 +40,7 @@ pub trait SeedNodes: Send + Sync + 'static {
 
 /// Seed nodes that are given by id.
 #[cfg(test)]
-struct FixedSeedNodes(BTreeSet<NodeId>);
+pub(super) struct FixedSeedNodes(pub(super) BTreeSet<NodeId>);
 
 #[cfg(test)]
 impl SeedNodes for FixedSeedNodes {
@@ -166,7 +166,7 @@ pub(super) async fn is_removed(
 }
 
 /// Sends requests to all seed nodes until this node has an assignment, or founds the cluster if it is the first of them
-/// and `may_found`.
+/// and `may_found`. A node that has left a cluster takes no founder's replica either: it has removed its own.
 pub(super) async fn discover(
     host: &RaftHost,
     own: NodeId,
@@ -187,8 +187,15 @@ pub(super) async fn discover(
         let mut unregistered_at = None;
         for (node, response) in responses {
             match response {
-                BootstrapResponse::Located { founders, assignment: Some(assignment) } => return (founders, assignment),
+                BootstrapResponse::Located { founders, assignment: Some(assignment) }
+                    if may_found || !assignment.is_founder =>
+                {
+                    return (founders, assignment);
+                }
                 BootstrapResponse::Located { assignment: None, .. } => unregistered_at = Some(node),
+                // A node that has applied nothing yet knows the founders alone. The founder's replica that this node had is
+                // removed: under the same id an empty one would vote again (seed 125100).
+                BootstrapResponse::Located { assignment: Some(_), .. } => {}
                 BootstrapResponse::Uninitialized { directory } => drop(directories.insert(node, directory)),
                 BootstrapResponse::Registered
                 | BootstrapResponse::Retry

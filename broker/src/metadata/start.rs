@@ -389,7 +389,7 @@ async fn create(
     Ok((group, images, founders))
 }
 
-fn registration_of(local: LocalNode, config: &Config) -> NodeRegistration {
+pub(super) fn registration_of(local: LocalNode, config: &Config) -> NodeRegistration {
     NodeRegistration {
         node: NodeRecord {
             id: local.id,

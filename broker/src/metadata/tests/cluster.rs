@@ -9,12 +9,14 @@ use ottla_env::rt;
 use ottla_env::sim::net::Conditions;
 use ottla_env::sim::{self, SimNode};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Directory, Faults, RaftHost, RaftOptions, SimNetwork};
+use ottla_raft::{Directory, Faults, RaftHost, RaftOptions, Service, SimNetwork};
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use crate::config::{Config, LivenessConfig};
-use crate::metadata::discovery::is_removed;
+use crate::metadata::bootstrap_service::{BootstrapResponse, ReplicaAssignment, bootstrap_address};
+use crate::metadata::discovery::{FixedSeedNodes, discover, is_removed};
+use crate::metadata::start::registration_of;
 use crate::metadata::tests::live::Memory;
 use crate::metadata::*;
 
@@ -370,6 +372,38 @@ fn a_node_stays_a_member_whatever_a_node_without_metadata_says() {
         drop(rt::timeout(PATIENCE * 4, third.watch().wait_for(whole)).await.unwrap().unwrap());
         all.extend([joined, (third, host)]);
         shut_down(&all).await;
+    });
+}
+
+/// Found by the simulation (seed 125100): a node that had just joined, and had applied nothing, named the founders.
+#[test]
+fn a_node_that_has_left_takes_no_founders_replica_again() {
+    sim::run_twice(29, || async {
+        let network = SimNetwork::default();
+        let host_of = |node: NodeId| {
+            let peer_table = Arc::new(PeerTable::default());
+            NODES.iter().for_each(|node| peer_table.set_address(*node, node.to_string()));
+            let host = RaftHost::new(network.for_node(machine_of(node), peer_table), RaftOptions::default());
+            network.attach(machine_of(node), host.clone());
+            host
+        };
+        let (asks, answers) = (host_of(NODES[0]), host_of(NODES[1]));
+        let own = ReplicaRecord { id: ReplicaId(1), node: NODES[0], directory: Uuid::from_u128(1) };
+        let assignment = Some(ReplicaAssignment { replica: own, is_founder: true });
+        let located = BootstrapResponse::Located { founders: vec![own], assignment }.encode();
+        let service: Service = Arc::new(move |_, _| Box::pin(std::future::ready(Some(located.clone()))));
+        answers.serve(bootstrap_address(NODES[1]), service);
+        let local = LocalNode::from_config(&Config::default(), Vec::new());
+        let registration = registration_of(local, &Config::default());
+        let found = async |may_found| {
+            let seeds = FixedSeedNodes(BTreeSet::from([NODES[0], NODES[1]]));
+            let found = discover(&asks, NODES[0], &seeds, own.directory, &registration, may_found);
+            rt::timeout(PATIENCE, found).await.ok().map(|(_, assignment)| assignment.replica)
+        };
+        assert_eq!(found(true).await, Some(own));
+        assert_eq!(found(false).await, None, "an empty replica would vote in the place of one that has voted");
+        asks.shutdown().await;
+        answers.shutdown().await;
     });
 }
 
