@@ -1,12 +1,13 @@
 //! Feature levels (KIP-584): which formats of its own a cluster may use, so that a release never writes what a node of
 //! the release before could not read while nodes are upgraded one by one.
 //!
-//! - There is one feature, `ottla.version`. Each build understands a range of its levels, and a node registers its
+//! - There is one feature that changes, `ottla.version`. Each build understands a range of its levels, and a node registers its
 //!   build's range; the metadata group holds the level in force, which is one that every registered node understands.
 //! - A release that brings a new format (of a command, a record, a message) raises [`Levels::OWN`]`.newest` and writes
 //!   that format only where `MetadataImage::level` has reached it.
-//! - Kafka's own features (metadata.version, transaction.version, ...) are not listed to clients: their levels stand
-//!   for KRaft's records and for protocols that are not served here, and a client that finds none uses none of them.
+//! - `metadata.version` is listed to clients at one level that never changes: tools show by it which release of Kafka a
+//!   cluster is like, and some fail where it is missing. Kafka's other features (transaction.version, group.version, ...)
+//!   stand for protocols that are not served here: a client that finds none uses none of them.
 //! - Everything that was written before there were levels has level 1, and a range of level 1 alone is not written at
 //!   all: so builds before levels read it.
 //!
@@ -14,8 +15,12 @@
 
 use std::fmt;
 
-/// The one feature.
+/// The one feature whose level changes.
 pub const FEATURE: &str = "ottla.version";
+/// Kafka's feature for the release that a cluster is like.
+pub const KAFKA_FEATURE: &str = "metadata.version";
+/// Its one level: 4.3-IV0.
+pub const KAFKA_LEVEL: FeatureLevel = FeatureLevel(30);
 
 /// A level of the feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -20,11 +20,11 @@ pub const GROUP_SETTINGS: &[ResourceSetting] = &[
             at_least(0),
             "Time between two assignments of a consumer group.",
         ),
-        &[],
+        &[("group.consumer.assignment.interval.ms", 1)],
     ),
     later(
         boolean("consumer.assignor.offload.enable", "true", "Assigns a consumer group's partitions in the background."),
-        &[],
+        &[("group.consumer.assignor.offload.enable", 1)],
     ),
     later(
         int(

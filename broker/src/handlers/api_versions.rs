@@ -1,7 +1,7 @@
 //! ApiVersions (key 18, v0-v5): the APIs and versions that this broker serves, made from the single table of versions.
 //!
 //! v3+: name and version of the client's software (KIP-511), INVALID_REQUEST if they are malformed; the feature levels
-//! that this build understands and the finalized one (KIP-584), whose epoch is the index of the metadata. v5: a
+//! that this build understands and those in force (KIP-584), whose epoch is the index of the metadata. v5: a
 //! client that means another cluster or node is told REBOOTSTRAP_REQUIRED (KIP-1242): its metadata is of nodes that have other
 //! addresses now. A version above the table's is answered before decoding, in v0 with UNSUPPORTED_VERSION
 //! (`handlers::kafka_dispatch`).
@@ -15,7 +15,7 @@ use ottla_protocol::messages::ApiVersionsRequest;
 use ottla_protocol::response::advertised_versions;
 
 use crate::handlers::context::Context;
-use crate::metadata::{FEATURE, Levels, MetadataImage};
+use crate::metadata::{FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels, MetadataImage};
 
 /// The node id of a client that means no particular node.
 const ANY_NODE: i32 = -1;
@@ -43,21 +43,26 @@ fn refusal(version: i16, request: &ApiVersionsRequest, cluster_id: &str, node: N
 
 /// Adds the supported levels and the finalized one; no finalized level while the node has no cluster metadata yet.
 fn with_features(response: ApiVersionsResponse, levels: Levels, image: &MetadataImage) -> ApiVersionsResponse {
-    let name = StrBytes::from_static_str(FEATURE);
-    let supported = SupportedFeatureKey::default()
-        .with_name(name.clone())
-        .with_min_version(levels.oldest.0)
-        .with_max_version(levels.newest.0);
-    let response = response.with_supported_features(vec![supported]);
+    let supported = |name, levels: Levels| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_min_version(levels.oldest.0)
+            .with_max_version(levels.newest.0)
+    };
+    let finalized = |name, FeatureLevel(level)| {
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_min_version_level(level)
+            .with_max_version_level(level)
+    };
+    let kafkas = Levels { oldest: KAFKA_LEVEL, newest: KAFKA_LEVEL };
+    let response = response.with_supported_features(vec![supported(FEATURE, levels), supported(KAFKA_FEATURE, kafkas)]);
     if image.cluster_id.is_empty() {
         return response;
     }
-    let level = image.level.0;
-    let finalized =
-        FinalizedFeatureKey::default().with_name(name).with_min_version_level(level).with_max_version_level(level);
     response
         .with_finalized_features_epoch(i64::try_from(image.index.0).unwrap_or(i64::MAX))
-        .with_finalized_features(vec![finalized])
+        .with_finalized_features(vec![finalized(FEATURE, image.level), finalized(KAFKA_FEATURE, KAFKA_LEVEL)])
 }
 
 /// Letters, digits, `-` and `.`, beginning and ending with a letter or digit, as Kafka has it.

@@ -1,8 +1,8 @@
 //! OffsetDelete (key 47, v0): removes a group's offsets of topics that it is not subscribed to (KIP-496).
 //!
 //! GROUP_SUBSCRIBED_TO_TOPIC for subscriptions of a live consumer group; NON_EMPTY_GROUP for live groups of other
-//! types, whose subscriptions the broker cannot see. Other errors: GROUP_ID_NOT_FOUND, NOT_COORDINATOR,
-//! UNKNOWN_TOPIC_OR_PARTITION.
+//! types, whose subscriptions the broker cannot see. Other errors: INVALID_GROUP_ID, GROUP_ID_NOT_FOUND,
+//! NOT_COORDINATOR, UNKNOWN_TOPIC_OR_PARTITION.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! OffsetFetch (key 9, v1-v10): a group's committed offsets.
 //!
-//! v2 null topics = all of the group's (and an error for the whole). v5 leader epoch. v7 require_stable (KIP-447): with
-//! no transactions every committed offset is stable. v8 several groups at once (KIP-709). v9 member epochs (KIP-848),
-//! which a classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID. No commit: offset -1, no error. An offset
-//! committed under another id of the topic is ignored. Error: NOT_COORDINATOR.
+//! v2 null topics = all of the group's, and an error of the whole, which then lists no topics. v5 leader epoch. v7
+//! require_stable (KIP-447): with no transactions every committed offset is stable. v8 several groups at once (KIP-709).
+//! v9 member epochs (KIP-848), which a classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID, after the topics that are
+//! known, as Kafka answers. No commit: offset -1, no error. An offset committed under another id of the topic is
+//! ignored. Error: NOT_COORDINATOR.
 
 use std::collections::BTreeMap;
 
@@ -50,21 +51,40 @@ async fn fetch(ctx: &Context, version: i16, asked: Vec<Asked>) -> Vec<OffsetFetc
     let read = |place: usize, offsets: Option<&Offsets>| match asked.get(place).and_then(|(_, topics)| topics.as_ref())
     {
         None => all_topics(version, &image, offsets),
-        Some(topics) => topics.iter().map(|topic| one_topic(version, &image, offsets, topic)).collect(),
+        Some(topics) => {
+            let answers: Vec<_> = topics.iter().map(|topic| one_topic(version, &image, offsets, topic)).collect();
+            if version >= 10 { unknown_last(answers) } else { answers }
+        }
     };
     let names: Vec<&str> = asked.iter().map(|(group, _)| group.as_str()).collect();
     let outcomes = ctx.groups.fetch(&names, read).await;
-    let one = |((group_id, topics), outcome): (Asked, Result<Vec<OffsetFetchResponseTopics>, GroupError>)| {
-        let answer = OffsetFetchResponseGroup::default().with_group_id(group_id);
-        match outcome {
-            Ok(topics) => answer.with_topics(topics),
-            Err(error) => {
-                let topics = topics.iter().flatten().map(|topic| refused_topic(version, topic, error));
-                answer.with_topics(topics.collect()).with_error_code(error.code())
-            }
+    asked.iter().zip(outcomes).map(|(asked, outcome)| answered(version, asked, outcome)).collect()
+}
+
+fn answered(
+    version: i16,
+    (group_id, topics): &Asked,
+    outcome: Result<Vec<OffsetFetchResponseTopics>, GroupError>,
+) -> OffsetFetchResponseGroup {
+    let answer = OffsetFetchResponseGroup::default().with_group_id(group_id.clone());
+    match outcome {
+        Ok(topics) => answer.with_topics(topics),
+        // v1 has no error of the whole.
+        Err(error) if version < 2 => {
+            let topics = topics.iter().flatten().map(|topic| refused_topic(version, topic, error));
+            answer.with_topics(topics.collect())
         }
-    };
-    asked.into_iter().zip(outcomes).map(one).collect()
+        Err(error) => answer.with_error_code(error.code()),
+    }
+}
+
+/// The topics that are known, then those that are not, each in the order in which they were asked for.
+fn unknown_last(topics: Vec<OffsetFetchResponseTopics>) -> Vec<OffsetFetchResponseTopics> {
+    let unknown = ErrorCode::UnknownTopicId.code();
+    let is_known = |topic: &OffsetFetchResponseTopics| topic.partitions.iter().all(|one| one.error_code != unknown);
+    let (mut known, unknown): (Vec<_>, Vec<_>) = topics.into_iter().partition(is_known);
+    known.extend(unknown);
+    known
 }
 
 fn all_topics(version: i16, image: &MetadataImage, offsets: Option<&Offsets>) -> Vec<OffsetFetchResponseTopics> {
@@ -124,7 +144,7 @@ fn committed(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchRespons
     }
 }
 
-/// Old clients read the errors of partitions, not the top-level one.
+/// What is answered where the whole has no error of its own.
 fn refused_topic(version: i16, asked: &OffsetFetchRequestTopics, error: GroupError) -> OffsetFetchResponseTopics {
     let one = |index: &i32| committed(*index, None).with_error_code(error.code());
     named(version, asked.name.clone(), asked.topic_id)
@@ -148,4 +168,44 @@ fn single(version: i16, group: OffsetFetchResponseGroup) -> OffsetFetchResponse 
     };
     let answer = OffsetFetchResponse::default().with_topics(group.topics.into_iter().map(topic).collect());
     if version >= 2 { answer.with_error_code(group.error_code) } else { answer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(topic: &str) -> Asked {
+        let topic = OffsetFetchRequestTopics {
+            name: TopicName(text(topic)),
+            partition_indexes: vec![0, 1],
+            ..OffsetFetchRequestTopics::default()
+        };
+        (GroupId(text("g")), Some(vec![topic]))
+    }
+
+    #[test]
+    fn an_error_of_the_whole_lists_no_topics_and_v1_tells_it_of_each_partition() {
+        let refused = |version| answered(version, &asked("t"), Err(GroupError::NotCoordinator));
+        let error = GroupError::NotCoordinator.code();
+        let old = refused(1);
+        assert_eq!(old.error_code, 0);
+        let codes: Vec<_> = old.topics[0].partitions.iter().map(|one| (one.partition_index, one.error_code)).collect();
+        assert_eq!(codes, [(0, error), (1, error)]);
+        for version in [2, 8, 10] {
+            let whole = refused(version);
+            assert_eq!((whole.error_code, whole.topics.len()), (error, 0), "v{version}");
+        }
+    }
+
+    #[test]
+    fn topics_that_are_known_come_first() {
+        let topic = |index, code| {
+            let one = committed(index, None).with_error_code(code);
+            OffsetFetchResponseTopics::default().with_partitions(vec![one])
+        };
+        let unknown = ErrorCode::UnknownTopicId.code();
+        let sorted = unknown_last(vec![topic(0, unknown), topic(1, 0), topic(2, unknown), topic(3, 0)]);
+        let order: Vec<_> = sorted.iter().map(|topic| topic.partitions[0].partition_index).collect();
+        assert_eq!(order, [1, 3, 0, 2]);
+    }
 }

@@ -1,5 +1,5 @@
-//! UpdateFeatures (key 57, v0-v2): changes the level of a feature (KIP-584, KIP-778). The only feature is
-//! `ottla.version`.
+//! UpdateFeatures (key 57, v0-v2): changes the level of a feature (KIP-584, KIP-778). The feature that
+//! changes is `ottla.version`; `metadata.version` has one level.
 //!
 //! As in Kafka 4, in every version the request is applied as a whole or not at all: a top-level INVALID_UPDATE_VERSION
 //! for a level that a registered node does not understand, and for a downgrade, which is never applied; v0-v1 name each

@@ -12,7 +12,7 @@ use super::command::{Command, NewShard};
 use super::error::MetadataError;
 use super::image::{MetadataImage, NodeRecord, ShardId};
 use super::requests::{FeatureUpdate, UpgradeType};
-use crate::levels::{FEATURE, FeatureLevel, Levels};
+use crate::levels::{FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels};
 
 /// True once the cluster has shards. Before that it has no level: its founders are still being registered.
 fn is_founded(image: &MetadataImage) -> bool {
@@ -98,23 +98,31 @@ pub(super) fn update(image: &MetadataImage, requested: &[FeatureUpdate]) -> Resu
         if requested.iter().take(place).any(|earlier| earlier.feature == update.feature) {
             return Err(MetadataError::InvalidRequest(format!("The feature {} is named twice.", update.feature)));
         }
-        level = check(image, update).map_err(|why| {
+        let checked = check(image, update).map_err(|why| {
             MetadataError::InvalidUpdateVersion(format!(
                 "Invalid update version {} for feature {}. {why}",
                 update.level.0, update.feature
             ))
         })?;
+        level = checked.unwrap_or(level);
     }
     Ok((level != image.level).then_some(Command::SetFeatureLevel { level }).into_iter().collect())
 }
 
-/// Checks in Kafka's order and, where they fit, with Kafka's messages.
-fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<FeatureLevel, String> {
+/// The level of Ottla's feature that the update asks for, if it asks for one. Checks in Kafka's order and, where they fit, with
+/// Kafka's messages.
+fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<Option<FeatureLevel>, String> {
     let Some(kind) = update.kind else {
         return Err("The controller does not support the given upgrade type.".to_owned());
     };
     if update.level.0 < 0 {
         return Err("A feature version cannot be less than 0.".to_owned());
+    }
+    if update.feature == KAFKA_FEATURE {
+        return match update.level == KAFKA_LEVEL {
+            true => Ok(None),
+            false => Err(format!("The controller only supports versions {KAFKA_LEVEL}-{KAFKA_LEVEL}")),
+        };
     }
     if update.feature != FEATURE {
         return Err("The controller does not support this feature.".to_owned());
@@ -143,5 +151,5 @@ fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<FeatureLevel, 
     if update.level > image.level && kind != UpgradeType::Upgrade {
         return Err("Can't downgrade to a newer version.".to_owned());
     }
-    Ok(update.level)
+    Ok(Some(update.level))
 }

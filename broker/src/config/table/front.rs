@@ -105,6 +105,35 @@ pub(super) const GROUPS: &[Setting] = &[
         "The longest heartbeat interval of the newer group protocol.",
     )
     .idle(LATER_GROUPS),
+    int(
+        "group.consumer.assignment.interval.ms",
+        "1000",
+        at_least(0),
+        "Time between two assignments of the newer group protocol.",
+    )
+    .dynamic()
+    .idle(LATER_GROUPS),
+    int(
+        "group.consumer.min.assignment.interval.ms",
+        "0",
+        at_least(0),
+        "The shortest time between two assignments of the newer group protocol.",
+    )
+    .idle(LATER_GROUPS),
+    int(
+        "group.consumer.max.assignment.interval.ms",
+        "15000",
+        at_least(0),
+        "The longest time between two assignments of the newer group protocol.",
+    )
+    .idle(LATER_GROUPS),
+    boolean(
+        "group.consumer.assignor.offload.enable",
+        "true",
+        "Computes assignments of the newer group protocol in the background.",
+    )
+    .dynamic()
+    .idle(LATER_GROUPS),
     int("group.consumer.max.size", "2147483647", at_least(1), "The most members of a group of the newer protocol.")
         .idle(LATER_GROUPS),
     list(

@@ -302,6 +302,7 @@ impl Groups {
         group: &str,
         topics: Vec<(Arc<str>, Vec<i32>)>,
     ) -> Result<Vec<DeletedTopic>, GroupError> {
+        not_empty(group)?;
         self.current_store(self.coordinator_partition(group)).await?;
         let pending = self.send(group, |group, reply| Command::DeleteOffsets(group, topics, reply)).await?;
         self.finish(pending).await

@@ -27,7 +27,9 @@ fn code_of(response: &Response) -> i16 {
         }
         Response::OffsetCommit(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
         Response::OffsetFetch(body) => {
-            first(std::iter::once(body.error_code).chain(body.groups.iter().map(|group| group.error_code)))
+            let of_groups = body.groups.iter().map(|group| group.error_code);
+            let of_partitions = body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code);
+            first(std::iter::once(body.error_code).chain(of_groups).chain(of_partitions))
         }
         Response::FindCoordinator(body) => {
             first(std::iter::once(body.error_code).chain(body.coordinators.iter().map(|found| found.error_code)))

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::codec::CodecError;
 use crate::config::Config;
-use crate::levels::{FEATURE, FeatureLevel, Levels};
+use crate::levels::{FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels};
 use crate::metadata::bootstrap_service::BootstrapRequest;
 use crate::metadata::command::{Command, Decision, decode, encode};
 use crate::metadata::decide::{ControllerRequest, decide};
@@ -217,7 +217,10 @@ fn all_requested_updates_are_made_or_none() {
         assert_eq!(machine.image().level, FeatureLevel(1));
     }
     assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(Vec::new())), Ok(()));
-    assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(vec![own])), Ok(()));
+    let as_it_is = FeatureUpdate { level: KAFKA_LEVEL, ..update(KAFKA_FEATURE, Some(UpgradeType::Upgrade)) };
+    assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(vec![as_it_is.clone()])), Ok(()));
+    assert_eq!(machine.image().level, FeatureLevel(1), "the other feature is as it was");
+    assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(vec![own, as_it_is])), Ok(()));
     assert_eq!(machine.image().level, FeatureLevel(2));
 }
 

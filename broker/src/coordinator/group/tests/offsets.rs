@@ -69,6 +69,7 @@ fn offsets_are_deleted_unless_they_are_read() {
         assert_eq!(fetched(&groups, "g", "t").await, Some(1));
         assert_eq!(fetched(&groups, "g", "u").await, None);
         assert_eq!(groups.delete_offsets("none", topics.clone()).await, Err(GroupError::GroupIdNotFound));
+        assert_eq!(groups.delete_offsets("", topics.clone()).await, Err(GroupError::InvalidGroupId));
 
         let mut worker = join("");
         worker.protocol_type = "connect".into();

@@ -14,12 +14,14 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Properties;
 import java.util.Set;
 import java.util.stream.Collectors;
 import kafka.server.BrokerServer;
 import kafka.server.KafkaConfig;
 import org.apache.kafka.common.network.ListenerName;
 import org.apache.kafka.common.requests.MetadataResponse;
+import org.apache.kafka.coordinator.group.GroupCoordinator;
 import org.apache.kafka.metadata.BrokerState;
 import org.apache.kafka.metadata.KRaftMetadataCache;
 import org.apache.kafka.metadata.LeaderAndIsr;
@@ -46,9 +48,11 @@ public final class BrokerView {
     public static BrokerServer of(OttlaCluster cluster, OttlaNode node, Map<String, String> properties) {
         BrokerServer broker = shape(BrokerServer.class);
         KRaftMetadataCache cache = cache(node);
+        GroupCoordinator groups = groups();
         doAnswer(call -> config(node, properties)).when(broker).config();
         doAnswer(call -> cluster.id()).when(broker).clusterId();
         doAnswer(call -> cache).when(broker).metadataCache();
+        doAnswer(call -> groups).when(broker).groupCoordinator();
         doAnswer(call -> node.port).when(broker).boundPort(any(ListenerName.class));
         doAnswer(call -> !node.isAlive()).when(broker).isShutdown();
         doAnswer(call -> state(node)).when(broker).brokerState();
@@ -87,6 +91,13 @@ public final class BrokerView {
         own.remove("listener.security.protocol.map");
         own.remove("inter.broker.listener.name");
         return new KafkaConfig(own, false);
+    }
+
+    /** Asked what `__consumer_offsets` is to be created with: the node that creates it knows that itself. */
+    private static GroupCoordinator groups() {
+        GroupCoordinator groups = shape(GroupCoordinator.class);
+        doAnswer(call -> new Properties()).when(groups).groupMetadataTopicConfigs();
+        return groups;
     }
 
     /** Answered by a Metadata request to this node. */
