@@ -15,6 +15,9 @@ import tomllib
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "kafka-tests.md"
+README = HERE.parents[1] / "README.md"
+# Between these two lines of the README stands the score.
+MARKS = ("<!-- score of tests/kafka -->", "<!-- end of the score -->")
 KINDS = ("needs", "broker", "design", "harness", "deviates")
 
 
@@ -104,3 +107,22 @@ def write(results, version):
     brokers = sorted({f"{entry[side]['broker']} ({entry[side]['on']})" for entry in results["classes"].values() for side in ("ottla", "kafka") if side in entry})
     lines += ["", "Run against: " + "; ".join(brokers) + ".", ""]
     PAGE.write_text("\n".join(lines))
+    write_score(results, version)
+
+
+def write_score(results, version):
+    """The score as one sentence, on the first page: of the tests whose own broker was run here too, Kafka's result beside it."""
+    (passed, failed, skipped), _ = score(results)
+    theirs = [entry for entry in results["classes"].values() if "ottla" in entry and "kafka" in entry]
+    common = [(entry["ottla"]["tests"][test][0], entry["kafka"]["tests"][test][0]) for entry in theirs for test in entry["ottla"]["tests"] if test in entry["kafka"]["tests"]]
+    both = [sum(side == "passed" for side in sides) for sides in zip(*common)] if common else [0, 0]
+    sentence = (
+        f"**Apache Kafka's own integration tests**, as Kafka {version} publishes them, unmodified: Ottla passes {passed} of {passed + failed}, and {skipped} more\n"
+        f"look into a broker's objects or are disabled by Kafka; of {len(common)} that were also run against Apache Kafka itself on the same machine Ottla passes\n"
+        f"{both[0]} and Kafka {both[1]}. `tests/kafka/run.py` runs them, and [docs/kafka-tests.md](docs/kafka-tests.md) has each class and why a test is not passed."
+    )
+    before, _, rest = README.read_text().partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    assert after, "the README has no place for the score"
+    README.write_text(f"{before}{MARKS[0]}\n{sentence}\n{MARKS[1]}{after}")
+

@@ -45,6 +45,11 @@ public final class OttlaCluster implements AutoCloseable {
         return nodes.values().stream().filter(OttlaNode::isAlive).toList();
     }
 
+    /** True if most of the nodes run. */
+    public boolean hasMajority() {
+        return 2 * alive().size() > nodes.size();
+    }
+
     public String bootstrap() {
         return nodes.values().stream().map(node -> "localhost:" + node.port).collect(Collectors.joining(","));
     }
