@@ -57,7 +57,9 @@ def why(reasons, name, tests):
     found = collections.Counter()
     for test, (outcome, said) in tests.items():
         if outcome != "passed":
-            kind, label = ("harness", "cut: the class took too long") if outcome == "cut" else reasons.of(name, test, said)
+            kind, label = reasons.of(name, test, said)
+            if outcome == "cut" and kind == "deviates":
+                kind, label = "harness", "cut: the class took too long"
             found[f"{'**deviates**: ' if kind == 'deviates' else ''}{label}"] += 1
     return "; ".join(f"{label} ({count})" for label, count in found.most_common())
 
