@@ -304,7 +304,7 @@ impl ControllerClient {
         // The caller must find the change in this node's image.
         let applied = rt::timeout_at(deadline, self.group.wait_applied(response.index)).await;
         match applied {
-            Ok(Ok(())) => Ok(response.outcome),
+            Ok(Ok(())) => Ok(of_the_leader(response.outcome)),
             Ok(Err(why)) => Err(MetadataError::Stopped(why.to_string())),
             Err(_) => Err(MetadataError::TimedOut),
         }
@@ -373,6 +373,15 @@ impl ControllerClient {
     }
 }
 
+/// An outcome that the leader had. Where the leader's replica has stopped this node's has not, and whether the request has an
+/// effect the next leader decides.
+fn of_the_leader(outcome: Result<ControllerResponse, MetadataError>) -> Result<ControllerResponse, MetadataError> {
+    outcome.map_err(|error| match error {
+        MetadataError::Stopped(_) => MetadataError::TimedOut,
+        other => other,
+    })
+}
+
 fn stopped() -> MetadataError {
     MetadataError::Stopped("the node stops".to_owned())
 }
@@ -391,6 +400,8 @@ impl Drop for InFlightGuard<'_> {
 
 #[cfg(test)]
 mod tests {
+    use ottla_protocol::error::ErrorCode;
+
     use super::*;
 
     fn request(session: u64, number: u64, floor: u64, term: u64) -> ForwardedRequest {
@@ -409,6 +420,15 @@ mod tests {
         assert!(!deduplicator.is_first(&request(1, 3, 3, 5)), "its sender has stopped waiting");
         assert!(deduplicator.is_first(&request(1, 8, 7, 5)));
         assert_eq!(deduplicator.sessions[&1].1.len(), 2, "what is below the floor is forgotten");
+    }
+
+    /// Found by the simulation (seed 126111): a node that was registering took it for its own end, and stayed fenced.
+    #[test]
+    fn that_the_leader_has_stopped_does_not_mean_that_this_node_has() {
+        let code = |error| of_the_leader(Err(error)).unwrap_err().code();
+        assert_eq!(code(MetadataError::Stopped("its disk has failed".into())), ErrorCode::RequestTimedOut);
+        assert_eq!(code(MetadataError::Overloaded), MetadataError::Overloaded.code());
+        assert!(of_the_leader(Ok(ControllerResponse::Done)).is_ok());
     }
 
     #[test]
