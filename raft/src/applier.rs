@@ -351,6 +351,11 @@ impl Applier {
         state.purgeable = state.purgeable.max(Some(upto));
     }
 
+    /// True while members that lag are not served by a snapshot.
+    pub(crate) fn needs_entries(&self) -> bool {
+        self.state.lock().state_machine.needs_entries()
+    }
+
     /// The batches that belong to a state that another replica cut.
     pub(crate) fn extents(&self, keys: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
         self.state.lock().state_machine.extents(keys)

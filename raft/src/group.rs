@@ -429,7 +429,7 @@ impl Group {
 
     /// The last entry that may be purged: there is no other member, or all others have the entries, or a member that
     /// lacks them is better served by a snapshot, because so much was logged since (the purge horizon of
-    /// design section 4) or they are damaged.
+    /// design section 4; not where a snapshot does not serve it) or they are damaged.
     fn purgeable(&self, members: &Membership) -> Option<LogId> {
         let kept = self.directory.checkpointed(self.replica)?;
         if members.is_alone(self.replica) {
@@ -438,7 +438,11 @@ impl Group {
         let held = self.replicated_to_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));
         let damaged = self.damage.to_purge().filter(|damaged| *damaged <= kept.index);
         let damaged = damaged.and_then(|index| self.log.log_id(index));
-        held.max(damaged).max(self.log.behind(self.options.purge_horizon_bytes)).map(|id| id.min(kept))
+        let behind = match self.applier.needs_entries() {
+            true => None,
+            false => self.log.behind(self.options.purge_horizon_bytes),
+        };
+        held.max(damaged).max(behind).map(|id| id.min(kept))
     }
 
     /// Purges what the checkpoint contains and no member needs.

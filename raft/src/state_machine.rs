@@ -123,6 +123,11 @@ pub trait StateMachine: Send + 'static {
         false
     }
 
+    /// True while a snapshot does not hold what a member that lags needs: it gets the entries, however far behind it is.
+    fn needs_entries(&self) -> bool {
+        false
+    }
+
     /// Checks that what apply will read of the entry is sound; an error names the damage. The replica then stops, with
     /// the state of the entry before.
     fn check(&self, _entry: &Entry) -> Result<(), String> {

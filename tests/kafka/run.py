@@ -32,7 +32,15 @@ import jars
 import page
 from broker import Broker
 
-SECONDS_MAX = {"PlaintextConsumerTest": 600, "TopicCommandTest": 600, "ReassignPartitionsCommandTest": 600}
+# Some wait for the end of sessions, 45 s a test.
+SECONDS_MAX = {
+    "PlaintextConsumerTest": 600,
+    "TopicCommandTest": 600,
+    "ReassignPartitionsCommandTest": 600,
+    "HeadersStoreUpgradeIntegrationTest": 1200,
+    "HighAvailabilityTaskAssignorIntegrationTest": 900,
+    "KStreamRepartitionIntegrationTest": 900,
+}
 SECONDS_MAX_ELSE = 400
 # Letters of what a test said that are kept.
 WHY_MAX = 400

@@ -72,6 +72,8 @@ pub(crate) struct Ledger {
 
 /// A payload on which apply panics.
 pub(crate) const POISON: &[u8] = b"poison";
+/// A payload after which members that lag are not served by a snapshot.
+pub(crate) const KEEP_ENTRIES: &[u8] = b"keep entries";
 /// A payload after which the state of node 2 is another one than those of the others.
 pub(crate) const DIFFERENT_ON_2: &[u8] = b"different";
 
@@ -125,6 +127,10 @@ impl StateMachine for Ledger {
 
     fn needs_records(&self) -> bool {
         self.needs_records
+    }
+
+    fn needs_entries(&self) -> bool {
+        self.entries.values().any(|(_, payload)| payload == KEEP_ENTRIES)
     }
 
     fn term_started(&mut self, _log_id: LogId) {}

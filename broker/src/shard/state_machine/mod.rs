@@ -149,6 +149,13 @@ impl ShardStateMachine {
             panic!("replica {}: replica {}, which it takes over, is not here", self.replica, pair.absorbed)
         };
         let partitions = state.absorb(absorb, &mut other.lock());
+        tracing::debug!(
+            replica = self.replica.0,
+            partitions = partitions.len(),
+            checksum = state.checksum(),
+            "it takes over replica {}",
+            pair.absorbed
+        );
         Absorbed { from: group, partitions }
     }
 
@@ -192,6 +199,12 @@ impl StateMachine for ShardStateMachine {
     /// True for a shard that keeps groups: committed offsets are records.
     fn needs_records(&self) -> bool {
         self.state.lock().keeps_groups
+    }
+
+    /// True for a sealed shard: once another one has taken it over here a snapshot of it is empty. All its members have the
+    /// Seal, so what they may lack is little.
+    fn needs_entries(&self) -> bool {
+        self.state.lock().sealed.is_some()
     }
 
     fn check(&self, entry: &Entry) -> Result<(), String> {
@@ -248,11 +261,16 @@ impl StateMachine for ShardStateMachine {
     }
 
     fn extents(&self, stored: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
-        let (keeps_groups, has_applied, last_merge) = {
+        let (keeps_groups, has_applied, last_merge, own_shell) = {
             let own = self.state.lock();
-            (own.keeps_groups, own.last.is_some() || own.term > 0, own.last_merge)
+            (own.keeps_groups, own.last.is_some() || own.term > 0, own.last_merge, shell_of(&own))
         };
         let state = restore(keeps_groups, stored).map_err(io::Error::other)?;
+        if let Some(intent) = shell_of(&state).filter(|intent| has_applied && own_shell != Some(*intent)) {
+            // The survivor's replica beside this one would take over nothing.
+            let what = format!("the snapshot has nothing of what merge {} has taken over elsewhere", intent.0);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         if has_applied && state.last_merge.intent > last_merge.intent {
             // The bytes that it would import are here, and another replica's.
             let what = format!("the snapshot is behind merge {}, which it has not come to", state.last_merge.intent.0);
@@ -376,6 +394,11 @@ pub(crate) fn digest(state: &ShardState) -> u64 {
         add(&checkpoint_keys::encode_dropped(*intent));
     }
     sum
+}
+
+/// The merge for which a shard is sealed that has nothing: once it was taken over, or since all that it carried was deleted.
+fn shell_of(state: &ShardState) -> Option<RaftIndex> {
+    state.sealed.filter(|_| state.partitions.is_empty()).map(|sealed| sealed.intent)
 }
 
 fn shard_value(state: &ShardState) -> ShardValue {

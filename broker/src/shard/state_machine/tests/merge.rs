@@ -212,3 +212,19 @@ fn a_snapshot_from_behind_a_merge_is_for_replicas_that_have_nothing() {
     assert_eq!(Replica::new(ShardState::new(false)).machine.extents(&stored).unwrap().len(), 2);
     assert_eq!(survivor.machine.extents(&stored).unwrap().len(), 2);
 }
+
+/// Found by the simulation (seeds 127131 and 127191): the leader of a sealed shard that was taken over on its node offered a
+/// snapshot without partitions to a replica that lacked what it had purged; taken over, that replica brought nothing.
+#[test]
+fn a_snapshot_of_what_was_taken_over_elsewhere_is_not_installed() {
+    let (mut survivor, mut other) = two(2);
+    let behind = two(2).1;
+    merged(&mut survivor, &mut other);
+    assert!(other.machine.needs_entries() && !survivor.machine.needs_entries());
+    let mut checkpoint = BTreeMap::new();
+    keep(&mut checkpoint, &mut other);
+    let stored: Vec<_> = checkpoint.into_iter().collect();
+    assert_eq!(behind.machine.extents(&stored).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert!(Replica::new(ShardState::new(false)).machine.extents(&stored).unwrap().is_empty());
+    assert!(other.machine.extents(&stored).unwrap().is_empty(), "it has given all of it away itself");
+}
