@@ -202,6 +202,8 @@ bugs! {
         "The shard that takes over another one goes on with its epoch bases (shard state).",
     SealedAppends "sealed-appends":
         "A shard that is sealed for a merge still changes (shard state).",
+    SealedLogPurged "sealed-log-purged":
+        "A shard that is sealed for a merge purges what a member lacks, which is given what is left of the shard (shards).",
     SealReportedEarly "seal-reported-early":
         "A merge begins before all members of the absorbed shard have its Seal (merges).",
     AbsorbReportedEarly "absorb-reported-early":

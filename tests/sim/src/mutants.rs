@@ -45,10 +45,14 @@ const OF_MERGES: &[Bug] = &[
     Bug::MergeLosesProducers,
     Bug::MergeEpochFalls,
     Bug::SealedAppends,
+    Bug::SealedLogPurged,
     Bug::SealReportedEarly,
     Bug::AbsorbReportedEarly,
     Bug::MergeCutTwice,
 ];
+
+/// Seeds among which some were seen to find it begin here.
+const SEALED_LOGS_PURGED: u64 = 127_000;
 
 impl Ground {
     const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], clients: None };
@@ -66,6 +70,10 @@ impl Ground {
     const SPLITTING: Self = Self { first_seed: SPLITS_FROM, ..Self::ANY };
     /// Shards are merged.
     const MERGING: Self = Self { first_seed: MERGES_FROM, ..Self::ANY };
+    /// Only a leader that is elected while its shard is sealed appends anything to it.
+    const INTERRUPTED_MERGES: Self = Self { first_seed: MERGES_INTERRUPTED_FROM, nodes: 3, ..Self::ANY };
+    /// A replica has to be away while its shard is merged, and the log to be short: about one seed in a hundred.
+    const LONG_MERGES: Self = Self { first_seed: SEALED_LOGS_PURGED, ..Self::INTERRUPTED_MERGES };
     /// Nodes run two releases.
     const MIXED_RELEASES: Self =
         Self { first_seed: MIXED_RELEASES_FROM, nodes: 3, profiles: &[Profile::Generations], ..Self::ANY };
@@ -101,8 +109,8 @@ impl Ground {
             }
             Bug::FormerLeaderForgotten => Self::SENDING_ON,
             bug if OF_SPLITS.contains(&bug) => Self::SPLITTING,
-            // Only a leader that is elected while its shard is sealed appends anything to it.
-            Bug::SealedAppends => Self { first_seed: MERGES_INTERRUPTED_FROM, nodes: 3, ..Self::ANY },
+            Bug::SealedAppends => Self::INTERRUPTED_MERGES,
+            Bug::SealedLogPurged => Self::LONG_MERGES,
             bug if OF_MERGES.contains(&bug) => Self::MERGING,
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed

@@ -204,7 +204,7 @@ impl StateMachine for ShardStateMachine {
     /// True for a sealed shard: once another one has taken it over here a snapshot of it is empty. All its members have the
     /// Seal, so what they may lack is little.
     fn needs_entries(&self) -> bool {
-        self.state.lock().sealed.is_some()
+        self.state.lock().sealed.is_some() && !mutants::is_on(Bug::SealedLogPurged)
     }
 
     fn check(&self, entry: &Entry) -> Result<(), String> {
@@ -266,7 +266,8 @@ impl StateMachine for ShardStateMachine {
             (own.keeps_groups, own.last.is_some() || own.term > 0, own.last_merge, shell_of(&own))
         };
         let state = restore(keeps_groups, stored).map_err(io::Error::other)?;
-        if let Some(intent) = shell_of(&state).filter(|intent| has_applied && own_shell != Some(*intent)) {
+        let is_refused = |intent: &RaftIndex| has_applied && own_shell != Some(*intent);
+        if let Some(intent) = shell_of(&state).filter(is_refused).filter(|_| !mutants::is_on(Bug::SealedLogPurged)) {
             // The survivor's replica beside this one would take over nothing.
             let what = format!("the snapshot has nothing of what merge {} has taken over elsewhere", intent.0);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
