@@ -250,9 +250,12 @@ fn feature_levels_are_told_and_raised_only_where_all_nodes_understand_them() {
         let features = good_json(broker, "feature list");
         assert_eq!(
             features,
-            json!([{ "name": "ottla.version", "oldest": 1, "newest": NEWEST_LEVEL, "level": NEWEST_LEVEL }])
+            json!([
+                { "name": "metadata.version", "oldest": 30, "newest": 30, "level": 30 },
+                { "name": "ottla.version", "oldest": 1, "newest": NEWEST_LEVEL, "level": NEWEST_LEVEL }
+            ])
         );
-        assert_eq!(good(broker, "feature list").lines().count(), 2);
+        assert_eq!(good(broker, "feature list").lines().count(), 3);
         // Whichever node is asked, the one that leads the metadata decides.
         let newest = format!("feature upgrade ottla.version={NEWEST_LEVEL}");
         let raised = good(broker, &format!("{newest} --dry-run"));
