@@ -95,8 +95,10 @@ ok kafka-broker-api-versions "what the broker serves"
 has 'Cluster ID: ' "$(tool org.apache.kafka.tools.ClusterTool cluster-id --bootstrap-server "$bootstrap")"
 ok kafka-cluster "the cluster's id"
 features() { tool org.apache.kafka.tools.FeatureCommand --bootstrap-server "$bootstrap" "$@"; }
-level=$(features describe | head -1)
-has 'Feature: .*FinalizedVersionLevel: [0-9]+.*Epoch: [0-9]+' "$level"
+level=$(features describe)
+has 'Feature: metadata\.version.*FinalizedVersionLevel:' "$level"
+level=$(grep 'Feature: ottla\.version' <<<"$level")
+has 'FinalizedVersionLevel: [0-9]+.*Epoch: [0-9]+' "$level"
 read -r _ feature _ _ _ _ _ finalized _ <<<"$level"
 has "$feature can be upgraded to $finalized" "$(features upgrade --feature "$feature=$finalized" --dry-run)"
 ok kafka-features "describes levels, asks whether one can be raised"

@@ -49,10 +49,12 @@ const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 
 /// A founder is down from the time when the founders have met, often before it is registered, until the others hold a topic.
 pub(crate) async fn found_late(world: World, node: SimNode) {
+    world.set_founding(true);
     rt::sleep(Duration::from_millis(sim::random_below(FOUNDED_BY_MS))).await;
     world.crash(node, Crash::Process);
     let _ = rt::timeout(TOPIC_STARTED_BY, topics::create_first(&world, node)).await;
     world.start(node).await;
+    world.set_founding(false);
 }
 
 /// A follower falls behind a leader, on whose disk the records that the follower lacks are corrupted meanwhile.

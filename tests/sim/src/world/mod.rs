@@ -73,6 +73,7 @@ struct Inner {
     broken: Mutex<Option<Violation>>,
     /// The workload is to end.
     stop: AtomicBool,
+    is_founding: AtomicBool,
     /// Clients that have not ended, by a number, with their kind.
     clients: Mutex<BTreeMap<u64, Kind>>,
 }
@@ -118,6 +119,7 @@ impl World {
             trace: Mutex::default(),
             broken: Mutex::default(),
             stop: AtomicBool::new(false),
+            is_founding: AtomicBool::new(false),
             clients: Mutex::default(),
         }));
         let weak = Arc::downgrade(&world.0);
@@ -267,8 +269,14 @@ impl World {
         self.trace_fault(format!("node {} has an empty disk", node.0));
     }
 
-    /// True if every shard has all the members that it is to have and no disk is corrupted: one node may then be lost
-    /// for good.
+    /// True while a topic of one replica is about to be created: it may be placed on any node that is not fenced yet, so
+    /// no disk may be lost meanwhile (seed 128748).
+    pub(crate) fn set_founding(&self, is_founding: bool) {
+        self.0.is_founding.store(is_founding, Ordering::Relaxed);
+    }
+
+    /// True if every shard has all the members that it is to have, no disk is corrupted and no founder is late: one node
+    /// may then be lost for good.
     pub(crate) fn is_whole(&self) -> bool {
         let running_nodes = self.running_nodes();
         let Some(image) = self.image() else { return false };
@@ -289,7 +297,9 @@ impl World {
                 && groups.iter().all(settled)
                 && groups.iter().any(|group| group.role().borrow().ready)
         };
-        let whole = self.0.corrupted.lock().is_empty() && running_nodes.len() == self.nodes().count();
+        let whole = self.0.corrupted.lock().is_empty()
+            && running_nodes.len() == self.nodes().count()
+            && !self.0.is_founding.load(Ordering::Relaxed);
         whole && image.shards.values().all(|record| has(record))
     }
 
