@@ -95,7 +95,7 @@ pub trait SnapshotImport: Send {
     fn order(&self, extents: &mut [Extent]);
     /// The first offset of the partition that is missing.
     fn position(&self, partition: PartitionId) -> Offset;
-    /// What lies below the offset has expired.
+    /// What lies below the offset has expired. Called for each partition that the snapshot has: any other is dead with the import.
     fn skip_to(&mut self, partition: PartitionId, offset: Offset);
     /// Imports the next batch of a partition, verified.
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>>;

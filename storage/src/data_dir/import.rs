@@ -6,7 +6,7 @@
 //! ```
 //! Before that transaction only files of runs that no checkpoint lists are written. May not know: where batches come from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -257,24 +257,28 @@ impl Import {
     pub async fn commit(mut self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
         let (directory, replica) = (Arc::clone(&self.directory), self.replica);
         let expired = std::mem::take(&mut self.expired);
+        // Each partition of a snapshot is named to the import, by where it begins or by its batches.
+        let named = expired.keys().chain(self.taken.keys()).copied().collect();
         let runs = self.into_runs().await?;
         // Its own entries are not needed any more; those of other replicas may wait for it to free space.
         directory.replaying.lock().remove(&replica);
         while directory.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
         }
-        directory.make_real(replica, runs, expired, snapshot).await
+        directory.make_real(replica, runs, (named, expired), snapshot).await
     }
 }
 
 impl DataDir {
-    /// `expired`: what lies below these offsets is in no run. They are log starts of the same transaction, as a start
-    /// after it would find gaps there, and have other replicas fill them.
+    /// `named`: the partitions that the snapshot has. What the replica owned of any other is dead in the same transaction: a start
+    /// after it would find it alive, and owned by a replica that does not know it (seed 130479). `expired`: what lies below
+    /// these offsets is in no run. They are log starts of the same transaction, as a start after it would find gaps there,
+    /// and have other replicas fill them.
     async fn make_real(
         &self,
         replica: ReplicaId,
         runs: Vec<Run>,
-        expired: BTreeMap<PartitionId, Offset>,
+        (named, expired): (BTreeSet<PartitionId>, BTreeMap<PartitionId, Offset>),
         snapshot: &ReplicaSnapshot,
     ) -> io::Result<()> {
         let log = self.log_of(replica)?;
@@ -295,6 +299,7 @@ impl DataDir {
             membership: snapshot.membership.clone(),
             checksum: snapshot.checksum,
         };
+        self.index.keep_partitions(replica, &named);
         for (partition, offset) in expired {
             self.index.raise_log_start(self.extent(replica, partition), offset);
         }

@@ -2,6 +2,8 @@
 //!
 //! May not know: why a partition moves, or why a replica was removed.
 
+use std::collections::BTreeSet;
+
 use ottla_protocol::ids::PartitionId;
 
 use super::ExtentKey;
@@ -64,18 +66,23 @@ impl BatchIndex {
     /// another one owns live on.
     pub(crate) fn remove_replica(&self, replica: ReplicaId) {
         self.replicas.lock().remove(&replica);
-        self.kill(|owner| owner == Some(replica));
+        self.kill(|owner, _| owner == Some(replica));
     }
 
     /// Counts all batches as dead that none of these replicas owns: the others were removed, which no checkpoint contains
     /// yet.
     pub(crate) fn keep_replicas(&self, there: &[ReplicaId]) {
-        self.kill(|owner| owner.is_none_or(|owner| !there.contains(&owner)));
+        self.kill(|owner, _| owner.is_none_or(|owner| !there.contains(&owner)));
     }
 
-    fn kill(&self, is_dead: impl Fn(Option<ReplicaId>) -> bool) {
+    /// Counts all batches as dead that a replica owns of other partitions than these.
+    pub(crate) fn keep_partitions(&self, replica: ReplicaId, kept: &BTreeSet<PartitionId>) {
+        self.kill(|owner, key| owner == Some(replica) && !kept.contains(&key.partition));
+    }
+
+    fn kill(&self, is_dead: impl Fn(Option<ReplicaId>, ExtentKey) -> bool) {
         for (key, partition) in self.all() {
-            if is_dead(self.owner(key)) {
+            if is_dead(self.owner(key), key) {
                 partition.write().unplaced.clear();
                 self.raise_log_start(key, GONE);
             }

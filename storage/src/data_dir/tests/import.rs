@@ -165,6 +165,29 @@ fn a_start_right_after_an_import_misses_nothing_below_the_log_start() {
     });
 }
 
+/// Found by the simulation (seed 130479): a replica whose shard had given a partition away came behind that by a snapshot, and
+/// was started again before the next checkpoint. What it had of the partition seemed to live, and a merge that brought the
+/// partition back found it.
+#[test]
+fn what_a_snapshot_has_not_is_dead_from_the_import_on() {
+    sim::run(41, || async {
+        let (source, mut snapshot) = sound_source(41).await;
+        let is_of = |pair: &(bytes::Bytes, bytes::Bytes)| {
+            Model::restored(std::slice::from_ref(pair)).partitions.contains_key(&2)
+        };
+        snapshot.keys.retain(|pair| !is_of(pair));
+        let sim = SimDisk::new(42, SimDiskOptions::default());
+        let (target, toy, _other) = target_that_begins(&sim).await;
+        assert!(target.bytes_of(toy.key(2)) > 0);
+        take(&source, &target, &snapshot).await;
+        let crashed = sim.image().crash(Crash::Power, 43);
+        let (target, _) = open(&(Arc::new(crashed) as Arc<dyn Disk>), options()).await;
+        assert_eq!(target.bytes_of(toy.key(2)), 0);
+        assert!(target.bytes_of(toy.key(0)) > 0);
+        let _ = target.move_partitions(ReplicaId(OTHER), ReplicaId(TARGET), &[partition(2)]);
+    });
+}
+
 /// All that the replica had counts as expired then, and would be skipped.
 #[test]
 fn a_replica_that_has_left_tells_nobody_that_its_batches_have_expired() {
