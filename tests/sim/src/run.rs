@@ -21,7 +21,7 @@ use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{
-    Violation, directories, factors, i1_durable, i2_dense, i5_once, i7_owned, levels, memory, progress, reads,
+    Violation, apply, directories, factors, i1_durable, i2_dense, i5_once, i7_owned, levels, memory, progress, reads,
 };
 use crate::liveness_check;
 use crate::nemesis::{self, Event};
@@ -508,6 +508,11 @@ async fn check_invariants(world: World) {
             let repaired = running.directories.iter().map(|directory| directory.repaired_batches()).sum::<u64>();
             if repaired > 0 && !world.is_corrupted(running.node) {
                 world.judge::<()>(Err(reads::repaired(running.node.0, repaired)));
+            }
+            if !world.is_corrupted(running.node) {
+                for (replica, failure) in running.host.failures().borrow().iter() {
+                    world.judge(apply::stopped(running.node.0, replica.0, &failure.why));
+                }
             }
             let image = running.metadata.image();
             world.judge(sums.see(ShardId::METADATA.0, running.node.0.into(), image.index.0, 0, image.checksum));
