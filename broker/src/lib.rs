@@ -29,3 +29,4 @@ pub mod partition;
 pub mod replicated;
 pub mod server;
 pub mod shard;
+mod shared_map;

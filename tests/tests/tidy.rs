@@ -28,6 +28,7 @@ const CRATES: &[&str] = &["protocol", "storage/env", "broker/cli", "storage", "r
 const BROKER_FLOORS: &[&str] = &[
     "checksum",
     "codec",
+    "shared_map",
     "levels",
     "config",
     "limits",

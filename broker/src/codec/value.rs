@@ -123,7 +123,7 @@ macro_rules! ids {
 }
 pub(crate) use ids;
 
-ids!(NodeId(i32), RaftIndex(u64), ReplicaId(u64), Offset(i64), LeaderEpoch(i32));
+ids!(NodeId(i32), RaftIndex(u64), ReplicaId(u64), Offset(i64), LeaderEpoch(i32), ProducerId(i64));
 
 impl Value for bool {
     fn write(&self, w: &mut Writer) {
@@ -378,6 +378,16 @@ impl Encoding<ProducerId> for Sorted {
 
     fn read(r: &mut Reader<'_>, what: &'static str) -> Result<ProducerId, CodecError> {
         r.sorted_i64(what).map(ProducerId)
+    }
+}
+
+impl Encoding<Offset> for Sorted {
+    fn write(value: &Offset, w: &mut Writer) {
+        w.sorted_i64(value.0);
+    }
+
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Offset, CodecError> {
+        r.sorted_i64(what).map(Offset)
     }
 }
 

@@ -14,9 +14,9 @@ use super::action::ActionRecord;
 use super::liveness::{FenceReason, Liveness};
 use super::merge_record::{MergePhase, MergeRecord};
 pub use super::shard_id::ShardId;
-use super::shared_map::SharedMap;
 use crate::config::{Config, Endpoint, TopicConfig};
 use crate::levels::{FeatureLevel, Levels};
+use crate::shared_map::SharedMap;
 
 /// Name of the topic that holds group offsets.
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";

@@ -52,7 +52,6 @@ mod replica;
 pub mod requests;
 mod sessions;
 pub mod shard_id;
-mod shared_map;
 mod single_flight;
 mod splits;
 pub mod start;

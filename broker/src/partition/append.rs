@@ -93,6 +93,7 @@ impl Partition {
             decision: BatchDecision {
                 coordinator: matches!(options.origin, Origin::Coordinator(_)),
                 guard: options.guard.clone(),
+                transaction: None,
             },
             deadline,
             required_in_sync: self.required_in_sync(options.acks),
@@ -216,7 +217,10 @@ fn rejected(rejection: Rejection) -> AppendError {
         Rejection::NotCarried => PartitionError::UnknownTopicOrPartition.into(),
         Rejection::OutOfOrder => AppendError::OutOfOrderSequence,
         Rejection::Fenced => AppendError::InvalidProducerEpoch,
-        Rejection::Transactional => AppendError::InvalidTransactionState,
+        Rejection::TransactionEnded | Rejection::TransactionOpen | Rejection::TooManyTransactions => {
+            AppendError::InvalidTransactionState
+        }
+        Rejection::CoordinatorFenced => AppendError::InvalidProducerEpoch,
         Rejection::Malformed => AppendError::Corrupt("the header cannot be read".to_owned()),
         Rejection::Group(code) => AppendError::Group(code),
     }

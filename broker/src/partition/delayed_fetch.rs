@@ -10,7 +10,7 @@ use ottla_protocol::ids::Offset;
 
 use super::handle::Partition;
 use super::types::{Access, Isolation};
-use crate::shard::data_waiters::{ChangeFeed, DataWaiter};
+use crate::shard::data_waiters::{ChangeFeed, DataWaiter, Growth};
 use crate::shard::read_view::PartitionReadView;
 
 /// A registered waiter; unregistered from its partitions when dropped.
@@ -33,7 +33,9 @@ pub(super) async fn wait(
     min_bytes: usize,
     deadline: rt::Instant,
 ) {
-    let (waiter, woken) = DataWaiter::new(min_bytes);
+    // One request has one isolation.
+    let isolation = waits.first().map_or(Isolation::ReadUncommitted, |(_, _, isolation)| *isolation);
+    let (waiter, woken) = DataWaiter::new(min_bytes, isolation);
     let mut registered = Registered { waiter, views: Vec::with_capacity(waits.len()) };
     for (partition, ..) in waits {
         // Not readable here any more, or gone: the request must be answered, not kept.
@@ -46,7 +48,7 @@ pub(super) async fn wait(
     // Bytes from before the registration count too; bytes that come meanwhile may count twice, which only wakes early.
     for (partition, offset, isolation) in waits {
         let bytes = partition.available_bytes(*offset, (*isolation, access), min_bytes).await;
-        if bytes > 0 && registered.waiter.credit(bytes as u64) {
+        if registered.waiter.credit(Growth::of(bytes as u64)) {
             return;
         }
     }
@@ -58,8 +60,13 @@ pub(super) async fn wait(
 
 /// Waits until the partitions of `feed` have got `missing_bytes` since its changes were last taken, or until there is a
 /// reason not to wait any longer.
-pub(super) async fn wait_for_change(feed: &ChangeFeed, missing_bytes: usize, deadline: rt::Instant) {
-    let (waiter, woken) = DataWaiter::new(missing_bytes);
+pub(super) async fn wait_for_change(
+    feed: &ChangeFeed,
+    missing_bytes: usize,
+    isolation: Isolation,
+    deadline: rt::Instant,
+) {
+    let (waiter, woken) = DataWaiter::new(missing_bytes, isolation);
     feed.attach(&waiter);
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;
 }

@@ -19,7 +19,7 @@ impl Partition {
     pub async fn read(&self, spec: FetchSpec) -> Result<Fetched, PartitionError> {
         let (mut offsets, mut epoch) = self.readable_from(spec.offset, spec.access, spec.current_leader_epoch)?;
         let leads = self.shard.leading().is_some();
-        if !leads && spec.offset > offsets.high_watermark {
+        if !leads && spec.offset > end_for(&offsets, spec.isolation) {
             if mutants::is_on(Bug::FollowerOutOfRange) {
                 return Err(PartitionError::OffsetOutOfRange);
             }
@@ -58,30 +58,37 @@ impl Partition {
         let up_to = end_for(&offsets, spec.isolation);
         let mut fetched = empty(&offsets, spec.isolation);
         if spec.offset < up_to && (spec.max_bytes > 0 || spec.at_least_one) {
-            fetched.records = self.records(&spec, up_to).await?;
+            let (records, end) = self.records(&spec, up_to).await?;
+            // Of the snapshot that has the ends, and no more than the records of this answer need.
+            if spec.isolation == Isolation::ReadCommitted && !offsets.aborted.is_empty() && spec.offset < end {
+                fetched.aborted = Some(offsets.aborted.within(spec.offset, end));
+            }
+            fetched.records = records;
         }
         Ok(fetched)
     }
 
-    /// Whole batches from the requested offset up to `up_to`.
-    async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<FetchedRecords, PartitionError> {
-        let Some(directory) = self.shard.directory() else { return Ok(FetchedRecords::None) };
+    /// Whole batches from the requested offset up to `up_to`, and the offset behind them.
+    async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<(FetchedRecords, Offset), PartitionError> {
+        let none = (FetchedRecords::None, spec.offset);
+        let Some(directory) = self.shard.directory() else { return Ok(none) };
         let key = directory.extent(self.shard.replica, self.id);
         let (from, bytes_max, at_least_one) = (spec.offset, spec.max_bytes, spec.at_least_one);
         let request = ReadRequest { key, from, up_to, bytes_max, at_least_one };
         let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
-        let Some(base_offset) = plan.base_offset() else { return Ok(FetchedRecords::None) };
+        let Some(base_offset) = plan.base_offset() else { return Ok(none) };
         // The log start has moved since it was compared: the reader is told, and skips nothing in silence.
         if base_offset > from {
             return Err(PartitionError::OffsetOutOfRange);
         }
         self.count_fetched(plan.bytes() as u64);
+        let end = plan.end_offset();
         if plan.bytes() > spec.copy_bytes_max {
             let stream = plan.into_stream().await.map_err(|error| self.unreadable(&error))?;
-            return Ok(FetchedRecords::Streamed(Box::new(stream)));
+            return Ok((FetchedRecords::Streamed(Box::new(stream)), end));
         }
         let bytes = plan.read().await.map_err(|error| self.unreadable(&error))?;
-        Ok(FetchedRecords::Copied(bytes.freeze()))
+        Ok((FetchedRecords::Copied(bytes.freeze()), end))
     }
 
     /// Whole batches from the one that holds `from` up to `up_to`, in memory.
@@ -136,7 +143,6 @@ fn empty(offsets: &LogOffsetSnapshot, isolation: Isolation) -> Fetched {
     Fetched {
         watermarks: watermarks(offsets),
         diverging_epoch: None,
-        // There are no aborted transactions before transactions are supported.
         aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
         records: FetchedRecords::None,
     }

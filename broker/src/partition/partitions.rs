@@ -188,8 +188,14 @@ impl Partitions {
     }
 
     /// The same for the partitions of a change feed: reads none of them.
-    pub async fn wait_for_change(&self, feed: &ChangeFeed, missing_bytes: usize, deadline: rt::Instant) {
-        delayed_fetch::wait_for_change(feed, missing_bytes, deadline).await;
+    pub async fn wait_for_change(
+        &self,
+        feed: &ChangeFeed,
+        missing_bytes: usize,
+        isolation: Isolation,
+        deadline: rt::Instant,
+    ) {
+        delayed_fetch::wait_for_change(feed, missing_bytes, isolation, deadline).await;
     }
 
     /// Drops the refusals of a connection that is closed.

@@ -7,7 +7,9 @@ use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset, ProducerId};
 use ottla_storage::read::ReadStream;
 use uuid::Uuid;
 
+pub use crate::replicated::transactions::AbortedTransaction;
 use crate::shard::ConnectionId;
+pub use crate::shard::data_waiters::Isolation;
 
 /// How a request names its topic: by name, or by id in newer versions (KIP-516).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +65,6 @@ pub struct Appended {
     pub log_start: Offset,
 }
 
-/// Which records a reader may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// Up to the high watermark.
-    ReadUncommitted,
-    /// Up to the last stable offset.
-    ReadCommitted,
-}
-
 /// Which replica may serve a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -111,15 +104,6 @@ pub struct EpochEnd {
     pub end_offset: Offset,
 }
 
-/// An aborted transaction that overlaps with what was fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AbortedTransaction {
-    /// The producer.
-    pub producer_id: ProducerId,
-    /// Offset of the transaction's first record in this partition.
-    pub first_offset: Offset,
-}
-
 /// The result of a read.
 #[derive(Debug)]
 pub struct Fetched {
@@ -127,7 +111,7 @@ pub struct Fetched {
     pub watermarks: Watermarks,
     /// Set if the client's log diverges; then there are no records.
     pub diverging_epoch: Option<EpochEnd>,
-    /// Under read_committed: the aborted transactions in range; else `None`.
+    /// Under read_committed: the aborted transactions with records among these, by first offset; else `None`.
     pub aborted: Option<Vec<AbortedTransaction>>,
     /// Whole batches, heads patched.
     pub records: FetchedRecords,

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use ottla_protocol::ids::{PartitionId, ProducerId};
+use ottla_protocol::ids::{Offset, PartitionId, ProducerId};
 
 /// What changed in a partition since the last publication to readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Dirty {
     pub(crate) epochs: BTreeSet<PartitionId>,
     pub(crate) producers: BTreeSet<(PartitionId, ProducerId)>,
     pub(crate) dropped: BTreeSet<PartitionId>,
+    /// Aborted transactions, by the offset of their marker.
+    pub(crate) aborted: BTreeSet<(PartitionId, Offset)>,
     /// Keys of groups of partitions that are gone.
     pub(crate) groups_gone: BTreeSet<(PartitionId, Bytes)>,
 }

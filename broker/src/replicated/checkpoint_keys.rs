@@ -6,14 +6,17 @@
 //!                                               split u64 (if one was applied), merge (intent u64, index u64, term u64), seal u64, sealed u8
 //!                                               (intent u64, term u64, index u64, clock i64, order u64, checksum u64) (if one
 //!                                               of these was applied)
-//!  2 | partition 20                   partition ver, intent u64, base i32, log start i64, next offset i64, last stable i64
+//!  2 | partition 20                   partition ver, intent u64, base i32, log start i64, next offset i64, last stable i64,
+//!                                               last marker u64, forgotten marker u64 (if there was a marker)
 //!  3 | partition 20                   epochs    ver, count u32, (epoch i32, start i64)*
 //!  4 | partition 20 | producer id 8   producer  ver, epoch i16, timestamp i64, seen i64, order u64, coordinator epoch i32,
-//!                                               transaction start i64, count u8, (first i32, last i32, base i64, time i64, flags u8)*
+//!                                               transaction start i64, count u8, (first i32, last i32, base i64, time i64, flags u8)*,
+//!                                               last marker u64 (if there was one)
 //!  5 | partition 20                   dropped   ver, intent u64
 //!  6 | partition 20 | Kafka's key     Kafka's value: group state, as in __consumer_offsets
+//!  7 | partition 20 | marker i64      aborted   ver, producer id i64, first offset i64, last stable i64
 //! ```
-//! 7 is kept for aborted transactions, 8 for markers, 9.. for splits. Tags are never reused. Values are little-endian;
+//! 8.. are kept for later. Tags are never reused. Values are little-endian;
 //! keys are big-endian, so that they sort as partitions do.
 
 use bytes::Bytes;
@@ -23,6 +26,7 @@ use ottla_storage::ids::RaftIndex;
 use super::epochs::{EpochHistory, EpochStart};
 use super::merge_state::{LastMerge, Sealed};
 use super::producer_state::{BATCHES_REMEMBERED_MAX, ProducerHistory, RememberedBatch};
+use super::transactions::AbortedTransaction;
 use crate::codec::{
     CodecError, Counted, Encoding, OrMinusOne, Reader, Rest, Sorted, Value, Writer, decode, decode_version, encode,
     encode_version, record,
@@ -39,6 +43,7 @@ pub(crate) enum Key {
     Producer(PartitionId, ProducerId),
     Dropped(PartitionId),
     Group(PartitionId, Bytes),
+    Aborted(PartitionId, Offset),
 }
 
 impl Key {
@@ -84,6 +89,33 @@ pub(crate) struct PartitionValue {
     pub(crate) next_offset: Offset,
     /// Equal to `next_offset` while no transaction is open.
     pub(crate) last_stable: Offset,
+    pub(crate) last_marker: u64,
+    pub(crate) forgotten_marker: u64,
+}
+
+/// An aborted transaction apart from the offset of its marker, which is in the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AbortedValue {
+    pub(crate) producer_id: ProducerId,
+    pub(crate) first_offset: Offset,
+    pub(crate) last_stable: Offset,
+}
+
+impl AbortedValue {
+    pub(crate) fn encode(&self) -> Bytes {
+        encode_version(VERSION, self)
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, CodecError> {
+        decode_version(VERSION, value, "aborted")
+    }
+}
+
+impl From<&AbortedTransaction> for AbortedValue {
+    fn from(aborted: &AbortedTransaction) -> Self {
+        let AbortedTransaction { producer_id, first_offset, last_stable, .. } = *aborted;
+        Self { producer_id, first_offset, last_stable }
+    }
 }
 
 impl PartitionValue {
@@ -138,16 +170,19 @@ record! {
         4 Producer(id, producer: Sorted),
         5 Dropped(id),
         6 Group(id, key: Rest),
+        7 Aborted(id, marker: Sorted),
     }
 
     ShardValue { clock_ms, term, order, checksum, floor; later split, merge, seal, sealed }
     LastMerge { intent, index, term }
     Sealed { intent, term, index, clock_ms, order, checksum }
-    PartitionValue { intent, epoch_base, log_start, next_offset, last_stable }
+    PartitionValue { intent, epoch_base, log_start, next_offset, last_stable; later last_marker, forgotten_marker }
+    AbortedValue { producer_id, first_offset, last_stable }
     EpochStart { epoch, start }
     ProducerHistory {
         epoch, timestamp_ms, seen_ms, order, coordinator_epoch, transaction_start: OrMinusOne,
-        batches: Counted<u8, BATCHES_REMEMBERED_MAX>
+        batches: Counted<u8, BATCHES_REMEMBERED_MAX>;
+        later last_marker
     }
     RememberedBatch { first_sequence, last_sequence, base_offset, timestamp_ms, log_append_time: LowestBit }
 }
@@ -188,13 +223,14 @@ mod tests {
                 Key::Producer(id, ProducerId(producer)),
                 Key::Dropped(id),
                 Key::Group(id, Bytes::from(kafka.clone())),
+                Key::Aborted(id, Offset(producer)),
             ] {
                 prop_assert_eq!(Key::decode(&key.encode()).unwrap(), key);
             }
         }
 
         #[test]
-        fn a_producer_comes_back(epoch: i16, order: u64, start in proptest::option::of(0i64..), batches in proptest::collection::vec((any::<i32>(), any::<i32>(), any::<i64>(), any::<bool>()), 0..=5)) {
+        fn a_producer_comes_back(epoch: i16, order: u64, last_marker: u64, start in proptest::option::of(0i64..), batches in proptest::collection::vec((any::<i32>(), any::<i32>(), any::<i64>(), any::<bool>()), 0..=5)) {
             let history = ProducerHistory {
                 epoch,
                 timestamp_ms: 3,
@@ -202,6 +238,7 @@ mod tests {
                 order,
                 coordinator_epoch: -1,
                 transaction_start: start.map(Offset),
+                last_marker,
                 batches: batches.into_iter().map(|(first_sequence, last_sequence, base, log_append_time)| RememberedBatch {
                     first_sequence, last_sequence, base_offset: Offset(base), timestamp_ms: base, log_append_time,
                 }).collect(),
@@ -212,7 +249,7 @@ mod tests {
         #[test]
         fn foreign_values_never_panic(bytes: Vec<u8>) {
             let _ = (ShardValue::decode(&bytes), PartitionValue::decode(&bytes), decode_epochs(&bytes));
-            let _ = (decode_producer(&bytes), decode_dropped(&bytes), Key::decode(&Bytes::from(bytes)));
+            let _ = (decode_producer(&bytes), decode_dropped(&bytes), AbortedValue::decode(&bytes), Key::decode(&Bytes::from(bytes)));
         }
     }
 
@@ -239,8 +276,14 @@ mod tests {
             log_start: Offset(3),
             next_offset: Offset(4),
             last_stable: Offset(4),
+            last_marker: 0,
+            forgotten_marker: 0,
         };
+        let with_markers = PartitionValue { last_marker: 5, forgotten_marker: 2, ..partition };
         assert_eq!(PartitionValue::decode(&partition.encode()).unwrap(), partition);
+        assert_eq!(PartitionValue::decode(&with_markers.encode()).unwrap(), with_markers);
+        let aborted = AbortedValue { producer_id: ProducerId(1), first_offset: Offset(2), last_stable: Offset(3) };
+        assert_eq!(AbortedValue::decode(&aborted.encode()).unwrap(), aborted);
         let mut epochs = EpochHistory::default();
         let _ = epochs.note_append(LeaderEpoch(3), Offset(7));
         assert_eq!(decode_epochs(&encode_epochs(&epochs)).unwrap(), epochs);

@@ -3,7 +3,9 @@
 //! ```text
 //!  0         1      2
 //!  | version | kind | body ...
-//!  1 Data            count u32, per batch: flags u8 (1 guard follows, 2 written by a coordinator), guard (u32 length, bytes)
+//!  1 Data            count u32, per batch: flags u8 (1 guard follows, 2 written by a coordinator, 4 transaction follows), guard
+//!                    (u32 length, bytes), transaction: 1 number of the last marker u64, or 2 commits u8, coordinator's epoch i32,
+//!                    version u8
 //!  2 Adopt           count u32, per partition: id 20, intent u64, epoch base i32
 //!  3 Drop            count u32, per partition: id 20, intent u64
 //!  4 SetLogStart     count u32, per partition: id 20, offset i64, reason u8
@@ -26,7 +28,8 @@ use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
-use crate::codec::{CodecError, Counted, Encoding, Reader, Writer, decode_version, encode_version, record};
+use super::transactions::Marker;
+use crate::codec::{CodecError, Counted, Encoding, Plain, Reader, Writer, decode_version, encode_version, record};
 use crate::metadata::MergeReplica;
 
 /// Version of the command format.
@@ -46,7 +49,8 @@ pub const BATCHES_PER_ENTRY_MAX: usize = 16_384;
 
 const FLAG_GUARD: u8 = 1;
 const FLAG_COORDINATOR: u8 = 2;
-const FLAGS_KNOWN: u8 = FLAG_GUARD | FLAG_COORDINATOR;
+const FLAG_TRANSACTION: u8 = 4;
+const FLAGS_KNOWN: u8 = FLAG_GUARD | FLAG_COORDINATOR | FLAG_TRANSACTION;
 
 /// What the leader decided about one batch before it proposed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,6 +59,20 @@ pub struct BatchDecision {
     pub coordinator: bool,
     /// The guard that the group store judges at apply (design section 11, Groups).
     pub guard: Option<Bytes>,
+    /// What the batch has to do with a transaction.
+    pub transaction: Option<TransactionDecision>,
+}
+
+/// What a batch has to do with a transaction; what only continues an open one needs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionDecision {
+    /// It may open one.
+    Opens {
+        /// The number of the producer's last marker, as it was before the coordinator was asked.
+        marker_number: u64,
+    },
+    /// It ends one.
+    Ends(Marker),
 }
 
 /// A partition that a shard adopts.
@@ -226,6 +244,8 @@ record! {
     }
     Seal { intent, replicas: Counted<u32, SPLIT_REPLICAS_MAX> }
     Absorb { intent, shard, sealed, checksum, replicas: Counted<u32, SPLIT_REPLICAS_MAX> }
+    Marker { commits, coordinator_epoch, version }
+    enum TransactionDecision { 1 Opens { marker_number }, 2 Ends(marker) }
     enum LogStartReason { 1 Retention, 2 DeleteRecords, 3 Checkpointed }
 
     enum Command {
@@ -253,9 +273,13 @@ impl Encoding<Vec<BatchDecision>> for Decisions {
         for decision in decisions {
             let guard = if decision.guard.is_some() { FLAG_GUARD } else { 0 };
             let coordinator = if decision.coordinator { FLAG_COORDINATOR } else { 0 };
-            w.u8(guard | coordinator);
+            let transaction = if decision.transaction.is_some() { FLAG_TRANSACTION } else { 0 };
+            w.u8(guard | coordinator | transaction);
             if let Some(guard) = &decision.guard {
                 w.blob(guard);
+            }
+            if let Some(transaction) = &decision.transaction {
+                Plain::write(transaction, w);
             }
         }
     }
@@ -272,7 +296,9 @@ impl Encoding<Vec<BatchDecision>> for Decisions {
                 return Err(CodecError::Tag("flags", flags));
             }
             let guard = if flags & FLAG_GUARD == 0 { None } else { Some(r.blob("guard")?) };
-            decisions.push(BatchDecision { coordinator: flags & FLAG_COORDINATOR != 0, guard });
+            let follows = flags & FLAG_TRANSACTION != 0;
+            let transaction = if follows { Some(Plain::read(r, "transaction")?) } else { None };
+            decisions.push(BatchDecision { coordinator: flags & FLAG_COORDINATOR != 0, guard, transaction });
         }
         Ok(decisions)
     }
@@ -303,8 +329,19 @@ mod tests {
     }
 
     fn decision() -> impl Strategy<Value = BatchDecision> {
-        (any::<bool>(), proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)))
-            .prop_map(|(coordinator, guard)| BatchDecision { coordinator, guard: guard.map(Bytes::from) })
+        let marker = (any::<bool>(), any::<i32>(), any::<u8>());
+        let ends = marker.prop_map(|(commits, coordinator_epoch, version)| {
+            TransactionDecision::Ends(Marker { commits, coordinator_epoch, version })
+        });
+        let opens = any::<u64>().prop_map(|marker_number| TransactionDecision::Opens { marker_number });
+        let guard = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
+        (any::<bool>(), guard, proptest::option::of(prop_oneof![ends, opens])).prop_map(
+            |(coordinator, guard, transaction)| BatchDecision {
+                coordinator,
+                guard: guard.map(Bytes::from),
+                transaction,
+            },
+        )
     }
 
     fn command() -> impl Strategy<Value = Command> {

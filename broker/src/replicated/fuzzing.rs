@@ -7,7 +7,7 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
-use super::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
+use super::checkpoint_keys::{self, AbortedValue, Key, PartitionValue, ShardValue};
 use super::command::{
     Absorb, AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason, Seal, Split,
     SplitReplica,
@@ -28,7 +28,8 @@ fn id(index: i32) -> PartitionId {
 }
 
 pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
-    let guarded = BatchDecision { coordinator: true, guard: Some(Bytes::from_static(b"guard")) };
+    let guarded =
+        BatchDecision { coordinator: true, guard: Some(Bytes::from_static(b"guard")), ..BatchDecision::default() };
     let adopted = |index| AdoptedPartition { id: id(index), intent: RaftIndex(7), epoch_base: 3 };
     let reasons = [LogStartReason::DeleteRecords, LogStartReason::Retention, LogStartReason::Checkpointed];
     let starts = reasons.map(|reason| LogStartChange { id: id(1), offset: Offset(1 << 33), reason });
@@ -69,7 +70,7 @@ pub(crate) fn state(data: &[u8]) {
         }
         Key::Partition(_) => {
             if let Ok(partition) = PartitionValue::decode(value) {
-                assert_eq!(partition.encode(), value);
+                assert_eq!(PartitionValue::decode(&partition.encode()), Ok(partition));
             }
         }
         Key::Epochs(_) => {
@@ -85,6 +86,11 @@ pub(crate) fn state(data: &[u8]) {
         Key::Dropped(_) => {
             if let Ok(intent) = checkpoint_keys::decode_dropped(value) {
                 assert_eq!(checkpoint_keys::encode_dropped(intent), value);
+            }
+        }
+        Key::Aborted(..) => {
+            if let Ok(aborted) = AbortedValue::decode(value) {
+                assert_eq!(aborted.encode(), value);
             }
         }
         Key::Group(..) => {}
@@ -103,7 +109,7 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         let log_append_time = order % 2 == 0;
         let claim =
             Claim { producer_id, epoch: 1, first_sequence, last_offset_delta: 1, timestamp_ms: 9, log_append_time };
-        let _ = producers.record(&claim, Offset(10), 4, order);
+        let _ = producers.record(&claim, Offset(10), 4, order, order == 6);
     }
     let shard = ShardValue {
         clock_ms: 1,
@@ -123,8 +129,11 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         log_start: Offset(3),
         next_offset: Offset(9),
         last_stable: Offset(9),
+        last_marker: 7,
+        forgotten_marker: 3,
     };
     let history = producers.get(ProducerId(5)).unwrap();
+    let aborted = AbortedValue { producer_id: ProducerId(5), first_offset: Offset(4), last_stable: Offset(9) };
     let pairs = [
         (Key::Shard, shard.encode()),
         (Key::Shard, merging.encode()),
@@ -132,6 +141,7 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         (Key::Epochs(id(0)), checkpoint_keys::encode_epochs(&epochs)),
         (Key::Producer(id(0), ProducerId(5)), checkpoint_keys::encode_producer(history)),
         (Key::Dropped(id(1)), checkpoint_keys::encode_dropped(RaftIndex(6))),
+        (Key::Aborted(id(0), Offset(8)), aborted.encode()),
         (Key::Group(id(2), Bytes::from_static(b"kafka's")), Bytes::from_static(b"value")),
     ];
     let seed = |(key, value): (Key, Bytes)| {

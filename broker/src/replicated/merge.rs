@@ -130,6 +130,7 @@ impl ShardState {
             groups.lock().all_changed();
         }
         let epoch_base = merged_epoch_base(partition.epoch_base, sealed_term, self.term);
+        self.take_transactions(id, &partition.transactions);
         self.dirty.partitions.insert(id);
         self.dirty.epochs.insert(id);
         self.touched.insert(id, Touched { log_start_moved: true, ..Touched::default() });
@@ -149,23 +150,17 @@ impl ShardState {
         self.producers_by_order.clear();
         for (_, id, producer) in &all {
             self.order += 1;
-            if let Some(partition) = self.partitions.get_mut(id) {
-                partition.producers.number(*producer, self.order);
-            }
-            self.producers_by_order.insert(self.order, (*id, *producer));
             self.dirty.producers.insert((*id, *producer));
+            if let Some(partition) = self.partitions.get_mut(id)
+                && partition.producers.number(*producer, self.order)
+            {
+                self.producers_by_order.insert(self.order, (*id, *producer));
+            }
         }
-        let mut excess = all.len().saturating_sub(PRODUCERS_PER_SHARD_MAX);
-        for (_, id, producer) in all {
-            if excess == 0 {
-                break;
-            }
-            let history = self.partitions.get(&id).and_then(|partition| partition.producers.get(producer));
-            if history.is_some_and(|history| history.transaction_start.is_none()) {
-                self.producers_evicted += 1;
-                self.forget_producer(id, producer);
-                excess -= 1;
-            }
+        for _ in 0..all.len().saturating_sub(PRODUCERS_PER_SHARD_MAX) {
+            let Some((_, (id, producer))) = self.producers_by_order.pop_first() else { break };
+            self.producers_evicted += 1;
+            self.forget_producer(id, producer);
         }
     }
 }

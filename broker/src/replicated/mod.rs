@@ -7,6 +7,7 @@
 //! disk or the network (design section 3). `error` names why a partition refuses. May not know: Raft groups, leaders,
 //! requests of clients.
 
+mod apply_data;
 pub(crate) mod changes;
 pub mod checkpoint_keys;
 pub mod command;
@@ -22,3 +23,5 @@ pub mod shard_state;
 mod split;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
+pub mod transactions;

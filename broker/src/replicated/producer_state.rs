@@ -101,9 +101,33 @@ pub struct ProducerHistory {
     pub coordinator_epoch: i32,
     /// First offset of its open transaction.
     pub transaction_start: Option<Offset>,
+    /// The partition's number of its last marker, 0 if none.
+    pub last_marker: u64,
 }
 
 impl ProducerHistory {
+    /// Of a producer that has sent nothing yet.
+    #[must_use]
+    pub fn new(epoch: i16) -> Self {
+        Self {
+            epoch,
+            batches: Vec::new(),
+            timestamp_ms: -1,
+            seen_ms: 0,
+            order: 0,
+            coordinator_epoch: -1,
+            transaction_start: None,
+            last_marker: 0,
+        }
+    }
+
+    fn begin_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
+
     /// Sequence of its last record, -1 if no batch is remembered.
     #[must_use]
     pub fn last_sequence(&self) -> i32 {
@@ -126,6 +150,8 @@ impl ProducerHistory {
         }
         match self.batches.last() {
             Some(last) if advance(last.last_sequence, 1) != claim.first_sequence => SequenceVerdict::OutOfOrder,
+            // A marker is all that is known of this epoch.
+            None if claim.first_sequence != 0 => SequenceVerdict::OutOfOrder,
             _ => SequenceVerdict::Append,
         }
     }
@@ -135,6 +161,7 @@ impl ProducerHistory {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerTable {
     histories: BTreeMap<ProducerId, ProducerHistory>,
+    /// Those without an open transaction.
     by_order: BTreeMap<u64, ProducerId>,
 }
 
@@ -145,22 +172,11 @@ impl ProducerTable {
         self.histories.get(&claim.producer_id).map_or(SequenceVerdict::Append, |history| history.judge(claim))
     }
 
-    /// Remembers an accepted batch. `order` is greater than any before; returns the order that it replaces.
-    pub fn record(&mut self, claim: &Claim, base_offset: Offset, seen_ms: i64, order: u64) -> Option<u64> {
-        debug_assert!(self.by_order.last_key_value().is_none_or(|(last, _)| *last < order));
-        let history = self.histories.entry(claim.producer_id).or_insert_with(|| ProducerHistory {
-            epoch: claim.epoch,
-            batches: Vec::new(),
-            timestamp_ms: -1,
-            seen_ms,
-            order: 0,
-            coordinator_epoch: -1,
-            transaction_start: None,
-        });
-        if history.epoch != claim.epoch {
-            history.epoch = claim.epoch;
-            history.batches.clear();
-        }
+    /// Remembers an accepted batch. `order` is greater than any before; returns the order that it replaces. `opens`: a transaction
+    /// begins with it.
+    pub fn record(&mut self, claim: &Claim, base_offset: Offset, seen_ms: i64, order: u64, opens: bool) -> Option<u64> {
+        let history = self.histories.entry(claim.producer_id).or_insert_with(|| ProducerHistory::new(claim.epoch));
+        history.begin_epoch(claim.epoch);
         if history.batches.len() == BATCHES_REMEMBERED_MAX {
             history.batches.remove(0);
         }
@@ -172,25 +188,53 @@ impl ProducerTable {
             log_append_time: claim.log_append_time,
         });
         history.timestamp_ms = claim.timestamp_ms;
-        history.seen_ms = seen_ms;
-        let replaced = std::mem::replace(&mut history.order, order);
-        self.by_order.remove(&replaced);
-        self.by_order.insert(order, claim.producer_id);
-        (replaced != 0).then_some(replaced)
+        if opens {
+            history.transaction_start = Some(base_offset);
+        }
+        place(&mut self.by_order, claim.producer_id, history, seen_ms, order)
+    }
+
+    /// Remembers a marker: its epoch is the producer's, and no transaction is open. `number`: the marker's in its partition.
+    /// Returns the order that is replaced.
+    pub fn mark(
+        &mut self,
+        id: ProducerId,
+        (epoch, coordinator_epoch): (i16, i32),
+        number: u64,
+        seen_ms: i64,
+        order: u64,
+    ) -> Option<u64> {
+        let history = self.histories.entry(id).or_insert_with(|| ProducerHistory::new(epoch));
+        history.begin_epoch(epoch);
+        history.coordinator_epoch = coordinator_epoch;
+        history.last_marker = number;
+        history.transaction_start = None;
+        place(&mut self.by_order, id, history, seen_ms, order)
+    }
+
+    /// Forgets what a producer has sent, and neither its epoch nor its open transaction.
+    pub fn forget_batches(&mut self, id: ProducerId) {
+        if let Some(history) = self.histories.get_mut(&id) {
+            history.batches.clear();
+        }
     }
 
     /// Restores a history from the checkpoint.
     pub fn restore(&mut self, id: ProducerId, history: ProducerHistory) {
-        self.by_order.insert(history.order, id);
+        if history.transaction_start.is_none() {
+            self.by_order.insert(history.order, id);
+        }
         self.histories.insert(id, history);
     }
 
-    /// Gives a producer another place in the order of last use. The numbers of one table are given in their order.
-    pub fn number(&mut self, id: ProducerId, order: u64) {
-        if let Some(history) = self.histories.get_mut(&id) {
-            self.by_order.remove(&std::mem::replace(&mut history.order, order));
-            self.by_order.insert(order, id);
-        }
+    /// Gives a producer another place in the order of last use, which it takes once its transaction has ended; true if none is open.
+    /// The numbers of one table are given in their order.
+    pub fn number(&mut self, id: ProducerId, order: u64) -> bool {
+        self.histories.get_mut(&id).is_some_and(|history| {
+            let seen_ms = history.seen_ms;
+            let _ = place(&mut self.by_order, id, history, seen_ms, order);
+            history.transaction_start.is_none()
+        })
     }
 
     /// Removes a producer.
@@ -203,8 +247,7 @@ impl ProducerTable {
     /// The producer that has been idle longest and has no open transaction.
     #[must_use]
     pub fn eviction_candidate(&self) -> Option<ProducerId> {
-        let closed = |id: &&ProducerId| self.histories.get(id).is_some_and(|h| h.transaction_start.is_none());
-        self.by_order.values().find(closed).copied()
+        self.by_order.first_key_value().map(|(_, id)| *id)
     }
 
     /// Producers last seen before the cutoff that have no open transaction.
@@ -236,6 +279,25 @@ impl ProducerTable {
     pub fn is_empty(&self) -> bool {
         self.histories.is_empty()
     }
+}
+
+/// Gives a history its place in the order of last use, in which those with an open transaction have none; returns the order
+/// that it replaces.
+fn place(
+    by_order: &mut BTreeMap<u64, ProducerId>,
+    id: ProducerId,
+    history: &mut ProducerHistory,
+    seen_ms: i64,
+    order: u64,
+) -> Option<u64> {
+    debug_assert!(by_order.last_key_value().is_none_or(|(last, _)| *last < order) || order == history.order);
+    history.seen_ms = seen_ms;
+    let replaced = std::mem::replace(&mut history.order, order);
+    by_order.remove(&replaced);
+    if history.transaction_start.is_none() {
+        by_order.insert(order, id);
+    }
+    (replaced != 0).then_some(replaced)
 }
 
 #[cfg(test)]
@@ -271,7 +333,13 @@ mod tests {
     fn a_retry_of_any_of_the_last_five_batches_gets_its_first_offset() {
         let mut table = ProducerTable::default();
         for n in 0..7 {
-            let _ = table.record(&claim(0, n * 2, 2), Offset(100 + i64::from(n) * 2), 0, u64::try_from(n).unwrap() + 1);
+            let _ = table.record(
+                &claim(0, n * 2, 2),
+                Offset(100 + i64::from(n) * 2),
+                0,
+                u64::try_from(n).unwrap() + 1,
+                false,
+            );
         }
         for n in 2..7 {
             assert_eq!(base_of(table.judge(&claim(0, n * 2, 2))), Some(100 + i64::from(n) * 2));
@@ -284,7 +352,7 @@ mod tests {
     #[test]
     fn a_sequence_wraps_to_zero() {
         let mut table = ProducerTable::default();
-        let _ = table.record(&claim(0, i32::MAX - 1, 2), Offset(5), 0, 1);
+        let _ = table.record(&claim(0, i32::MAX - 1, 2), Offset(5), 0, 1, false);
         assert_eq!(table.get(ProducerId(7)).unwrap().last_sequence(), i32::MAX);
         assert_eq!(table.judge(&claim(0, 0, 1)), SequenceVerdict::Append);
         assert_eq!(claim(0, i32::MAX, 3).last_sequence(), 1);
@@ -293,10 +361,10 @@ mod tests {
     #[test]
     fn a_new_epoch_begins_with_zero_and_fences_the_old_one() {
         let mut table = ProducerTable::default();
-        let _ = table.record(&claim(4, 10, 1), Offset(0), 0, 1);
+        let _ = table.record(&claim(4, 10, 1), Offset(0), 0, 1, false);
         assert_eq!(table.judge(&claim(5, 11, 1)), SequenceVerdict::OutOfOrder);
         assert_eq!(table.judge(&claim(5, 0, 1)), SequenceVerdict::Append);
-        let _ = table.record(&claim(5, 0, 1), Offset(1), 0, 2);
+        let _ = table.record(&claim(5, 0, 1), Offset(1), 0, 2, false);
         assert_eq!(table.judge(&claim(4, 11, 1)), SequenceVerdict::Fenced);
         // A batch of the old epoch is fenced even if its sequences equal a remembered one.
         assert_eq!(table.judge(&claim(4, 0, 1)), SequenceVerdict::Fenced);
@@ -305,8 +373,8 @@ mod tests {
     #[test]
     fn eviction_passes_over_an_open_transaction() {
         let mut table = ProducerTable::default();
-        let _ = table.record(&claim(0, 0, 1), Offset(0), 0, 1);
-        let _ = table.record(&Claim { producer_id: ProducerId(8), ..claim(0, 0, 1) }, Offset(1), 0, 2);
+        let _ = table.record(&claim(0, 0, 1), Offset(0), 0, 1, false);
+        let _ = table.record(&Claim { producer_id: ProducerId(8), ..claim(0, 0, 1) }, Offset(1), 0, 2, false);
         let mut first = table.remove(ProducerId(7)).unwrap();
         first.transaction_start = Some(Offset(0));
         table.restore(ProducerId(7), first);
@@ -329,7 +397,7 @@ mod tests {
                 let batch = claim(0, sequence, *length);
                 prop_assert_eq!(table.judge(&batch), SequenceVerdict::Append);
                 order += 1;
-                let _ = table.record(&batch, Offset(next_offset), 0, order);
+                let _ = table.record(&batch, Offset(next_offset), 0, order, false);
                 sent.push((batch, next_offset));
                 next_offset += i64::from(*length);
                 sequence = advance(sequence, *length);

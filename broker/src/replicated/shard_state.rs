@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_protocol::batch::{BatchHeader, check_crc};
@@ -17,12 +16,16 @@ use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 
+use super::apply_data::claim_of;
 use super::changes::{Dirty, Touched};
-use super::command::{Absorb, AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, Split};
+use super::command::{Absorb, AdoptedPartition, Command, DroppedPartition, LogStartChange, Split};
 use super::epochs::EpochHistory;
-use super::group::{GroupChange, GroupStore};
+use super::group::GroupStore;
 use super::merge_state::{LastMerge, Sealed, TakenOver};
-use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance, precedes};
+use super::producer_state::{
+    PRODUCERS_PER_PARTITION_MAX, ProducerHistory, ProducerTable, SequenceVerdict, advance, precedes,
+};
+use super::transactions::PartitionTransactions;
 
 /// A constant of the format, not a setting: every replica must evict alike.
 pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
@@ -42,8 +45,14 @@ pub enum Rejection {
     OutOfOrder,
     /// A newer epoch of the producer has been seen.
     Fenced,
-    /// Transactional data, before transactions exist.
-    Transactional,
+    /// The batch was to open a transaction, and a marker has ended one since its coordinator was asked; or nobody was asked.
+    TransactionEnded,
+    /// The producer's open transaction is of another epoch, or the batch belongs to none.
+    TransactionOpen,
+    /// No more transactions may be open.
+    TooManyTransactions,
+    /// A newer coordinator has written a marker.
+    CoordinatorFenced,
     /// The header cannot be read; the leader should have refused the batch.
     Malformed,
     /// The group store refused the batch, with this Kafka code.
@@ -90,14 +99,15 @@ pub(crate) struct PartitionState {
     pub(crate) next_offset: Offset,
     pub(crate) epochs: Arc<EpochHistory>,
     pub(crate) producers: ProducerTable,
+    pub(crate) transactions: PartitionTransactions,
     /// Partitions of `__consumer_offsets` only.
     pub(crate) groups: Option<Arc<Mutex<GroupStore>>>,
 }
 
 impl PartitionState {
-    /// The last stable offset: no open transaction begins below; without transactions it is the end.
+    /// The last stable offset: no open transaction begins below; where none is open it is the end.
     pub(crate) fn last_stable(&self) -> Offset {
-        self.next_offset
+        self.transactions.first_unstable().unwrap_or(self.next_offset)
     }
 }
 
@@ -134,7 +144,10 @@ pub struct ShardState {
     pub(crate) sealed: Option<Sealed>,
     pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
     pub(crate) dropped: BTreeMap<PartitionId, RaftIndex>,
+    /// Producers without an open transaction.
     pub(crate) producers_by_order: BTreeMap<u64, (PartitionId, ProducerId)>,
+    /// How many transactions are open.
+    pub(crate) transactions_open: usize,
     /// Producers forgotten by this process for lack of room, not for their age; not replicated.
     pub(crate) producers_evicted: u64,
     pub(crate) dirty: Dirty,
@@ -218,6 +231,9 @@ impl ShardState {
         let known: Vec<_> = self.partitions.iter().flat_map(producers).collect();
         known.into_iter().for_each(|(id, producer)| self.forget_producer(id, producer));
         for (id, partition) in &mut self.partitions {
+            // An open transaction stays open: its coordinator, or an operator, ends it.
+            let open: Vec<_> = partition.producers.iter().map(|(producer, _)| producer).collect();
+            open.into_iter().for_each(|producer| partition.producers.forget_batches(producer));
             partition.next_offset = partition.next_offset.plus(OFFSETS_LOST);
             let touched = self.touched.entry(*id).or_default();
             if !carried.contains(id) {
@@ -232,8 +248,12 @@ impl ShardState {
 
     /// The effect of two of the seeded bugs.
     pub(crate) fn forget_producers(&mut self) {
-        self.partitions.values_mut().for_each(|partition| partition.producers = ProducerTable::default());
+        for partition in self.partitions.values_mut() {
+            partition.producers = ProducerTable::default();
+            partition.transactions = PartitionTransactions::default();
+        }
         self.producers_by_order.clear();
+        self.transactions_open = 0;
     }
 
     fn apply_change(&mut self, command: Command, members: Option<&BTreeSet<ReplicaId>>) -> ApplyReply {
@@ -263,125 +283,24 @@ impl ShardState {
         1
     }
 
-    fn apply_data(&mut self, entry: &Entry, decisions: &[BatchDecision]) -> (Vec<Verdict>, ApplyReply) {
-        assert_eq!(decisions.len(), entry.batches.len(), "entry {}: one decision per batch", entry.log_id);
-        let mut verdicts = Vec::with_capacity(decisions.len());
-        let mut outcomes = Vec::with_capacity(decisions.len());
-        for (batch, decision) in entry.batches.iter().zip(decisions) {
-            let (verdict, outcome) = self.apply_batch(batch.partition, &batch.data, decision);
-            if let Verdict::Accepted { base_offset, epoch } = verdict {
-                self.mix(base_offset.0.cast_unsigned());
-                self.mix(u64::from(epoch.0.cast_unsigned()));
-            } else {
-                self.mix(1);
-            }
-            verdicts.push(verdict);
-            outcomes.push(outcome);
-        }
-        (verdicts, ApplyReply::Data(outcomes))
-    }
-
-    fn apply_batch(&mut self, id: PartitionId, data: &Bytes, decision: &BatchDecision) -> (Verdict, BatchOutcome) {
-        let rejected = |why| (Verdict::Rejected, BatchOutcome::Rejected(why));
-        let Some(header) = BatchHeader::parse(data).filter(|header| header.last_offset_delta >= 0) else {
-            return rejected(Rejection::Malformed);
-        };
-        let (term, clock_ms) = (self.term, self.clock_ms);
-        if self.is_sealed() {
-            return rejected(Rejection::Sealed);
-        }
-        let Some(partition) = self.partitions.get_mut(&id) else {
-            return rejected(Rejection::NotCarried);
-        };
-        if header.attributes.is_transactional() {
-            return rejected(Rejection::Transactional);
-        }
-        let log_start = partition.log_start;
-        let stored = |base_offset, time_ms: Option<i64>| BatchOutcome::Stored {
-            base_offset,
-            log_append_time_ms: time_ms,
-            log_start,
-        };
-        let claim = claim_of(&header);
-        match claim.map_or(SequenceVerdict::Append, |claim| partition.producers.judge(&claim)) {
-            SequenceVerdict::Append => {}
-            SequenceVerdict::Duplicate(first) => {
-                let time_ms = first.log_append_time.then_some(first.timestamp_ms);
-                let wrong = mutants::is_on(Bug::DuplicateWrongOffset);
-                let base_offset = if wrong { partition.next_offset } else { first.base_offset };
-                if mutants::is_on(Bug::DuplicateTakesOffsets) {
-                    partition.next_offset = partition.next_offset.plus(header.offset_count());
-                }
-                return (Verdict::Rejected, stored(base_offset, time_ms));
-            }
-            SequenceVerdict::OutOfOrder => return rejected(Rejection::OutOfOrder),
-            SequenceVerdict::Fenced => return rejected(Rejection::Fenced),
-        }
-        if let Some(groups) = &partition.groups {
-            let change = match GroupChange::decode(decision.guard.as_ref(), data) {
-                Ok(change) => change,
-                Err(error) => panic!("a batch of {id} cannot be read: {error}; is it of a newer release?"),
-            };
-            let mut groups = groups.lock();
-            if let Err(code) = groups.judge(&change) {
-                return rejected(Rejection::Group(code));
-            }
-            groups.apply(change);
-        }
-        let base_offset = partition.next_offset;
-        let epoch = epoch_of(partition.epoch_base, term);
-        // Readers share the history: it is copied when it grows, not for every batch.
-        if partition.epochs.newest() != Some(epoch)
-            && Arc::make_mut(&mut partition.epochs).note_append(epoch, base_offset)
-        {
-            self.dirty.epochs.insert(id);
-        }
-        partition.next_offset = base_offset.plus(header.offset_count());
-        self.dirty.partitions.insert(id);
-        self.touched.entry(id).or_default().appended_bytes += data.len() as u64;
-        if let Some(claim) = claim {
-            self.remember(id, &claim, base_offset, clock_ms);
-        }
-        let time_ms = header.attributes.is_log_append_time().then_some(header.max_timestamp);
-        (Verdict::Accepted { base_offset, epoch }, stored(base_offset, time_ms))
-    }
-
-    /// Remembers a producer's batch, and evicts the producers idle longest beyond the caps.
-    fn remember(&mut self, id: PartitionId, claim: &Claim, base_offset: Offset, clock_ms: i64) {
-        self.order += 1;
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        let replaced = partition.producers.record(claim, base_offset, clock_ms, self.order);
-        self.dirty.producers.insert((id, claim.producer_id));
-        if let Some(replaced) = replaced {
-            self.producers_by_order.remove(&replaced);
-        }
-        self.producers_by_order.insert(self.order, (id, claim.producer_id));
-        if partition.producers.len() > PRODUCERS_PER_PARTITION_MAX
-            && let Some(idle) = partition.producers.eviction_candidate()
-        {
-            self.producers_evicted += 1;
-            self.forget_producer(id, idle);
-        }
-        if self.producers_by_order.len() > PRODUCERS_PER_SHARD_MAX {
-            let closed = |(id, producer): &&(PartitionId, ProducerId)| {
-                let history = self.partitions.get(id).and_then(|partition| partition.producers.get(*producer));
-                history.is_some_and(|history| history.transaction_start.is_none())
-            };
-            if let Some((id, idle)) = self.producers_by_order.values().find(closed).copied() {
-                self.producers_evicted += 1;
-                self.forget_producer(id, idle);
-            }
-        }
-    }
-
     /// Producers remembered, and those forgotten for lack of room.
     pub(crate) fn producer_counts(&self) -> (usize, u64) {
-        (self.producers_by_order.len(), self.producers_evicted)
+        (self.producers_known(), self.producers_evicted)
+    }
+
+    pub(super) fn producers_known(&self) -> usize {
+        self.producers_by_order.len() + self.transactions_open
     }
 
     pub(super) fn forget_producer(&mut self, id: PartitionId, producer: ProducerId) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let is_open = |history: &ProducerHistory| history.transaction_start.is_some();
+        if partition.producers.get(producer).is_some_and(is_open) {
+            return;
+        }
         if let Some(history) = partition.producers.remove(producer) {
+            partition.transactions.forgotten(&history);
+            self.dirty.partitions.insert(id);
             self.producers_by_order.remove(&history.order);
             self.dirty.producers.insert((id, producer));
             self.mix(producer.0.cast_unsigned());
@@ -408,6 +327,7 @@ impl ShardState {
                 next_offset: Offset(0),
                 epochs: Arc::default(),
                 producers: ProducerTable::default(),
+                transactions: PartitionTransactions::default(),
                 groups: keeps_groups.then(|| Arc::new(Mutex::new(GroupStore::new()))),
             });
             partition.intent = intent;
@@ -455,6 +375,8 @@ impl ShardState {
             self.producers_by_order.remove(&history.order);
             self.dirty.producers.insert((id, producer));
         }
+        self.transactions_open -= partition.transactions.open_count();
+        self.dirty.aborted.extend(partition.transactions.aborted.iter().map(|aborted| (id, aborted.last_offset)));
         if let Some(groups) = &partition.groups {
             let mut groups = groups.lock();
             let changed = groups.changes().into_iter().map(|(key, _)| key);
@@ -520,12 +442,15 @@ impl ShardState {
                 answers.push((change.id, None));
                 continue;
             };
-            let wanted = change.offset.min(partition.next_offset);
+            // An open transaction keeps its records.
+            let wanted = change.offset.min(partition.last_stable());
             if wanted > partition.log_start {
                 partition.log_start = wanted;
                 if Arc::make_mut(&mut partition.epochs).prune(wanted) {
                     self.dirty.epochs.insert(change.id);
                 }
+                let pruned = partition.transactions.prune(wanted);
+                self.dirty.aborted.extend(pruned.into_iter().map(|marker| (change.id, marker)));
                 self.dirty.partitions.insert(change.id);
                 self.touched.entry(change.id).or_default().log_start_moved = true;
             }
@@ -586,15 +511,4 @@ impl ShardState {
 #[must_use]
 pub fn epoch_of(epoch_base: i32, term: u64) -> LeaderEpoch {
     LeaderEpoch(epoch_base.saturating_add(i32::try_from(term).unwrap_or(i32::MAX)))
-}
-
-fn claim_of(header: &BatchHeader) -> Option<Claim> {
-    (header.is_idempotent() && !header.attributes.is_control()).then_some(Claim {
-        producer_id: ProducerId(header.producer_id),
-        epoch: header.producer_epoch,
-        first_sequence: header.base_sequence,
-        last_offset_delta: header.last_offset_delta,
-        timestamp_ms: header.max_timestamp,
-        log_append_time: header.attributes.is_log_append_time(),
-    })
 }

@@ -73,9 +73,12 @@ impl ShardState {
             partition.producers = ProducerTable::default();
         }
         for (producer, history) in partition.producers.iter() {
-            self.producers_by_order.insert(history.order, (id, producer));
+            if history.transaction_start.is_none() {
+                self.producers_by_order.insert(history.order, (id, producer));
+            }
             self.dirty.producers.insert((id, producer));
         }
+        self.take_transactions(id, &partition.transactions);
         if let Some(groups) = &partition.groups {
             groups.lock().all_changed();
         }

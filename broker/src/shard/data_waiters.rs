@@ -16,10 +16,44 @@ use tokio::sync::oneshot;
 /// More new bytes than any request waits for: a partition came as a whole.
 pub(super) const ANY_BYTES: u64 = i64::MAX.unsigned_abs();
 
+/// Which records a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// By how many bytes a partition has grown for its readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Growth {
+    /// Below the high watermark.
+    pub appended: u64,
+    /// Below the last stable offset.
+    pub stable: u64,
+}
+
+impl Growth {
+    /// The same for all readers.
+    #[must_use]
+    pub fn of(bytes: u64) -> Self {
+        Self { appended: bytes, stable: bytes }
+    }
+
+    fn seen_by(self, isolation: Isolation) -> u64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.appended,
+            Isolation::ReadCommitted => self.stable,
+        }
+    }
+}
+
 /// A request that waits for new bytes in any of several partitions.
 #[derive(Debug)]
 pub struct DataWaiter {
     pub(super) id: u64,
+    isolation: Isolation,
     missing_bytes: AtomicI64,
     wake: Mutex<Option<oneshot::Sender<()>>>,
 }
@@ -29,10 +63,11 @@ static NEXT_WAITER: AtomicU64 = AtomicU64::new(1);
 impl DataWaiter {
     /// A waiter for `missing_bytes`, and the receiver on which to wait.
     #[must_use]
-    pub fn new(missing_bytes: usize) -> (Arc<Self>, oneshot::Receiver<()>) {
+    pub fn new(missing_bytes: usize, isolation: Isolation) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let waiter = Self {
             id: NEXT_WAITER.fetch_add(1, Ordering::Relaxed),
+            isolation,
             missing_bytes: AtomicI64::new(i64::try_from(missing_bytes).unwrap_or(i64::MAX).max(1)),
             wake: Mutex::new(Some(sender)),
         };
@@ -53,10 +88,10 @@ impl DataWaiter {
         }
     }
 
-    /// Counts new bytes; true if the wait is over.
-    pub fn credit(&self, bytes: u64) -> bool {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let satisfied = self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel) <= bytes;
+    /// Counts new bytes, as far as the request may see them; true if the wait is over.
+    pub fn credit(&self, growth: Growth) -> bool {
+        let bytes = i64::try_from(growth.seen_by(self.isolation)).unwrap_or(i64::MAX);
+        let satisfied = bytes > 0 && self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel) <= bytes;
         if satisfied {
             self.wake();
         }
@@ -72,29 +107,30 @@ pub struct ChangeFeed(Mutex<FeedState>);
 struct FeedState {
     /// By the slot numbers of the subscriptions.
     changed: BTreeSet<u64>,
-    /// Bytes that came since the last [`ChangeFeed::take_changed`].
-    bytes: u64,
+    /// What came since the last [`ChangeFeed::take_changed`].
+    grown: Growth,
     /// A partition is gone, or its leadership: no request is to wait.
     urgent: bool,
     waiter: Option<Arc<DataWaiter>>,
 }
 
 impl ChangeFeed {
-    /// The partition of `slot` has changed, by `bytes` of new batches; `urgent` if it or its leadership is gone.
-    pub(super) fn record(&self, slot: u64, bytes: u64, urgent: bool) {
+    /// The partition of `slot` has changed and grown; `urgent` if it or its leadership is gone.
+    pub(super) fn record(&self, slot: u64, growth: Growth, urgent: bool) {
         let mut state = self.0.lock();
         if mutants::is_on(Bug::SessionMissesChanges) && state.waiter.is_none() {
             return;
         }
         state.changed.insert(slot);
         // Several partitions may have come with [`ANY_BYTES`] each: the sum must not overflow.
-        state.bytes = state.bytes.saturating_add(bytes);
+        state.grown.appended = state.grown.appended.saturating_add(growth.appended);
+        state.grown.stable = state.grown.stable.saturating_add(growth.stable);
         state.urgent |= urgent;
         let over = state.waiter.as_ref().is_some_and(|waiter| {
             if urgent {
                 waiter.wake();
             }
-            urgent || (bytes > 0 && waiter.credit(bytes))
+            urgent || waiter.credit(growth)
         });
         if over {
             state.waiter = None;
@@ -105,7 +141,7 @@ impl ChangeFeed {
     #[must_use]
     pub fn take_changed(&self) -> BTreeSet<u64> {
         let mut state = self.0.lock();
-        state.bytes = 0;
+        state.grown = Growth::default();
         state.urgent = false;
         state.waiter = None;
         std::mem::take(&mut state.changed)
@@ -116,7 +152,7 @@ impl ChangeFeed {
         let mut state = self.0.lock();
         if state.urgent {
             waiter.wake();
-        } else if state.bytes == 0 || !waiter.credit(state.bytes) {
+        } else if !waiter.credit(state.grown) {
             state.waiter = Some(waiter.clone());
         }
     }

@@ -161,7 +161,7 @@ async fn read_or_wait(ctx: &Context, params: &FetchParams, plan: &mut Plan) -> P
     let missing_bytes = params.bytes_min - pass.bytes;
     drop(pass);
     let found = if let Some(watch) = watch {
-        ctx.partitions.wait_for_change(&watch, missing_bytes, params.deadline).await;
+        ctx.partitions.wait_for_change(&watch, missing_bytes, params.isolation, params.deadline).await;
         plan.refresh();
         find_all(ctx, params, plan).await
     } else {

@@ -7,6 +7,7 @@ pub mod batch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod guard;
+pub(crate) mod pending_offsets;
 pub mod records;
 pub mod schema;
 pub mod store;

@@ -94,6 +94,12 @@ impl Reader {
         self.take(length)
     }
 
+    /// The same of an array that may be null, which has none.
+    pub(crate) fn nullable_array(&mut self, compact: bool) -> Result<usize, Malformed> {
+        let count = self.length(compact, true)?.unwrap_or(0);
+        if count > self.remaining() { Err(Malformed("array longer than its record")) } else { Ok(count) }
+    }
+
     /// Number of elements of an array. Each takes at least a byte, so the input's length bounds it.
     pub(crate) fn array(&mut self, compact: bool) -> Result<usize, Malformed> {
         let count = self.length(compact, true)?.ok_or(Malformed("null array"))?;
@@ -120,11 +126,11 @@ impl Reader {
 }
 
 /// Appends `text` with a 16-bit length. Callers hold texts that came off the wire under that very limit.
-pub(super) fn put_string(out: &mut BytesMut, text: &str) {
+pub(crate) fn put_string(out: &mut BytesMut, text: &str) {
     put_nullable_string(out, Some(text));
 }
 
-pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
+pub(crate) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
     match text {
         None => out.put_i16(-1),
         Some(text) => {
@@ -142,7 +148,7 @@ pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
 }
 
 /// Appends a nullable text, with a 16-bit or, in flexible versions, a compact length.
-pub(super) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
+pub(crate) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
     match text {
         Some(text) if compact => {
             put_length(out, true, text.len());
@@ -154,12 +160,12 @@ pub(super) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
 }
 
 /// Appends the length of an array or of bytes; far below 2 GiB, since all came in one frame.
-pub(super) fn put_length(out: &mut BytesMut, compact: bool, length: usize) {
+pub(crate) fn put_length(out: &mut BytesMut, compact: bool, length: usize) {
     let length = i32::try_from(length).unwrap_or(i32::MAX);
     if compact { put_uvarint(out, length as u32 + 1) } else { out.put_i32(length) }
 }
 
-pub(super) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
+pub(crate) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
     while value >= 0x80 {
         out.put_u8((value as u8 & 0x7f) | 0x80);
         value >>= 7;

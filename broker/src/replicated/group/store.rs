@@ -12,10 +12,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_env::mutants::{self, Bug};
+use ottla_protocol::ids::{Offset, ProducerId};
 use uuid::Uuid;
 
 use super::batch;
 use super::guard::Guard;
+use super::pending_offsets::{self, PendingOffset, PendingOffsets, Place};
 use super::records::{self, CommittedOffset, GroupValue, Record};
 use super::schema::Malformed;
 use crate::checksum::{OFFSET_BASIS, fnv1a};
@@ -77,6 +79,13 @@ impl GroupChange {
         Ok(Self { guard, records })
     }
 
+    /// True if it only commits offsets: a transaction may do nothing else to groups.
+    #[must_use]
+    pub fn only_commits(&self) -> bool {
+        let commits = |record: &Record| matches!(record, Record::Offset { value: Some(_), .. });
+        matches!(self.guard, Some(Guard::Commit { .. })) && self.records.iter().all(commits)
+    }
+
     /// A batch that can be read.
     #[cfg(test)]
     pub(crate) fn of(guard: Option<&Guard>, batch: &Bytes) -> Self {
@@ -90,6 +99,8 @@ pub struct GroupStore {
     groups: BTreeMap<Arc<str>, StoredGroup>,
     /// How many offsets there are of each topic, under each of its ids.
     topics: BTreeMap<(Arc<str>, Uuid), u64>,
+    /// Offsets of transactions that are open.
+    pending: PendingOffsets,
     /// Keys changed since the last [`GroupStore::changes`].
     dirty: BTreeSet<Bytes>,
     /// XOR over all live records; order does not matter, so equal states have equal sums.
@@ -158,6 +169,51 @@ impl GroupStore {
         Ok(())
     }
 
+    /// Applies a batch of an open transaction that was accepted: its offsets wait for the marker. `base`: the batch's first offset.
+    pub fn apply_transactional(&mut self, producer: ProducerId, base: Offset, change: GroupChange) {
+        for (order, record) in (base.0..).zip(change.records) {
+            if let Record::Offset { group, topic, partition, value: Some(value) } = record {
+                let place = Place::new(&group, &topic, partition);
+                self.set_pending(producer, &place, Some(PendingOffset { value, order, is_superseded: false }));
+            }
+        }
+    }
+
+    /// The transaction of a producer has ended: its offsets become visible, except where a later commit already is; or are gone.
+    pub fn end_transaction(&mut self, producer: ProducerId, commits: bool) {
+        for (place, PendingOffset { value, order, is_superseded }) in self.pending.of(producer) {
+            self.set_pending(producer, &place, None);
+            if commits && !is_superseded {
+                self.supersede(&place, order);
+                self.replace_offset(&place.group, &place.topic, place.partition, Some(value));
+            }
+        }
+    }
+
+    /// True if a transaction that is open has committed an offset here (`requireStable` of OffsetFetch, KIP-447).
+    #[must_use]
+    pub fn is_unstable(&self, group: &str, topic: &str, partition: i32) -> bool {
+        !self.pending.is_empty() && !self.pending.producers_at(&Place::new(group, topic, partition)).is_empty()
+    }
+
+    fn set_pending(&mut self, producer: ProducerId, place: &Place, offset: Option<PendingOffset>) {
+        let added = offset.as_ref().map(PendingOffset::encode);
+        let removed = self.pending.set(producer, place, offset);
+        let key = pending_offsets::key(producer, place);
+        self.note_change(key, removed.as_ref().map(PendingOffset::encode), added);
+    }
+
+    /// What was committed here before `order` is older than what is visible now.
+    fn supersede(&mut self, place: &Place, order: i64) {
+        for producer in self.pending.producers_at(place) {
+            let older =
+                self.pending.get(producer, place).filter(|offset| offset.order < order && !offset.is_superseded);
+            if let Some(older) = older.cloned() {
+                self.set_pending(producer, place, Some(PendingOffset { is_superseded: true, ..older }));
+            }
+        }
+    }
+
     /// Applies a batch that was accepted.
     pub fn apply(&mut self, change: GroupChange) {
         let awaits = matches!(change.guard, Some(Guard::Membership { awaits_assignment: true, .. }));
@@ -180,6 +236,20 @@ impl GroupStore {
     }
 
     fn set_offset(&mut self, group: &str, topic: &str, partition: i32, value: Option<CommittedOffset>) {
+        if !self.pending.is_empty() {
+            let place = Place::new(group, topic, partition);
+            if value.is_some() {
+                self.supersede(&place, i64::MAX);
+            } else {
+                // As in Kafka, what is deleted does not come back by a marker.
+                let producers = self.pending.producers_at(&place);
+                producers.into_iter().for_each(|producer| self.set_pending(producer, &place, None));
+            }
+        }
+        self.replace_offset(group, topic, partition, value);
+    }
+
+    fn replace_offset(&mut self, group: &str, topic: &str, partition: i32, value: Option<CommittedOffset>) {
         let key = records::offset_key(group, topic, partition);
         let added = value.as_ref().map(records::encode_offset);
         let added_id = value.as_ref().map(|value| value.topic_id);
@@ -282,7 +352,7 @@ impl GroupStore {
     /// The keys of everything that the store holds.
     #[must_use]
     pub fn live_keys(&self) -> Vec<Bytes> {
-        let mut keys = Vec::new();
+        let mut keys: Vec<Bytes> = self.pending.keys().collect();
         for (name, group) in &self.groups {
             if group.membership.is_some() {
                 keys.push(records::group_key(name));
@@ -295,6 +365,9 @@ impl GroupStore {
     }
 
     fn value_of(&self, key: &Bytes) -> Option<Bytes> {
+        if let Some((producer, place)) = pending_offsets::named(key).ok()? {
+            return self.pending.get(producer, &place).map(PendingOffset::encode);
+        }
         match Record::decode(key.clone(), None).ok()? {
             Record::Offset { group, topic, partition, .. } => {
                 self.offset(&group, &topic, partition).map(records::encode_offset)
@@ -308,6 +381,11 @@ impl GroupStore {
     /// # Errors
     /// This release does not know such a record.
     pub fn restore(&mut self, key: Bytes, value: Bytes) -> Result<(), Malformed> {
+        if let Some((producer, place)) = pending_offsets::named(&key)? {
+            let offset = pending_offsets::decode(&place, value)?;
+            self.dirty_free(|store| store.set_pending(producer, &place, Some(offset)));
+            return Ok(());
+        }
         let record = Record::decode(key, Some(value))?;
         self.dirty_free(|store| store.apply_record(record, false));
         Ok(())

@@ -14,7 +14,7 @@ use crate::replicated::command::{AdoptedPartition, BatchDecision, LogStartChange
 use crate::replicated::shard_state::{BatchOutcome, Rejection};
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
 use crate::shard::append_queue::ENTRY_BYTES_MAX;
-use crate::shard::data_waiters::DataWaiter;
+use crate::shard::data_waiters::{DataWaiter, Isolation};
 use crate::shard::fake::{FakeGroup, FakeMetadata, TOPIC, image_with_topic, partition, settle};
 use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey};
 use crate::shard::metadata_view::MetadataView;
@@ -390,7 +390,7 @@ async fn nothing_is_taken_without_leadership_and_what_waits_is_answered_when_it_
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 1).await;
     let view = shard.read_view().get(partition(0)).unwrap();
-    let (waiter, poll) = DataWaiter::new(1);
+    let (waiter, poll) = DataWaiter::new(1, Isolation::ReadUncommitted);
     assert!(view.register(&waiter));
     // Waits for its adoption, which never comes.
     let (waiting, waiting_answer) = batch(9, None);

@@ -12,10 +12,11 @@ use ottla_env::watch;
 use ottla_protocol::id_hash::IdHashMap;
 use ottla_protocol::ids::{Offset, PartitionId};
 
-use super::data_waiters::{ChangeFeed, DataWaiter};
+use super::data_waiters::{ANY_BYTES, ChangeFeed, DataWaiter, Growth};
 use super::traffic::Traffic;
 use crate::replicated::epochs::EpochHistory;
 use crate::replicated::group::GroupStore;
+use crate::replicated::transactions::AbortedIndex;
 
 /// A partition's offsets and epochs as published.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,8 @@ pub struct LogOffsetSnapshot {
     pub high_watermark: Offset,
     /// Last stable offset.
     pub last_stable: Offset,
+    /// The aborted transactions.
+    pub aborted: Arc<AbortedIndex>,
     /// Leader epoch = this + the shard's term.
     pub epoch_base: i32,
     /// The start offset of each epoch.
@@ -54,8 +57,8 @@ struct Waiters {
 }
 
 impl Waiters {
-    fn record(&self, bytes: u64, urgent: bool) {
-        self.feeds.iter().for_each(|(slot, feed)| feed.record(*slot, bytes, urgent));
+    fn record(&self, growth: Growth, urgent: bool) {
+        self.feeds.iter().for_each(|(slot, feed)| feed.record(*slot, growth, urgent));
     }
 }
 
@@ -108,25 +111,39 @@ impl PartitionReadView {
     pub fn wake_all(&self) {
         let waiters = {
             let mut waiters = self.waiters.lock();
-            waiters.record(0, true);
+            waiters.record(Growth::default(), true);
             std::mem::take(&mut waiters.by_id)
         };
         waiters.values().for_each(|waiter| waiter.wake());
     }
 
     fn publish(&self, offsets: LogOffsetSnapshot, appended_bytes: u64) {
-        {
+        let growth = {
             let mut current = self.offsets.write();
+            let growth = Growth { appended: appended_bytes, stable: stable_bytes(&current, &offsets, appended_bytes) };
             assert!(current.high_watermark <= offsets.high_watermark, "{}: high watermark falls", self.id);
             assert!(current.log_start <= offsets.log_start, "{}: log start falls", self.id);
             assert!(offsets.log_start <= offsets.last_stable && offsets.last_stable <= offsets.high_watermark);
+            assert!(current.last_stable <= offsets.last_stable, "{}: last stable offset falls", self.id);
             *current = offsets;
-        }
+            growth
+        };
         let mut waiters = self.waiters.lock();
-        waiters.record(appended_bytes, false);
-        if appended_bytes > 0 {
-            waiters.by_id.retain(|_, waiter| !waiter.credit(appended_bytes));
+        waiters.record(growth, false);
+        if growth != Growth::default() {
+            waiters.by_id.retain(|_, waiter| !waiter.credit(growth));
         }
+    }
+}
+
+/// The bytes that have become stable; where a transaction has ended more than any request waits for, as it is not known
+/// how many lie between the ends.
+fn stable_bytes(before: &LogOffsetSnapshot, now: &LogOffsetSnapshot, appended_bytes: u64) -> u64 {
+    let is_open = |offsets: &LogOffsetSnapshot| offsets.last_stable < offsets.high_watermark;
+    match (is_open(before), is_open(now)) {
+        (false, false) => appended_bytes,
+        _ if now.last_stable > before.last_stable => ANY_BYTES,
+        _ => 0,
     }
 }
 
@@ -235,7 +252,7 @@ mod shuttle_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::data_waiters::ANY_BYTES;
+    use crate::shard::data_waiters::Isolation;
     use uuid::Uuid;
 
     fn id(index: i32) -> PartitionId {
@@ -259,7 +276,7 @@ mod tests {
     fn a_waiter_is_woken_once_its_bytes_are_there_and_not_before() {
         let read_view = ReadView::default();
         let (first, second) = (view(&read_view, 0), view(&read_view, 1));
-        let (waiter, mut done) = DataWaiter::new(100);
+        let (waiter, mut done) = DataWaiter::new(100, Isolation::ReadUncommitted);
         assert!(first.register(&waiter) && second.register(&waiter));
         read_view.publish(vec![(id(0), offsets(5), 60, None)], &[]);
         assert!(done.try_recv().is_err());
@@ -273,7 +290,7 @@ mod tests {
     fn waiters_of_other_partitions_sleep_on() {
         let read_view = ReadView::default();
         let (first, _second) = (view(&read_view, 0), view(&read_view, 1));
-        let (waiter, mut done) = DataWaiter::new(1);
+        let (waiter, mut done) = DataWaiter::new(1, Isolation::ReadUncommitted);
         assert!(first.register(&waiter));
         read_view.publish(vec![(id(1), offsets(5), 40, None)], &[]);
         assert!(done.try_recv().is_err());
@@ -287,7 +304,7 @@ mod tests {
         read_view.publish((0..PARTITIONS).map(|index| (id(index), offsets(0), 0, None)).collect(), &[]);
         let mut waiting: Vec<_> = (0..1000)
             .map(|index| {
-                let (waiter, done) = DataWaiter::new(1);
+                let (waiter, done) = DataWaiter::new(1, Isolation::ReadUncommitted);
                 assert!(read_view.get(id(index)).is_some_and(|view| view.register(&waiter)));
                 done
             })
@@ -303,7 +320,7 @@ mod tests {
     fn a_waiter_of_a_removed_partition_is_woken_and_none_registers_after() {
         let read_view = ReadView::default();
         let first = view(&read_view, 0);
-        let (waiter, mut done) = DataWaiter::new(1);
+        let (waiter, mut done) = DataWaiter::new(1, Isolation::ReadUncommitted);
         assert!(first.register(&waiter));
         read_view.publish(Vec::new(), &[id(0)]);
         assert!(done.try_recv().is_ok());
@@ -319,7 +336,7 @@ mod tests {
         let subscribed = (first.subscribe(&feed, 10), second.subscribe(&feed, 11));
         read_view.publish(vec![(id(1), offsets(5), 60, None)], &[]);
         // What came before the waiter was attached counts.
-        let (waiter, mut done) = DataWaiter::new(61);
+        let (waiter, mut done) = DataWaiter::new(61, Isolation::ReadUncommitted);
         feed.attach(&waiter);
         assert!(done.try_recv().is_err());
         read_view.publish(vec![(id(0), offsets(5), 1, None)], &[]);
@@ -327,7 +344,7 @@ mod tests {
         assert_eq!(feed.take_changed().into_iter().collect::<Vec<_>>(), [10, 11]);
         assert!(feed.take_changed().is_empty());
         // Removal of a partition ends the wait, however many bytes are missing.
-        let (waiter, mut done) = DataWaiter::new(1000);
+        let (waiter, mut done) = DataWaiter::new(1000, Isolation::ReadUncommitted);
         feed.attach(&waiter);
         read_view.publish(Vec::new(), &[id(0)]);
         assert!(done.try_recv().is_ok());
@@ -348,7 +365,7 @@ mod tests {
         for high_watermark in [5, 6] {
             read_view.publish((0..3).map(|index| (id(index), offsets(high_watermark), ANY_BYTES, None)).collect(), &[]);
         }
-        let (waiter, mut done) = DataWaiter::new(usize::MAX);
+        let (waiter, mut done) = DataWaiter::new(usize::MAX, Isolation::ReadUncommitted);
         feed.attach(&waiter);
         assert!(done.try_recv().is_ok(), "a request that waits for bytes reads again");
         drop(subscribed);

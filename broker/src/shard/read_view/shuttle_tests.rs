@@ -11,6 +11,7 @@ use shuttle::{check_pct, check_random, future, thread};
 use uuid::Uuid;
 
 use super::*;
+use crate::shard::data_waiters::Isolation;
 
 const ITERATIONS: usize = 3_000;
 
@@ -52,14 +53,14 @@ fn long_poll(goes: bool) {
     let poller = {
         let views = views.clone();
         thread::spawn(move || {
-            let (waiter, woken) = DataWaiter::new(40);
+            let (waiter, woken) = DataWaiter::new(40, Isolation::ReadUncommitted);
             for view in &views {
                 if !view.register(&waiter) {
                     return;
                 }
             }
             let there = bytes_shown(&views);
-            if there == 0 || !waiter.credit(there.unsigned_abs()) {
+            if there == 0 || !waiter.credit(Growth::of(there.unsigned_abs())) {
                 assert!(future::block_on(woken).is_ok());
             }
             // Bytes that came while it counted may count twice, which wakes early, but never for nothing.
@@ -95,7 +96,7 @@ fn session() {
                 if seen == [2, 2] {
                     break;
                 }
-                let (waiter, woken) = DataWaiter::new(10);
+                let (waiter, woken) = DataWaiter::new(10, Isolation::ReadUncommitted);
                 feed.attach(&waiter);
                 assert!(future::block_on(woken).is_ok());
             }

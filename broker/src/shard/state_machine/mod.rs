@@ -28,11 +28,12 @@ use super::state_machine_view::StateMachineView;
 use crate::checksum::{OFFSET_BASIS, fnv1a};
 use crate::codec::CodecError;
 use crate::replicated::changes::Touched;
-use crate::replicated::checkpoint_keys::{self, Key, PartitionValue, ShardValue};
+use crate::replicated::checkpoint_keys::{self, AbortedValue, Key, PartitionValue, ShardValue};
 use crate::replicated::command::{Absorb, AdoptedPartition};
 use crate::replicated::group::GroupStore;
 use crate::replicated::producer_state::ProducerTable;
 use crate::replicated::shard_state::{PartitionState, ShardState, SplitOff};
+use crate::replicated::transactions::{AbortedTransaction, PartitionTransactions};
 
 /// The storage of this replica alone, which frees what apply has decided to be dead: log starts and dropped partitions.
 pub trait LocalStorage: Send + Sync + 'static {
@@ -322,6 +323,7 @@ fn offsets_of(partition: &PartitionState) -> LogOffsetSnapshot {
         log_start: partition.log_start,
         high_watermark: partition.next_offset,
         last_stable: partition.last_stable(),
+        aborted: partition.transactions.aborted.clone(),
         epoch_base: partition.epoch_base,
         epochs: partition.epochs.clone(),
     };
@@ -356,6 +358,11 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
         let history = state.partitions.get(&id).and_then(|partition| partition.producers.get(producer));
         changes.push((Key::Producer(id, producer).encode(), history.map(checkpoint_keys::encode_producer)));
     }
+    for (id, marker) in dirty.aborted {
+        let aborted = state.partitions.get(&id).and_then(|partition| partition.transactions.aborted.get(marker));
+        let value = aborted.map(|aborted| AbortedValue::from(aborted).encode());
+        changes.push((Key::Aborted(id, marker).encode(), value));
+    }
     for id in dirty.dropped {
         let value = state.dropped.get(&id).map(|intent| checkpoint_keys::encode_dropped(*intent));
         changes.push((Key::Dropped(id).encode(), value));
@@ -388,6 +395,10 @@ pub(crate) fn digest(state: &ShardState) -> u64 {
         for (producer, history) in partition.producers.iter() {
             add(&producer.0.to_le_bytes());
             add(&checkpoint_keys::encode_producer(history));
+        }
+        for aborted in partition.transactions.aborted.iter() {
+            add(&aborted.last_offset.0.to_le_bytes());
+            add(&AbortedValue::from(aborted).encode());
         }
     }
     for (id, intent) in &state.dropped {
@@ -423,6 +434,8 @@ fn partition_value(partition: &PartitionState) -> PartitionValue {
         log_start: partition.log_start,
         next_offset: partition.next_offset,
         last_stable: partition.last_stable(),
+        last_marker: partition.transactions.last_marker,
+        forgotten_marker: partition.transactions.forgotten_marker,
     }
 }
 
@@ -453,6 +466,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
                 next_offset: stored.next_offset,
                 epochs: Arc::default(),
                 producers: ProducerTable::default(),
+                transactions: PartitionTransactions::restored(stored.last_marker, stored.forgotten_marker),
                 groups,
             };
             state.partitions.insert(id, partition);
@@ -465,9 +479,20 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
         }
         Key::Producer(id, producer) => {
             let history = checkpoint_keys::decode_producer(value)?;
-            state.producers_by_order.insert(history.order, (id, producer));
             let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
+            if let Some(first) = history.transaction_start {
+                partition.transactions.opened(producer, first);
+                state.transactions_open += 1;
+            } else {
+                state.producers_by_order.insert(history.order, (id, producer));
+            }
             partition.producers.restore(producer, history);
+        }
+        Key::Aborted(id, last_offset) => {
+            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
+            let AbortedValue { producer_id, first_offset, last_stable } = AbortedValue::decode(value)?;
+            let aborted = AbortedTransaction { producer_id, first_offset, last_offset, last_stable };
+            partition.transactions.restore_aborted(aborted);
         }
         Key::Dropped(id) => {
             state.dropped.insert(id, checkpoint_keys::decode_dropped(value)?);

@@ -122,6 +122,10 @@ fn whole(state: &ShardState) -> BTreeMap<Bytes, Bytes> {
         for (producer, history) in partition.producers.iter() {
             changes.insert(Key::Producer(*id, producer).encode(), checkpoint_keys::encode_producer(history));
         }
+        for aborted in partition.transactions.aborted.iter() {
+            let value = AbortedValue::from(aborted).encode();
+            changes.insert(Key::Aborted(*id, aborted.last_offset).encode(), value);
+        }
     }
     for (id, intent) in &state.dropped {
         changes.insert(Key::Dropped(*id).encode(), checkpoint_keys::encode_dropped(*intent));
@@ -440,6 +444,7 @@ proptest! {
 
 mod merge;
 mod split;
+mod transactions;
 
 mod groups {
     //! Partitions that keep groups: guards are judged at apply, the state survives in the checkpoint alone.
@@ -467,7 +472,7 @@ mod groups {
 
     fn guarded(generation: i32) -> BatchDecision {
         let guard = Guard::Commit { group: "g".to_owned(), generation, member_id: String::new() };
-        BatchDecision { coordinator: true, guard: Some(guard.encode()) }
+        BatchDecision { coordinator: true, guard: Some(guard.encode()), ..BatchDecision::default() }
     }
 
     fn offset_of(state: &ShardState) -> Option<i64> {
@@ -494,7 +499,11 @@ mod groups {
     fn a_guard_of_a_kind_that_is_not_known_stops_the_replica() {
         let mut replica = Replica::new(ShardState::new(true));
         replica.adopt(1, 0, 0);
-        let unknown = BatchDecision { coordinator: true, guard: Some(Bytes::from_static(b"\x09\x00\x01g")) };
+        let unknown = BatchDecision {
+            coordinator: true,
+            guard: Some(Bytes::from_static(b"\x09\x00\x01g")),
+            ..BatchDecision::default()
+        };
         let _ = replica.run(&Command::Data(vec![unknown]), vec![(id(0), commit("g", 10))]);
     }
 

@@ -1,0 +1,107 @@
+//! The transactional ids of one partition of `__transaction_state`, from its committed records. Pure, on every replica.
+//!
+//! May not know: clocks, configuration, which replica leads, what a transition may be. Invariant: equal accepted batches make
+//! equal stores (I6); memory follows the number of ids, not of transactions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::records::{self, TransactionRecord, TransactionValue};
+use crate::checksum::{OFFSET_BASIS, fnv1a};
+use crate::replicated::group::batch;
+use crate::replicated::group::schema::Malformed;
+
+/// The transactional ids of one partition.
+#[derive(Debug, Default)]
+pub struct TransactionStore {
+    ids: BTreeMap<Arc<str>, Arc<TransactionValue>>,
+    /// Ids changed since the last [`TransactionStore::changes`].
+    dirty: BTreeSet<Arc<str>>,
+    /// XOR over all live records; order does not matter, so equal states have equal sums.
+    checksum: u64,
+}
+
+impl TransactionStore {
+    /// A store without ids.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a batch.
+    ///
+    /// # Errors
+    /// A record cannot be read: a replica that passed over what a newer release takes would differ from others.
+    pub fn decode(batch: &Bytes) -> Result<Vec<TransactionRecord>, Malformed> {
+        let records = batch::records(batch)?.into_iter();
+        records.map(|(key, value)| TransactionRecord::decode(key, value)).collect()
+    }
+
+    /// Applies the records of a batch that was accepted.
+    pub fn apply(&mut self, records: Vec<TransactionRecord>) {
+        for TransactionRecord { id, value } in records {
+            let id: Arc<str> = Arc::from(id);
+            self.set(&id, value);
+            self.dirty.insert(id);
+        }
+    }
+
+    fn set(&mut self, id: &Arc<str>, value: Option<TransactionValue>) {
+        let key = records::key(id);
+        let added = value.as_ref().map(records::encode);
+        let removed = match value {
+            Some(value) => self.ids.insert(id.clone(), Arc::new(value)),
+            None => self.ids.remove(id),
+        };
+        for value in [removed.map(|value| records::encode(&value)), added].into_iter().flatten() {
+            let lengths = [key.len() as u64, value.len() as u64];
+            let prefix = lengths.iter().flat_map(|n| n.to_le_bytes());
+            self.checksum ^= fnv1a(OFFSET_BASIS, prefix.chain(key.iter().copied()).chain(value.iter().copied()));
+        }
+    }
+
+    /// What changed since the last call, for the checkpoint: records' keys with their values now, `None` if gone.
+    pub fn changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.iter().map(|id| (records::key(id), self.ids.get(id).map(|value| records::encode(value)))).collect()
+    }
+
+    /// All that the store holds is to be in the next [`TransactionStore::changes`]: another shard's checkpoint begins with it.
+    pub fn all_changed(&mut self) {
+        self.dirty = self.ids.keys().cloned().collect();
+    }
+
+    /// The keys of everything that the store holds.
+    pub fn live_keys(&self) -> impl Iterator<Item = Bytes> {
+        self.ids.keys().map(|id| records::key(id))
+    }
+
+    /// Restores one record of a checkpoint.
+    ///
+    /// # Errors
+    /// This release does not know such a record.
+    pub fn restore(&mut self, key: Bytes, value: Bytes) -> Result<(), Malformed> {
+        let TransactionRecord { id, value } = TransactionRecord::decode(key, Some(value))?;
+        self.set(&Arc::from(id), value);
+        Ok(())
+    }
+
+    /// Equal on every replica that applied the same entries.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        self.checksum
+    }
+
+    /// One transactional id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Arc<TransactionValue>> {
+        self.ids.get(id)
+    }
+
+    /// All of them, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TransactionValue>)> {
+        self.ids.iter()
+    }
+}
