@@ -203,9 +203,9 @@ impl Shard {
     async fn propose(&self, term: Term, window: &mut Window, command: &Command, batches: Batches, caller: Caller) {
         if let Command::SetClock { to_ms } = command {
             // Before it is proposed: whether it commits or not, no later entry bears a stamp of the old clock.
-            self.clock.set(term, *to_ms);
+            self.clock.set(term, *to_ms, self.applied_clock());
         }
-        let clock_ms = self.clock.stamp(term, self.applied_clock_ms());
+        let clock_ms = self.clock.stamp(term, self.applied_clock());
         let proposal = Proposal { payload: command.encode(), batches, clock_ms };
         // Only an entry that nothing is in front of may have to wake its group.
         let repeated = window.is_empty().then(|| proposal.clone());

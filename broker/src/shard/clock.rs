@@ -67,6 +67,13 @@ impl ShardClock {
         Self { clock_ms, at: now, jumped: false, confirmed: true }
     }
 
+    /// Goes on from a later time that was applied.
+    pub fn follow(&mut self, applied_clock_ms: i64, now: Instant) {
+        if applied_clock_ms > self.clock_ms {
+            (self.clock_ms, self.at) = (applied_clock_ms, now);
+        }
+    }
+
     /// The time for the next entry. `agreement` is that of the nodes' clocks with `wall_ms`.
     pub fn advance(&mut self, wall_ms: i64, now: Instant, agreement: impl FnOnce() -> Agreement) -> i64 {
         let elapsed_ms = millis(now.since(self.at));

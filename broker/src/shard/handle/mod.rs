@@ -24,7 +24,7 @@ use super::cut_points::CutPoints;
 use super::group::Group;
 use super::handover::{HANDOVER_WAIT, Handover, Successor};
 use super::idempotence_fence::{ConnectionId, ProducerBatch};
-use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
+use super::leader_clock::{AppliedClock, ClockWitness, LeaderClock, ShardTime};
 use super::queued::{QueuedBatch, QueuedCommand};
 use super::read_barrier::ReadBarrier;
 use super::read_view::ReadView;
@@ -405,7 +405,7 @@ impl Shard {
     #[must_use]
     pub fn time(&self) -> Option<ShardTime> {
         let term = self.leading()?;
-        Some(self.clock.time(term, self.applied_clock_ms()))
+        Some(self.clock.time(term, self.applied_clock()))
     }
 
     /// The shard's time, if it may be used for expiry.
@@ -419,7 +419,12 @@ impl Shard {
     }
 
     pub(super) fn applied_clock_ms(&self) -> i64 {
-        self.machine.state.lock().clock_ms
+        self.applied_clock().ms
+    }
+
+    pub(super) fn applied_clock(&self) -> AppliedClock {
+        let state = self.machine.state.lock();
+        AppliedClock { ms: state.clock_ms, merge: state.last_merge.index }
     }
 }
 

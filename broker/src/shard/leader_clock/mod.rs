@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use ottla_env::rt;
-use ottla_storage::ids::Term;
+use ottla_storage::ids::{RaftIndex, Term};
 use parking_lot::Mutex;
 
 use super::clock::{Agreement, JUMP_MS_MIN, ShardClock};
@@ -33,6 +33,15 @@ pub struct ShardTime {
     pub ahead_ms: i64,
 }
 
+/// The clock of what is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct AppliedClock {
+    /// The shard clock of the last entry, in milliseconds; 0 if there is none.
+    pub(super) ms: i64,
+    /// The entry by which the shard took over another one last.
+    pub(super) merge: RaftIndex,
+}
+
 /// Why nothing expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alarm {
@@ -47,6 +56,8 @@ struct Running {
     clock: Option<(Term, ShardClock)>,
     /// The last term in which an entry was stamped, or the clock set.
     stamped_in: Option<Term>,
+    /// The last merge that the clock has followed.
+    merge: RaftIndex,
     alarm: Option<Alarm>,
 }
 
@@ -71,27 +82,28 @@ impl LeaderClock {
     }
 
     /// The stamp of the next entry of `term`.
-    pub(super) fn stamp(&self, term: Term, applied_ms: i64) -> i64 {
+    pub(super) fn stamp(&self, term: Term, applied: AppliedClock) -> i64 {
         let mut running = self.running.lock();
-        let (_, clock_ms) = self.advance(&mut running, term, applied_ms, rt::wall_clock_ms(), rt::now());
+        let (_, clock_ms) = self.advance(&mut running, term, applied, rt::wall_clock_ms(), rt::now());
         running.stamped_in = Some(term);
         clock_ms
     }
 
     /// Sets the clock for an operator: entries that `term` proposes from now on are stamped from there.
-    pub(super) fn set(&self, term: Term, to_ms: i64) {
+    pub(super) fn set(&self, term: Term, to_ms: i64, applied: AppliedClock) {
         let (wall_ms, now) = (rt::wall_clock_ms(), rt::now());
         self.witness.believe(wall_ms, now);
         let mut running = self.running.lock();
         (running.clock, running.stamped_in) = (Some((term, ShardClock::set_to(to_ms, now))), Some(term));
+        running.merge = applied.merge;
     }
 
     /// The time now.
-    pub(super) fn time(&self, term: Term, applied_ms: i64) -> ShardTime {
+    pub(super) fn time(&self, term: Term, applied: AppliedClock) -> ShardTime {
         let (wall_ms, now) = (rt::wall_clock_ms(), rt::now());
-        let agreement = self.witness.judge(wall_ms, now, applied_ms);
+        let agreement = self.witness.judge(wall_ms, now, applied.ms);
         let mut running = self.running.lock();
-        let (mut clock, now_ms) = self.advance(&mut running, term, applied_ms, wall_ms, now);
+        let (mut clock, now_ms) = self.advance(&mut running, term, applied, wall_ms, now);
         let for_expiry_ms = clock.for_expiry(wall_ms, agreement);
         running.clock = Some((term, clock));
         ShardTime { now_ms, for_expiry_ms, ahead_ms: clock.ahead_ms(wall_ms) }
@@ -101,15 +113,21 @@ impl LeaderClock {
         &self,
         running: &mut Running,
         term: Term,
-        applied_ms: i64,
+        applied: AppliedClock,
         wall_ms: i64,
         now: rt::Instant,
     ) -> (ShardClock, i64) {
-        let agreement = || self.witness.judge(wall_ms, now, applied_ms);
+        let agreement = || self.witness.judge(wall_ms, now, applied.ms);
         // Reading the time of a shard without entries does not fix the stamp of its first entry.
-        let has_begun = applied_ms > 0 || running.stamped_in == Some(term);
+        let has_begun = applied.ms > 0 || running.stamped_in == Some(term);
         let kept = running.clock.filter(|(of, _)| *of == term && has_begun).map(|(_, clock)| clock);
-        let mut clock = kept.unwrap_or_else(|| ShardClock::starting_at(applied_ms, wall_ms, now, agreement()));
+        let mut clock = kept.unwrap_or_else(|| ShardClock::starting_at(applied.ms, wall_ms, now, agreement()));
+        if running.merge < applied.merge {
+            // The shard that was taken over may have had a later time. Else the next leader begins there, and what was stamped
+            // meanwhile expires early (seed 131211).
+            clock.follow(applied.ms, now);
+            running.merge = applied.merge;
+        }
         let clock_ms = clock.advance(wall_ms, now, agreement);
         running.clock = Some((term, clock));
         let alarm = if clock.has_jumped() {

@@ -142,3 +142,29 @@ fn an_operators_time_is_taken_where_all_nodes_understand_it_and_it_can_be_right(
         }
     });
 }
+
+/// Found by the simulation (seed 131211): the leader went on by its own time, which was behind that of the shard that it had taken
+/// over; the next leader began with the later one, and offsets expired that had been committed a moment before.
+#[test]
+fn the_leader_follows_the_clock_of_a_shard_that_it_has_taken_over() {
+    sim::run(4, || async {
+        let clocks = Arc::<Told>::default();
+        clocks.says(Agreement::Agrees);
+        let (group, shard) = FakeGroup::leading_among(POOL, clocks.clone());
+        shard.command(adopt(0)).await.unwrap();
+        let before_ms = shard.time().unwrap().now_ms;
+        let later_ms = before_ms + 3_000;
+        {
+            let mut state = shard.state().lock();
+            state.clock_ms = later_ms;
+            state.last_merge.index = RaftIndex(2);
+        }
+        assert!(shard.time().unwrap().now_ms >= later_ms);
+        shard.command(adopt(1)).await.unwrap();
+        // An operator may still set it back, also the operator of a leader that has stamped nothing yet.
+        group.set_role(2, true);
+        shard.command(Command::SetClock { to_ms: before_ms }).await.unwrap();
+        shard.command(adopt(2)).await.unwrap();
+        assert!((before_ms..later_ms).contains(&shard.time().unwrap().now_ms));
+    });
+}

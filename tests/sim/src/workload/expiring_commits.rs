@@ -6,7 +6,7 @@ use std::time::Duration;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
-use ottla_broker::metadata::CONSUMER_OFFSETS;
+use ottla_broker::metadata::{CONSUMER_OFFSETS, ShardId, ShardKind};
 use ottla_env::sim;
 
 use super::committer::coordinator;
@@ -23,8 +23,7 @@ const SWEEP_MS: u64 = 1_000;
 #[derive(Debug, Clone, Default)]
 struct Slot {
     offset: i64,
-    /// See [`bases`].
-    bases: Vec<i32>,
+    places: Option<Places>,
     /// The last acknowledged commit cannot expire before.
     kept_until: Duration,
     next_at: Duration,
@@ -56,12 +55,22 @@ pub(crate) async fn expiring_commits(world: World, number: u64) {
     }
 }
 
-/// The epoch bases of the group partitions. A merge changes that of what moves, and may move its clock on: by what the clock of the
-/// absorbed shard was behind the wall clock that most nodes agree with.
-fn bases(world: &World) -> Vec<i32> {
-    let image = world.image();
-    let topic = image.as_ref().and_then(|image| image.topic(CONSUMER_OFFSETS));
-    topic.map(|topic| topic.partitions.iter().map(|route| route.epoch_base).collect()).unwrap_or_default()
+/// Where the group partitions are, under which epoch bases; `None` while a shard is being merged. A merge may move the clock on of both
+/// shards: by what it was behind that of the other one, and so behind the wall clock that most nodes agree with. A shard that
+/// was taken over is gone afterwards.
+fn places(world: &World) -> Option<Places> {
+    let image = world.image()?;
+    let topic = image.topic(CONSUMER_OFFSETS)?;
+    let routes = topic.partitions.iter().map(|route| (route.shard, route.epoch_base)).collect();
+    let shards = image.shards.values().filter(|record| record.kind == ShardKind::ConsumerOffsets);
+    image.merges().next().is_none().then(|| Places { routes, shards: shards.map(|record| record.id).collect() })
+}
+
+/// See [`places`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Places {
+    routes: Vec<(ShardId, i32)>,
+    shards: Vec<ShardId>,
 }
 
 impl ExpiringCommitter {
@@ -71,7 +80,7 @@ impl ExpiringCommitter {
     }
 
     async fn commit(&mut self, index: usize) {
-        let (began, name, bases) = (sim::elapsed(), self.name(index), bases(&self.world));
+        let (began, name, places) = (sim::elapsed(), self.name(index), places(&self.world));
         let kept_ms = 700 + sim::random_below(800);
         let offset = self.slots[index].offset + 1;
         self.slots[index].offset = offset;
@@ -94,7 +103,7 @@ impl ExpiringCommitter {
         let slot = &mut self.slots[index];
         if code == Some(0) {
             commits.acknowledged = offset;
-            slot.bases = bases;
+            slot.places = places;
             // The cluster does not trust a clock that jumps, and one that is behind catches up by an eighth.
             slot.kept_until = began + Duration::from_millis(kept_ms * 8 / 9 - 5);
             slot.next_at = sim::elapsed() + Duration::from_millis(kept_ms + sim::random_below(SWEEP_MS));
@@ -120,7 +129,7 @@ impl ExpiringCommitter {
         let told = answer.topics.first().and_then(|topic| topic.partitions.first());
         let Some(told) = told.filter(|told| answer.error_code == 0 && told.error_code == 0) else { return };
         let slot = &self.slots[index];
-        if sim::elapsed() >= slot.kept_until || slot.bases != bases(&self.world) {
+        if sim::elapsed() >= slot.kept_until || slot.places.is_none() || slot.places != places(&self.world) {
             return;
         }
         let told = Some(told.committed_offset).filter(|offset| *offset >= 0);
