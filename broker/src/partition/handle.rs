@@ -16,6 +16,7 @@ use crate::replicated::error::PartitionError;
 use crate::replicated::group::GroupStore;
 use crate::replicated::producer_state::ProducerHistory;
 use crate::replicated::shard_state::{ApplyReply, epoch_of};
+use crate::replicated::transaction::TransactionStore;
 use crate::shard::data_waiters::ChangeFeed;
 use crate::shard::read_view::{LogOffsetSnapshot, PartitionReadView, Subscription};
 use crate::shard::{Shard, ShardTime};
@@ -281,7 +282,13 @@ impl Partition {
     /// The replicated group state; partitions of `__consumer_offsets` only.
     #[must_use]
     pub fn group_store(&self) -> Option<Arc<Mutex<GroupStore>>> {
-        self.view()?.groups.clone()
+        self.view()?.kept.as_ref()?.groups().cloned()
+    }
+
+    /// The replicated transactional ids; partitions of `__transaction_state` only.
+    #[must_use]
+    pub fn transaction_store(&self) -> Option<Arc<Mutex<TransactionStore>>> {
+        self.view()?.kept.as_ref()?.transactions().cloned()
     }
 }
 

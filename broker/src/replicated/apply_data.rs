@@ -15,10 +15,12 @@ use ottla_storage::entry::{Entry, Verdict};
 use super::command::{BatchDecision, TransactionDecision};
 use super::group::GroupChange;
 use super::group::store::refusal;
+use super::kept::Kept;
 use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict};
 use super::shard_state::{
     ApplyReply, BatchOutcome, PRODUCERS_PER_SHARD_MAX, PartitionState, Rejection, ShardState, epoch_of,
 };
+use super::transaction::TransactionStore;
 use super::transactions::{Marker, MarkerVerdict, PartitionTransactions, judge_marker};
 
 /// What a batch does to the transaction of its producer.
@@ -60,6 +62,41 @@ impl PartitionState {
                 if is_full && history.is_none() { Err(Rejection::TooManyTransactions) } else { Ok(Entering::Opens) }
             }
         }
+    }
+
+    /// What the records of an internal topic change. `transaction`: the claim of a batch that belongs to one.
+    ///
+    /// # Panics
+    /// When they cannot be read: a replica that passed over them would differ from others.
+    fn apply_records(
+        &self,
+        id: PartitionId,
+        data: &Bytes,
+        decision: &BatchDecision,
+        transaction: Option<Claim>,
+    ) -> Result<(), Rejection> {
+        let unreadable = |error| -> ! { panic!("a batch of {id} cannot be read: {error}; is it of a newer release?") };
+        match &self.kept {
+            None => {}
+            Some(Kept::Groups(groups)) => {
+                let change =
+                    GroupChange::decode(decision.guard.as_ref(), data).unwrap_or_else(|error| unreadable(error));
+                let mut groups = groups.lock();
+                if transaction.is_some() && !change.only_commits() {
+                    return Err(Rejection::Group(refusal::INVALID_RECORD));
+                }
+                groups.judge(&change).map_err(Rejection::Group)?;
+                match transaction {
+                    Some(claim) => groups.apply_transactional(claim.producer_id, self.next_offset, change),
+                    None => groups.apply(change),
+                }
+            }
+            Some(Kept::Transactions(transactions)) => {
+                let records = TransactionStore::decode(data).unwrap_or_else(|error| unreadable(error));
+                transactions.lock().apply(records);
+            }
+        }
+        Ok(())
     }
 
     /// Gives `count` offsets: the first one, its epoch, and whether the history of epochs has grown.
@@ -137,22 +174,8 @@ impl ShardState {
             Ok(entering) => entering,
             Err(why) => return rejected(why),
         };
-        if let Some(groups) = &partition.groups {
-            let change = match GroupChange::decode(decision.guard.as_ref(), data) {
-                Ok(change) => change,
-                Err(error) => panic!("a batch of {id} cannot be read: {error}; is it of a newer release?"),
-            };
-            let mut groups = groups.lock();
-            if is_transactional && !change.only_commits() {
-                return rejected(Rejection::Group(refusal::INVALID_RECORD));
-            }
-            if let Err(code) = groups.judge(&change) {
-                return rejected(Rejection::Group(code));
-            }
-            match claim.filter(|_| is_transactional) {
-                Some(claim) => groups.apply_transactional(claim.producer_id, partition.next_offset, change),
-                None => groups.apply(change),
-            }
+        if let Err(why) = partition.apply_records(id, data, decision, claim.filter(|_| is_transactional)) {
+            return rejected(why);
         }
         let (base_offset, epoch, epochs_grow) = partition.give_offsets(term, header.offset_count());
         self.note_appended(id, data, epochs_grow);
@@ -186,7 +209,7 @@ impl ShardState {
         let (at, log_start) = (partition.next_offset, partition.log_start);
         let number = match first {
             Some(first) => {
-                if let Some(groups) = &partition.groups {
+                if let Some(groups) = partition.kept.as_ref().and_then(Kept::groups) {
                     groups.lock().end_transaction(producer, marker.commits);
                 }
                 partition.transactions.ended(producer, first, marker, at)

@@ -126,8 +126,8 @@ impl ShardState {
             true => ProducerTable::default(),
             false => partition.producers,
         };
-        if let Some(groups) = &partition.groups {
-            groups.lock().all_changed();
+        if let Some(kept) = &partition.kept {
+            kept.all_changed();
         }
         let epoch_base = merged_epoch_base(partition.epoch_base, sealed_term, self.term);
         self.take_transactions(id, &partition.transactions);

@@ -2,6 +2,7 @@
 //!
 //!     ShardState -- partitions: epochs, producers, log start, next offset, shard clock
 //!     group::GroupStore -- a partition of `__consumer_offsets`: groups and committed offsets
+//!     transaction::TransactionStore -- a partition of `__transaction_state`: transactional ids
 //!
 //! Every replica that applies the same entries holds the same state, so that nothing here reads a clock, a setting, the
 //! disk or the network (design section 3). `error` names why a partition refuses. May not know: Raft groups, leaders,
@@ -16,6 +17,7 @@ pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod group;
+pub mod kept;
 mod merge;
 pub mod merge_state;
 pub mod producer_state;

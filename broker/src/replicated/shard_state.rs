@@ -14,13 +14,12 @@ use ottla_protocol::batch::{BatchHeader, check_crc};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
-use parking_lot::Mutex;
 
 use super::apply_data::claim_of;
 use super::changes::{Dirty, Touched};
 use super::command::{Absorb, AdoptedPartition, Command, DroppedPartition, LogStartChange, Split};
 use super::epochs::EpochHistory;
-use super::group::GroupStore;
+use super::kept::{Keeps, Kept};
 use super::merge_state::{LastMerge, Sealed, TakenOver};
 use super::producer_state::{
     PRODUCERS_PER_PARTITION_MAX, ProducerHistory, ProducerTable, SequenceVerdict, advance, precedes,
@@ -100,8 +99,8 @@ pub(crate) struct PartitionState {
     pub(crate) epochs: Arc<EpochHistory>,
     pub(crate) producers: ProducerTable,
     pub(crate) transactions: PartitionTransactions,
-    /// Partitions of `__consumer_offsets` only.
-    pub(crate) groups: Option<Arc<Mutex<GroupStore>>>,
+    /// Partitions of internal topics only.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl PartitionState {
@@ -123,8 +122,8 @@ pub struct SplitOff {
 /// The replicated state of one shard.
 #[derive(Debug, Default)]
 pub struct ShardState {
-    /// True if the shard keeps groups: it carries `__consumer_offsets`.
-    pub(crate) keeps_groups: bool,
+    /// What its partitions keep beside their records.
+    pub(crate) keeps: Keeps,
     pub(crate) clock_ms: i64,
     pub(crate) term: u64,
     /// The last order number given; producers are ordered by last use.
@@ -163,8 +162,8 @@ pub struct ShardState {
 impl ShardState {
     /// A shard that carries nothing yet.
     #[must_use]
-    pub fn new(keeps_groups: bool) -> Self {
-        Self { keeps_groups, ..Self::default() }
+    pub fn new(keeps: Keeps) -> Self {
+        Self { keeps, ..Self::default() }
     }
 
     /// Applies one entry: returns a verdict per batch, and the reply to the proposer. `members`: those of the group at
@@ -194,10 +193,10 @@ impl ShardState {
         (verdicts, reply)
     }
 
-    /// Checks the records of group partitions: they must be sound, or this replica would differ from others. For other
+    /// Checks the records of internal topics: they must be sound, or this replica would differ from others. For other
     /// partitions the batch headers are enough. The error says what is damaged.
     pub fn check_records(&self, entry: &Entry) -> Result<(), String> {
-        if !self.keeps_groups {
+        if self.keeps == Keeps::Records {
             return Ok(());
         }
         for batch in entry.batches.iter().filter(|batch| self.partitions.contains_key(&batch.partition)) {
@@ -319,7 +318,7 @@ impl ShardState {
             if self.dropped.remove(&adopted.id).is_some() {
                 self.dirty.dropped.insert(adopted.id);
             }
-            let keeps_groups = self.keeps_groups;
+            let keeps = self.keeps;
             let partition = self.partitions.entry(adopted.id).or_insert_with(|| PartitionState {
                 intent,
                 epoch_base: adopted.epoch_base,
@@ -328,7 +327,7 @@ impl ShardState {
                 epochs: Arc::default(),
                 producers: ProducerTable::default(),
                 transactions: PartitionTransactions::default(),
-                groups: keeps_groups.then(|| Arc::new(Mutex::new(GroupStore::new()))),
+                kept: Kept::new(keeps),
             });
             partition.intent = intent;
             // A leader epoch never falls (I4), so neither does its base.
@@ -377,10 +376,9 @@ impl ShardState {
         }
         self.transactions_open -= partition.transactions.open_count();
         self.dirty.aborted.extend(partition.transactions.aborted.iter().map(|aborted| (id, aborted.last_offset)));
-        if let Some(groups) = &partition.groups {
-            let mut groups = groups.lock();
-            let changed = groups.changes().into_iter().map(|(key, _)| key);
-            let gone = changed.chain(groups.live_keys());
+        if let Some(kept) = &partition.kept {
+            let changed = kept.changes().into_iter().map(|(key, _)| key);
+            let gone = changed.chain(kept.live_keys());
             self.dirty.groups_gone.extend(gone.map(|key| (id, key)));
         }
         self.dirty.partitions.insert(id);
@@ -499,11 +497,11 @@ impl ShardState {
     pub fn checksum(&self) -> u64 {
         // Taken while entries are applied: other shards may carry thousands of partitions. What a sealed one still has depends on
         // how far the survivor's replica beside it is.
-        if !self.keeps_groups || self.sealed.is_some() {
+        if self.keeps == Keeps::Records || self.sealed.is_some() {
             return self.checksum;
         }
-        let groups = self.partitions.values().filter_map(|partition| partition.groups.as_ref());
-        groups.fold(self.checksum, |sum, groups| sum.rotate_left(1) ^ groups.lock().checksum())
+        let kept = self.partitions.values().filter_map(|partition| partition.kept.as_ref());
+        kept.fold(self.checksum, |sum, kept| sum.rotate_left(1) ^ kept.checksum())
     }
 }
 

@@ -40,7 +40,7 @@ impl ShardState {
             floor: self.floor,
             last_split: intent,
             dirty: Dirty { shard: true, ..Dirty::default() },
-            ..ShardState::new(self.keeps_groups)
+            ..ShardState::new(self.keeps)
         };
         child.mix(!split.child);
         for id in &split.partitions {
@@ -79,8 +79,8 @@ impl ShardState {
             self.dirty.producers.insert((id, producer));
         }
         self.take_transactions(id, &partition.transactions);
-        if let Some(groups) = &partition.groups {
-            groups.lock().all_changed();
+        if let Some(kept) = &partition.kept {
+            kept.all_changed();
         }
         self.dirty.partitions.insert(id);
         self.dirty.epochs.insert(id);

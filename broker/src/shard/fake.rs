@@ -107,7 +107,7 @@ impl FakeGroup {
     /// As [`Self::leading`], with this witness of the nodes' clocks.
     pub(crate) fn leading_among(kind: ShardKind, clocks: Arc<dyn ClockWitness>) -> (Self, Arc<Shard>) {
         let machine = ShardStateMachine::new(
-            ShardState::new(kind == ShardKind::ConsumerOffsets),
+            ShardState::new(super::handle::keeps(kind)),
             REPLICA,
             Arc::new(NoStorage),
             Arc::default(),

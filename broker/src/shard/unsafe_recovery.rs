@@ -9,7 +9,7 @@ use ottla_protocol::ids::PartitionId;
 use ottla_raft::StateMachine;
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 
-use super::handle::keeps_groups;
+use super::handle::keeps;
 use super::manager::{OpenError, creation_of};
 use super::state_machine::{DirectoryStorage, ShardStateMachine, restore};
 use crate::metadata::{MetadataImage, ShardId};
@@ -25,8 +25,8 @@ pub fn recovery_state_machine(
     image: &MetadataImage,
 ) -> Result<Box<dyn StateMachine>, OpenError> {
     let (creation, replica) = (creation_of(recovered)?, recovered.id);
-    let state = restore(keeps_groups(creation.kind), &recovered.state)
-        .map_err(|source| OpenError::Checkpoint { replica, source })?;
+    let state =
+        restore(keeps(creation.kind), &recovered.state).map_err(|source| OpenError::Checkpoint { replica, source })?;
     let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
     let machine = ShardStateMachine::new(state, replica, storage, Arc::default());
     Ok(Box::new(machine.with_placed(placed(image, creation.shard))))

@@ -34,6 +34,7 @@ use super::traffic::Traffic;
 use crate::metadata::{ShardCreation, ShardId, ShardKind};
 use crate::replicated::command::Command;
 use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::kept::Keeps;
 use crate::replicated::shard_state::{ApplyReply, ShardState, epoch_of};
 
 /// A follower that has not heard from its leader for so long serves no reads.
@@ -124,10 +125,10 @@ impl Shard {
         })
     }
 
-    /// True if the shard's partitions keep consumer groups.
+    /// What the shard's partitions keep beside their records.
     #[must_use]
-    pub fn keeps_groups(&self) -> bool {
-        keeps_groups(self.creation.kind)
+    pub fn keeps(&self) -> Keeps {
+        keeps(self.creation.kind)
     }
 
     /// This replica's role in its group.
@@ -434,9 +435,13 @@ impl Successor for Shard {
     }
 }
 
-/// True if partitions of such a shard keep consumer groups.
-pub(crate) fn keeps_groups(kind: ShardKind) -> bool {
-    kind == ShardKind::ConsumerOffsets
+/// What partitions of such a shard keep beside their records.
+pub(crate) fn keeps(kind: ShardKind) -> Keeps {
+    match kind {
+        ShardKind::ConsumerOffsets => Keeps::Groups,
+        ShardKind::TransactionState => Keeps::Transactions,
+        ShardKind::Metadata | ShardKind::Pool { .. } => Keeps::Records,
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use uuid::Uuid;
 pub use self::open_error::{OpenError, creation_of};
 use self::unseeded::Unseeded;
 use super::closed_replicas::{ClosedReplica, ClosedReplicas};
-use super::handle::{Shard, keeps_groups};
+use super::handle::{Shard, keeps};
 use super::idempotence_fence::ConnectionId;
 use super::lag_request::GroupsService;
 use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
@@ -189,7 +189,7 @@ impl Shards {
             }
             (creation, _) => creation?,
         };
-        let state = state_machine::restore(keeps_groups(creation.kind), &recovered.state)
+        let state = state_machine::restore(keeps(creation.kind), &recovered.state)
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
         let (machine, view) = self.state_machine(directory, recovered.id, state);
         let group = self.0.host.open(directory.clone(), recovered, splits_at, Box::new(machine)).await?;
@@ -204,7 +204,7 @@ impl Shards {
         replica: &ReplicaRecord,
     ) -> Result<(), OpenError> {
         let creation = ShardCreation::from(record);
-        let (machine, view) = self.state_machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
+        let (machine, view) = self.state_machine(directory, replica.id, ShardState::new(keeps(creation.kind)));
         // A replica that is added later starts without members, and waits for a snapshot or entries from the leader.
         let founds = record.founders.contains(&replica.id);
         let members = if founds { Membership::of(record.founders.iter().copied()) } else { Membership::default() };

@@ -15,7 +15,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use super::data_waiters::{ANY_BYTES, ChangeFeed, DataWaiter, Growth};
 use super::traffic::Traffic;
 use crate::replicated::epochs::EpochHistory;
-use crate::replicated::group::GroupStore;
+use crate::replicated::kept::Kept;
 use crate::replicated::transactions::AbortedIndex;
 
 /// A partition's offsets and epochs as published.
@@ -40,8 +40,8 @@ pub struct LogOffsetSnapshot {
 pub struct PartitionReadView {
     /// Which partition.
     pub id: PartitionId,
-    /// The replicated group state; partitions of `__consumer_offsets` only.
-    pub groups: Option<Arc<parking_lot::Mutex<GroupStore>>>,
+    /// What its records make; partitions of internal topics only.
+    pub kept: Option<Kept>,
     /// What clients have sent and got; counted for partitions of on-demand topics alone.
     pub(crate) traffic: Traffic,
     offsets: RwLock<LogOffsetSnapshot>,
@@ -212,7 +212,7 @@ impl ReadView {
     /// Removes the partitions that are gone, then publishes new offsets; adds a partition if it is new.
     pub(crate) fn publish(
         &self,
-        updates: Vec<(PartitionId, LogOffsetSnapshot, u64, Option<Arc<parking_lot::Mutex<GroupStore>>>)>,
+        updates: Vec<(PartitionId, LogOffsetSnapshot, u64, Option<Kept>)>,
         gone: &[PartitionId],
     ) {
         let removed: Vec<_> = {
@@ -220,13 +220,13 @@ impl ReadView {
             gone.iter().filter_map(|id| views.as_mut().and_then(|views| views.remove(id))).collect()
         };
         let mut added: Vec<Arc<PartitionReadView>> = Vec::new();
-        for (id, offsets, appended_bytes, groups) in updates {
+        for (id, offsets, appended_bytes, kept) in updates {
             match self.get(id) {
                 Some(view) => view.publish(offsets, appended_bytes),
                 None => {
                     let view = PartitionReadView {
                         id,
-                        groups,
+                        kept,
                         traffic: Traffic::default(),
                         offsets: RwLock::new(offsets),
                         waiters: Mutex::default(),

@@ -30,7 +30,7 @@ use crate::codec::CodecError;
 use crate::replicated::changes::Touched;
 use crate::replicated::checkpoint_keys::{self, AbortedValue, Key, PartitionValue, ShardValue};
 use crate::replicated::command::{Absorb, AdoptedPartition};
-use crate::replicated::group::GroupStore;
+use crate::replicated::kept::{Keeps, Kept};
 use crate::replicated::producer_state::ProducerTable;
 use crate::replicated::shard_state::{PartitionState, ShardState, SplitOff};
 use crate::replicated::transactions::{AbortedTransaction, PartitionTransactions};
@@ -197,9 +197,9 @@ impl StateMachine for ShardStateMachine {
         })
     }
 
-    /// True for a shard that keeps groups: committed offsets are records.
+    /// True for a shard of internal topics: what they keep is in the records.
     fn needs_records(&self) -> bool {
-        self.state.lock().keeps_groups
+        self.state.lock().keeps != Keeps::Records
     }
 
     /// True for a sealed shard: once another one has taken it over here a snapshot of it is empty. All its members have the
@@ -238,7 +238,7 @@ impl StateMachine for ShardStateMachine {
                     if touched.log_start_moved {
                         log_starts.push((id, partition.log_start));
                     }
-                    updates.push((id, offsets_of(partition), touched.appended_bytes, partition.groups.clone()));
+                    updates.push((id, offsets_of(partition), touched.appended_bytes, partition.kept.clone()));
                 }
             }
         }
@@ -249,7 +249,7 @@ impl StateMachine for ShardStateMachine {
 
     fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
         let mut state = self.state.lock();
-        let ends = state.partitions.iter().filter(|(_, partition)| partition.groups.is_some());
+        let ends = state.partitions.iter().filter(|(_, partition)| partition.kept.is_some());
         let ends: Vec<_> = ends.map(|(id, partition)| (*id, partition.next_offset)).collect();
         if !ends.is_empty() {
             self.cut_points.lock().push(CutPoint { applied: self.applied, ends });
@@ -262,11 +262,11 @@ impl StateMachine for ShardStateMachine {
     }
 
     fn extents(&self, stored: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
-        let (keeps_groups, has_applied, last_merge, own_shell) = {
+        let (keeps, has_applied, last_merge, own_shell) = {
             let own = self.state.lock();
-            (own.keeps_groups, own.last.is_some() || own.term > 0, own.last_merge, shell_of(&own))
+            (own.keeps, own.last.is_some() || own.term > 0, own.last_merge, shell_of(&own))
         };
-        let state = restore(keeps_groups, stored).map_err(io::Error::other)?;
+        let state = restore(keeps, stored).map_err(io::Error::other)?;
         let is_refused = |intent: &RaftIndex| has_applied && own_shell != Some(*intent);
         if let Some(intent) = shell_of(&state).filter(is_refused).filter(|_| !mutants::is_on(Bug::SealedLogPurged)) {
             // The survivor's replica beside this one would take over nothing.
@@ -289,7 +289,7 @@ impl StateMachine for ShardStateMachine {
     fn install(&mut self, applied: LogId, stored: &[(Bytes, Bytes)]) -> io::Result<()> {
         {
             let mut own = self.state.lock();
-            let mut state = restore(own.keeps_groups, stored).map_err(io::Error::other)?;
+            let mut state = restore(own.keeps, stored).map_err(io::Error::other)?;
             if mutants::is_on(Bug::SnapshotWithoutProducers) {
                 state.forget_producers();
             }
@@ -304,9 +304,9 @@ impl StateMachine for ShardStateMachine {
                 // Requests that wait for bytes read again.
                 touched.appended_bytes = ANY_BYTES;
                 // Readers hold the old store: its content is replaced, not the store.
-                let known = own.partitions.get(id).and_then(|known| known.groups.clone());
-                if let (Some(known), Some(new)) = (known, &mut partition.groups) {
-                    std::mem::swap(&mut *known.lock(), &mut *new.lock());
+                let known = own.partitions.get(id).and_then(|known| known.kept.clone());
+                if let (Some(known), Some(new)) = (known, &mut partition.kept) {
+                    known.swap(new);
                     *new = known;
                 }
             }
@@ -368,8 +368,8 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
         changes.push((Key::Dropped(id).encode(), value));
     }
     for (id, partition) in &state.partitions {
-        if let Some(groups) = &partition.groups {
-            let mut changed = groups.lock().changes();
+        if let Some(kept) = &partition.kept {
+            let mut changed = kept.changes();
             if mutants::is_on(Bug::GroupOffsetsLostAtCheckpoint) {
                 changed.clear();
             }
@@ -440,8 +440,8 @@ fn partition_value(partition: &PartitionState) -> PartitionValue {
 }
 
 /// Restores a state from a checkpoint, whose keys come in order.
-pub fn restore(keeps_groups: bool, stored: &[(Bytes, Bytes)]) -> Result<ShardState, CodecError> {
-    let mut state = ShardState::new(keeps_groups);
+pub fn restore(keeps: Keeps, stored: &[(Bytes, Bytes)]) -> Result<ShardState, CodecError> {
+    let mut state = ShardState::new(keeps);
     for (key, value) in stored {
         restore_one(&mut state, Key::decode(key)?, value)?;
     }
@@ -458,7 +458,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
         }
         Key::Partition(id) => {
             let stored = PartitionValue::decode(value)?;
-            let groups = state.keeps_groups.then(|| Arc::new(Mutex::new(GroupStore::new())));
+            let kept = Kept::new(state.keeps);
             let partition = PartitionState {
                 intent: stored.intent,
                 epoch_base: stored.epoch_base,
@@ -467,7 +467,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
                 epochs: Arc::default(),
                 producers: ProducerTable::default(),
                 transactions: PartitionTransactions::restored(stored.last_marker, stored.forgotten_marker),
-                groups,
+                kept,
             };
             state.partitions.insert(id, partition);
         }
@@ -499,8 +499,8 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
         }
         Key::Group(id, key) => {
             let partition = state.partitions.get(&id).ok_or(CodecError::Value("partition id"))?;
-            let groups = partition.groups.as_ref().ok_or(CodecError::Tag("key", 6))?;
-            groups.lock().restore(key, value.clone()).map_err(|_| CodecError::Value("group record"))?;
+            let kept = partition.kept.as_ref().ok_or(CodecError::Tag("key", 6))?;
+            kept.restore(key, value.clone()).map_err(|_| CodecError::Value("record of an internal topic"))?;
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use crate::metadata::MetadataImage;
 use crate::replicated::command::{Command, LogStartChange, LogStartReason, PARTITIONS_PER_ENTRY_MAX};
 use crate::replicated::error::PartitionError;
+use crate::replicated::kept::Keeps;
 use crate::shard::Shard;
 
 /// One command per shard: for each partition the longest prefix of whole batches that exceeds retention by time or
@@ -25,7 +26,7 @@ pub(super) async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> R
     let mut changes = Vec::new();
     for view in shard.read_view().all() {
         let Some(topic) = image.topic_by_id(&view.id.topic) else { continue };
-        if topic.config.cleanup_policy.compact || !topic.config.cleanup_policy.delete || view.groups.is_some() {
+        if topic.config.cleanup_policy.compact || !topic.config.cleanup_policy.delete || view.kept.is_some() {
             continue;
         }
         let cutoff_ms = topic.config.retention_ms.and_then(|keep_ms| now_ms.map(|now| now.saturating_sub(keep_ms)));
@@ -46,11 +47,11 @@ pub(super) async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> R
     set_log_starts(shard, changes).await
 }
 
-/// Moves the log start of group offsets up to what the oldest kept checkpoint covers: the log below it is not needed
+/// Moves the log start of internal topics up to what the oldest kept checkpoint covers: the log below it is not needed
 /// any more.
 pub(super) async fn follow_checkpoint(shard: &Shard) -> Result<(), PartitionError> {
     let Some(directory) = shard.directory() else { return Ok(()) };
-    if !shard.keeps_groups() || shard.leading().is_none() {
+    if shard.keeps() == Keeps::Records || shard.leading().is_none() {
         return Ok(());
     }
     let Some(kept) = directory.oldest_kept(shard.replica) else { return Ok(()) };

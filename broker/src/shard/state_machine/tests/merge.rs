@@ -48,7 +48,8 @@ fn merged(survivor: &mut Replica, other: &mut Replica) {
 
 /// Two shards: even partitions in one, odd ones in the other.
 fn two(adopted: i32) -> (Replica, Replica) {
-    let (mut survivor, mut other) = (Replica::new(ShardState::new(false)), Replica::new(ShardState::new(false)));
+    let (mut survivor, mut other) =
+        (Replica::new(ShardState::new(Keeps::Records)), Replica::new(ShardState::new(Keeps::Records)));
     for index in 0..adopted {
         let shard = if index % 2 == 0 { &mut survivor } else { &mut other };
         shard.adopt(1, index, 3);
@@ -175,7 +176,7 @@ fn a_seal_or_absorb_for_other_members_changes_nothing_and_may_come_again() {
 /// What was split off comes home, though the survivor has a tombstone of it.
 #[test]
 fn a_partition_that_was_split_off_comes_back() {
-    let mut parent = Replica::new(ShardState::new(false));
+    let mut parent = Replica::new(ShardState::new(Keeps::Records));
     (0..2).for_each(|index| drop(parent.adopt(1, index, 0)));
     let _stored = base(parent.append(1, batch(3, Some((7, 0, 0)))));
     let mut child = split::split(&mut parent, vec![id(1)]).unwrap();
@@ -209,7 +210,7 @@ fn a_snapshot_from_behind_a_merge_is_for_replicas_that_have_nothing() {
     let stored: Vec<_> = checkpoint.into_iter().collect();
     let refused = behind.machine.extents(&stored).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
-    assert_eq!(Replica::new(ShardState::new(false)).machine.extents(&stored).unwrap().len(), 2);
+    assert_eq!(Replica::new(ShardState::new(Keeps::Records)).machine.extents(&stored).unwrap().len(), 2);
     assert_eq!(survivor.machine.extents(&stored).unwrap().len(), 2);
 }
 
@@ -225,6 +226,6 @@ fn a_snapshot_of_what_was_taken_over_elsewhere_is_not_installed() {
     keep(&mut checkpoint, &mut other);
     let stored: Vec<_> = checkpoint.into_iter().collect();
     assert_eq!(behind.machine.extents(&stored).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    assert!(Replica::new(ShardState::new(false)).machine.extents(&stored).unwrap().is_empty());
+    assert!(Replica::new(ShardState::new(Keeps::Records)).machine.extents(&stored).unwrap().is_empty());
     assert!(other.machine.extents(&stored).unwrap().is_empty(), "it has given all of it away itself");
 }

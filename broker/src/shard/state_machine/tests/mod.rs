@@ -135,7 +135,7 @@ fn whole(state: &ShardState) -> BTreeMap<Bytes, Bytes> {
 
 #[test]
 fn an_adopt_of_a_dropped_partition_does_not_revive_it() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(1));
     assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(0));
     assert_eq!(replica.drop_partition(7, 0), ApplyReply::Changed(1));
@@ -147,14 +147,14 @@ fn an_adopt_of_a_dropped_partition_does_not_revive_it() {
 
 #[test]
 fn a_drop_that_comes_before_its_adopt_wins() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     assert_eq!(replica.drop_partition(7, 0), ApplyReply::Changed(0));
     assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(0));
 }
 
 #[test]
 fn forgotten_tombstones_leave_a_floor() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 0);
     replica.drop_partition(7, 0);
     let forget = Command::ForgetDropped { floor: RaftIndex(8) };
@@ -166,7 +166,7 @@ fn forgotten_tombstones_leave_a_floor() {
 
 #[test]
 fn the_epoch_is_base_plus_term_and_the_base_never_falls() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 10);
     let _ = replica.append(0, batch(2, None));
     replica.adopt(6, 0, 3);
@@ -179,7 +179,7 @@ fn the_epoch_is_base_plus_term_and_the_base_never_falls() {
 
 #[test]
 fn a_rejected_batch_takes_no_offset_and_a_duplicate_answers_the_first_one() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 0);
     assert_eq!(base(replica.append(0, batch(3, Some((7, 0, 0))))), 0);
     assert_eq!(replica.append(0, batch(1, Some((7, 0, 9)))), BatchOutcome::Rejected(Rejection::OutOfOrder));
@@ -193,7 +193,7 @@ fn a_rejected_batch_takes_no_offset_and_a_duplicate_answers_the_first_one() {
 
 #[test]
 fn a_log_start_is_clamped_and_never_falls() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 0);
     let _ = replica.append(0, batch(4, None));
     assert_eq!(replica.log_start(0, 3), ApplyReply::LogStarts(vec![(id(0), Some(Offset(3)))]));
@@ -204,7 +204,7 @@ fn a_log_start_is_clamped_and_never_falls() {
 
 #[test]
 fn producers_expire_by_the_shard_clock_and_then_may_begin_anywhere() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 0);
     let _ = replica.append(0, batch(1, Some((7, 0, 0))));
     let expired = replica.run(&Command::ExpireProducers { cutoff_ms: 2_000 }, vec![]).1;
@@ -216,7 +216,7 @@ fn producers_expire_by_the_shard_clock_and_then_may_begin_anywhere() {
 
 #[test]
 fn nothing_is_shown_before_publish() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 0);
     let entry = replica.entry(&Command::Data(vec![BatchDecision::default()]), vec![(id(0), batch(2, None))]);
     let _ = replica.machine.apply(&entry, &members());
@@ -228,7 +228,7 @@ fn nothing_is_shown_before_publish() {
 #[test]
 fn the_oldest_producers_of_a_partition_are_evicted_first() {
     use crate::replicated::producer_state::PRODUCERS_PER_PARTITION_MAX;
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 0);
     let extra = 3;
     for producer in 0..i64::try_from(PRODUCERS_PER_PARTITION_MAX).unwrap() + extra {
@@ -382,7 +382,7 @@ fn keep(checkpoint: &mut BTreeMap<Bytes, Bytes>, replica: &mut Replica) {
 /// A second replica: restored from a checkpoint, then given the entries since.
 fn restarted(checkpoint: BTreeMap<Bytes, Bytes>, since: &[Entry]) -> Replica {
     let stored: Vec<_> = checkpoint.into_iter().collect();
-    let mut restored = Replica::new(restore(false, &stored).unwrap());
+    let mut restored = Replica::new(restore(Keeps::Records, &stored).unwrap());
     for entry in since {
         let _ = restored.machine.apply(entry, &members());
     }
@@ -397,7 +397,7 @@ proptest! {
     /// the first and then applies the rest ends in the same state, with the same checksum (I6).
     #[test]
     fn histories_follow_the_model_and_survive_a_restart_at_any_cut(steps in proptest::collection::vec(step(), 1..80)) {
-        let mut replica = Replica::new(ShardState::new(false));
+        let mut replica = Replica::new(ShardState::new(Keeps::Records));
         let mut model = Model::default();
         let mut checkpoint: BTreeMap<Bytes, Bytes> = BTreeMap::new();
         let mut since_cut: Vec<Entry> = Vec::new();
@@ -434,7 +434,7 @@ proptest! {
 
     #[test]
     fn a_batch_of_any_bytes_is_refused_or_stored_but_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let mut replica = Replica::new(ShardState::new(false));
+        let mut replica = Replica::new(ShardState::new(Keeps::Records));
         replica.adopt(1, 0, 0);
         let mut data = BytesMut::new();
         data.extend_from_slice(&bytes);
@@ -476,14 +476,14 @@ mod groups {
     }
 
     fn offset_of(state: &ShardState) -> Option<i64> {
-        let groups = state.partitions[&id(0)].groups.clone().unwrap();
+        let groups = state.partitions[&id(0)].kept.as_ref().unwrap().groups().unwrap().clone();
         let groups = groups.lock();
         groups.offset("g", "t", 0).map(|committed| committed.offset)
     }
 
     #[test]
     fn a_commit_that_its_guard_forbids_takes_no_offset_and_changes_nothing() {
-        let mut replica = Replica::new(ShardState::new(true));
+        let mut replica = Replica::new(ShardState::new(Keeps::Groups));
         replica.adopt(1, 0, 0);
         let data = Command::Data(vec![guarded(-1), guarded(4), guarded(-1)]);
         let batches = [10, 20, 30].map(|offset| (id(0), commit("g", offset))).to_vec();
@@ -497,7 +497,7 @@ mod groups {
     #[test]
     #[should_panic(expected = "is it of a newer release?")]
     fn a_guard_of_a_kind_that_is_not_known_stops_the_replica() {
-        let mut replica = Replica::new(ShardState::new(true));
+        let mut replica = Replica::new(ShardState::new(Keeps::Groups));
         replica.adopt(1, 0, 0);
         let unknown = BatchDecision {
             coordinator: true,
@@ -509,28 +509,28 @@ mod groups {
 
     #[test]
     fn groups_go_with_a_split() {
-        let mut parent = Replica::new(ShardState::new(true));
+        let mut parent = Replica::new(ShardState::new(Keeps::Groups));
         (0..2).for_each(|index| drop(parent.adopt(1, index, 0)));
         let mut checkpoint = BTreeMap::new();
         let _ = parent.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("g", 10))]);
         keep(&mut checkpoint, &mut parent);
         let _ = parent.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("h", 11))]);
-        let before = parent.machine.state.lock().partitions[&id(0)].groups.clone().unwrap().lock().checksum();
+        let before = parent.machine.state.lock().partitions[&id(0)].kept.clone().unwrap().checksum();
         let mut child = split::split(&mut parent, vec![id(0)]).unwrap();
         let mut child_checkpoint = BTreeMap::new();
         keep(&mut checkpoint, &mut parent);
         keep(&mut child_checkpoint, &mut child);
         assert!(checkpoint.keys().all(|key| key[0] != 6), "no group stays with the parent");
-        let restored = restore(true, &child_checkpoint.into_iter().collect::<Vec<_>>()).unwrap();
+        let restored = restore(Keeps::Groups, &child_checkpoint.into_iter().collect::<Vec<_>>()).unwrap();
         assert_eq!(offset_of(&restored), Some(10));
-        assert_eq!(restored.partitions[&id(0)].groups.clone().unwrap().lock().checksum(), before);
+        assert_eq!(restored.partitions[&id(0)].kept.clone().unwrap().checksum(), before);
         let _ = child.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("g", 12))]);
         assert_eq!(offset_of(&child.machine.state.lock()), Some(12));
     }
 
     #[test]
     fn groups_come_back_from_the_checkpoint_and_go_with_their_partition() {
-        let mut replica = Replica::new(ShardState::new(true));
+        let mut replica = Replica::new(ShardState::new(Keeps::Groups));
         replica.adopt(1, 0, 0);
         let mut checkpoint = BTreeMap::new();
         let _ = replica.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("g", 10))]);
@@ -538,7 +538,7 @@ mod groups {
         let covered = replica.machine.cut_points.lock().covered_by(RaftIndex(u64::MAX)).cloned();
         assert_eq!(covered.unwrap().ends, [(id(0), Offset(1))]);
         let stored: Vec<_> = checkpoint.clone().into_iter().collect();
-        let restored = restore(true, &stored).unwrap();
+        let restored = restore(Keeps::Groups, &stored).unwrap();
         assert_eq!(offset_of(&restored), Some(10));
         assert_eq!(restored.checksum(), replica.machine.checksum());
         // Committed after the cut and dropped before the next: no key of it may stay.
@@ -553,7 +553,7 @@ mod groups {
 
 #[test]
 fn where_entries_are_lost_no_offset_is_given_again_and_producers_go_on() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(1, 0, 0);
     assert_eq!(base(replica.append(0, batch(3, Some((7, 0, 0))))), 0);
     let placed = [(0, 1), (1, 2)].map(|(index, intent)| AdoptedPartition {
@@ -571,5 +571,5 @@ fn where_entries_are_lost_no_offset_is_given_again_and_producers_go_on() {
     assert_eq!(base(replica.append(1, batch(1, None))), OFFSETS_LOST);
     let state = whole(&replica.machine.state.lock());
     let stored: Vec<_> = state.into_iter().collect();
-    assert_eq!(restore(false, &stored).unwrap().partitions[&id(0)].next_offset, Offset(5 + OFFSETS_LOST));
+    assert_eq!(restore(Keeps::Records, &stored).unwrap().partitions[&id(0)].next_offset, Offset(5 + OFFSETS_LOST));
 }

@@ -71,13 +71,13 @@ fn held(state: &ShardState, of: impl Fn(&PartitionId) -> bool) -> BTreeMap<Bytes
 }
 
 pub(super) fn restored(checkpoint: &BTreeMap<Bytes, Bytes>) -> ShardState {
-    restore(false, &checkpoint.clone().into_iter().collect::<Vec<_>>()).unwrap()
+    restore(Keeps::Records, &checkpoint.clone().into_iter().collect::<Vec<_>>()).unwrap()
 }
 
 #[test]
 fn together_they_hold_what_the_parent_held_also_in_their_checkpoints() {
     lives(20_000, 80, |random, steps| {
-        let mut parent = Replica::new(ShardState::new(false));
+        let mut parent = Replica::new(ShardState::new(Keeps::Records));
         (0..PARTITIONS).for_each(|index| drop(parent.adopt(1 + u64::from(index.unsigned_abs()), index, 3)));
         let (mut sent, mut checkpoint) = (BTreeMap::new(), BTreeMap::new());
         for _ in 0..steps {
@@ -159,7 +159,7 @@ impl LocalStorage for Told {
 #[test]
 fn what_moves_is_not_freed() {
     let told = Arc::new(Told::default());
-    let mut parent = Replica::new(ShardState::new(false));
+    let mut parent = Replica::new(ShardState::new(Keeps::Records));
     parent.machine.storage = told.clone();
     (0..3).for_each(|index| drop(parent.adopt(1, index, 0)));
     told.0.lock().clear();
@@ -173,7 +173,7 @@ fn what_moves_is_not_freed() {
 #[test]
 fn children_of_one_state_have_different_checksums() {
     let sums = [CHILD, CHILD + 1].map(|child| {
-        let mut parent = Replica::new(ShardState::new(false));
+        let mut parent = Replica::new(ShardState::new(Keeps::Records));
         parent.adopt(1, 0, 0);
         let Command::Split(split) = command(vec![id(0)]) else { unreachable!() };
         let _ = parent.run(&Command::Split(Split { child, ..split }), vec![]);
@@ -186,7 +186,7 @@ fn children_of_one_state_have_different_checksums() {
 /// The metadata has decided something else about it since.
 #[test]
 fn a_partition_with_a_newer_intent_stays() {
-    let mut parent = Replica::new(ShardState::new(false));
+    let mut parent = Replica::new(ShardState::new(Keeps::Records));
     (0..2).for_each(|index| drop(parent.adopt(1, index, 0)));
     parent.adopt(150, 0, 0);
     let child = split(&mut parent, vec![id(0), id(1)]).unwrap();
@@ -197,7 +197,7 @@ fn a_partition_with_a_newer_intent_stays() {
 /// Intents that were decided before the split, and reach the parent late, change nothing there.
 #[test]
 fn an_older_intent_does_not_bring_a_partition_back_and_a_newer_one_does() {
-    let mut parent = Replica::new(ShardState::new(false));
+    let mut parent = Replica::new(ShardState::new(Keeps::Records));
     (0..2).for_each(|index| drop(parent.adopt(1, index, 0)));
     assert!(split(&mut parent, vec![id(1)]).is_some());
     assert_eq!(parent.adopt(99, 1, 0), ApplyReply::Changed(0));
@@ -207,7 +207,7 @@ fn an_older_intent_does_not_bring_a_partition_back_and_a_newer_one_does() {
 /// The map of replicas is that of the members at the entry, or some node would have a state and no child.
 #[test]
 fn a_split_for_other_members_changes_nothing_and_may_come_again() {
-    let mut parent = Replica::new(ShardState::new(false));
+    let mut parent = Replica::new(ShardState::new(Keeps::Records));
     parent.adopt(1, 0, 0);
     let before = digest(&parent.machine.state.lock());
     let refused = parent.run(&of_intent(INTENT, ReplicaId(7), vec![id(0)]), vec![]).1;
@@ -221,7 +221,7 @@ fn a_split_for_other_members_changes_nothing_and_may_come_again() {
 #[test]
 fn a_replica_that_is_not_named_drops_what_moves() {
     let told = Arc::new(Told::default());
-    let mut parent = Replica::new(ShardState::new(false));
+    let mut parent = Replica::new(ShardState::new(Keeps::Records));
     (parent.machine.storage, parent.machine.replica) = (told.clone(), ReplicaId(5));
     (0..2).for_each(|index| drop(parent.adopt(1, index, 0)));
     told.0.lock().clear();
@@ -233,7 +233,7 @@ fn a_replica_that_is_not_named_drops_what_moves() {
 /// The metadata waits for the group of a child that it has recorded.
 #[test]
 fn a_split_of_what_is_gone_makes_a_child_that_carries_nothing() {
-    let mut parent = Replica::new(ShardState::new(false));
+    let mut parent = Replica::new(ShardState::new(Keeps::Records));
     parent.adopt(1, 0, 0);
     parent.drop_partition(INTENT.0 + 1, 0);
     let child = split(&mut parent, vec![id(0)]).unwrap();

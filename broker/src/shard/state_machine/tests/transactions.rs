@@ -1,6 +1,8 @@
 //! Transactions of partitions against a model that remembers every transaction: what is stable, what was aborted, and that a
 //! batch which was late never opens one.
 
+use std::collections::BTreeSet;
+
 use ottla_protocol::ids::ProducerId;
 
 use super::*;
@@ -117,7 +119,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let replica = Replica::new(ShardState::new(false));
+        let replica = Replica::new(ShardState::new(Keeps::Records));
         let partitions = (0..PARTITIONS).map(|_| ModelPartition::default()).collect();
         let mut world = Self {
             replica,
@@ -288,7 +290,7 @@ proptest! {
 
 #[test]
 fn a_transaction_that_nobody_asked_for_is_refused() {
-    let mut replica = Replica::new(ShardState::new(false));
+    let mut replica = Replica::new(ShardState::new(Keeps::Records));
     replica.adopt(5, 0, 0);
     let refused = BatchOutcome::Rejected(Rejection::TransactionEnded);
     assert_eq!(replica.append(0, transactional(1, (7, 0, 0))), refused);
@@ -305,4 +307,50 @@ fn a_late_batch_of_a_producer_that_was_forgotten_opens_nothing() {
     let late = world.data(0, transactional(1, (1, 0, 0)), Some(TransactionDecision::Opens { marker_number: asked }));
     assert_eq!(late, BatchOutcome::Rejected(Rejection::TransactionEnded));
     world.check();
+}
+
+/// Transactional ids are state of their partition: restored after a restart, and taken along in a split.
+#[test]
+fn transactional_ids_survive_a_restart_and_go_along_in_a_split() {
+    use crate::replicated::command::{Split, SplitReplica};
+    use crate::replicated::transaction::records::TransactionRecord;
+    use crate::replicated::transaction::{Status, TransactionValue};
+
+    let mut replica = Replica::new(ShardState::new(Keeps::Transactions));
+    replica.adopt(5, 0, 0);
+    let value = TransactionValue {
+        producer_id: ProducerId(9),
+        previous_producer_id: None,
+        next_producer_id: None,
+        epoch: 2,
+        last_epoch: 1,
+        timeout_ms: 60_000,
+        status: Status::Empty,
+        partitions: BTreeMap::new(),
+        updated_ms: 5,
+        started_ms: -1,
+        client_version: 2,
+    };
+    let record = TransactionRecord { id: "id".into(), value: Some(value.clone()) };
+    let (key, bytes) = record.encode();
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(&NewRecord { timestamp: 5, key: Some(&key), value: bytes.as_deref(), headers: &[] });
+    let _ = base(replica.append(0, builder.build().unwrap()));
+    let shown = |state: &ShardState| {
+        let kept = state.partitions[&id(0)].kept.as_ref()?.transactions()?.lock();
+        kept.get("id").map(|value| (**value).clone())
+    };
+    assert_eq!(shown(&replica.machine.state.lock()), Some(value.clone()));
+    let stored: Vec<_> = replica.machine.cut().into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    assert_eq!(shown(&restore(Keeps::Transactions, &stored).unwrap()), Some(value.clone()));
+    let replicas = vec![SplitReplica { parent: REPLICA, child: ReplicaId(8) }];
+    let split = Split { intent: RaftIndex(9), child: 7, creation: Bytes::new(), replicas, partitions: vec![id(0)] };
+    let entry = replica.entry(&Command::Split(split), vec![]);
+    let members = BTreeSet::from([REPLICA]);
+    let child = {
+        let mut state = replica.machine.state.lock();
+        let _ = state.apply(&entry, Some(&members));
+        state.take_split_off(REPLICA).unwrap().1.child
+    };
+    assert_eq!(shown(&child), Some(value));
 }
