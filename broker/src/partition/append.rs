@@ -93,7 +93,7 @@ impl Partition {
             decision: BatchDecision {
                 coordinator: matches!(options.origin, Origin::Coordinator(_)),
                 guard: options.guard.clone(),
-                transaction: None,
+                transaction: options.transaction,
             },
             deadline,
             required_in_sync: self.required_in_sync(options.acks),
@@ -112,6 +112,10 @@ impl Partition {
                 true => prepare_internal(batch),
                 false => Err(PartitionError::NotLeaderOrFollower.into()),
             };
+        }
+        if options.origin == Origin::Transaction {
+            let leads = self.shard.leading().is_some();
+            return if leads { prepare_internal(batch) } else { Err(PartitionError::NotLeaderOrFollower.into()) };
         }
         if self.topic.internal {
             return Err(AppendError::InternalTopic);
@@ -134,12 +138,12 @@ impl Partition {
         if mutants::is_on(Bug::EarlySequenceVerdict) && self.shard.state().lock().looks_out_of_order(self.id, &batch) {
             return Err(AppendError::OutOfOrderSequence);
         }
-        let (topic, now_ms) = (&self.topic.config, rt::wall_clock_ms());
+        let (topic, now_ms, transactional) = (&self.topic.config, rt::wall_clock_ms(), options.transaction.is_some());
         if is_heavy(&batch, topic) {
             // Prepared in this call too, so that the order of batches is kept.
-            return rt::block_in_place(|| prepare(batch, topic, now_ms));
+            return rt::block_in_place(|| prepare(batch, topic, now_ms, transactional));
         }
-        prepare(batch, topic, now_ms)
+        prepare(batch, topic, now_ms, transactional)
     }
 
     /// Refuses a batch that no entry can hold: if proposed, it would stop its replicas one after the other. A
@@ -148,7 +152,7 @@ impl Partition {
     fn fits(&self, data: Bytes, origin: Origin) -> Result<Bytes, AppendError> {
         let bytes_max = match origin {
             Origin::Client(_) => self.shard.batch_bytes_max(),
-            Origin::Coordinator(_) => BATCH_BYTES_MAX,
+            Origin::Coordinator(_) | Origin::Transaction => BATCH_BYTES_MAX,
         };
         if data.len() > bytes_max {
             return Err(AppendError::EntryTooLarge { bytes: data.len(), bytes_max });
@@ -217,10 +221,9 @@ fn rejected(rejection: Rejection) -> AppendError {
         Rejection::NotCarried => PartitionError::UnknownTopicOrPartition.into(),
         Rejection::OutOfOrder => AppendError::OutOfOrderSequence,
         Rejection::Fenced => AppendError::InvalidProducerEpoch,
-        Rejection::TransactionEnded | Rejection::TransactionOpen | Rejection::TooManyTransactions => {
-            AppendError::InvalidTransactionState
-        }
-        Rejection::CoordinatorFenced => AppendError::InvalidProducerEpoch,
+        Rejection::TransactionEnded => AppendError::TransactionEnded,
+        Rejection::TransactionOpen | Rejection::TooManyTransactions => AppendError::InvalidTransactionState,
+        Rejection::CoordinatorFenced => AppendError::TransactionCoordinatorFenced,
         Rejection::Malformed => AppendError::Corrupt("the header cannot be read".to_owned()),
         Rejection::Group(code) => AppendError::Group(code),
     }

@@ -7,6 +7,7 @@ use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset, ProducerId};
 use ottla_storage::read::ReadStream;
 use uuid::Uuid;
 
+pub use crate::replicated::command::TransactionDecision;
 pub use crate::replicated::transactions::AbortedTransaction;
 use crate::shard::ConnectionId;
 pub use crate::shard::data_waiters::Isolation;
@@ -27,6 +28,8 @@ pub enum Origin {
     Client(ConnectionId),
     /// A coordinator of this node that began in this leader epoch; may write to internal topics.
     Coordinator(LeaderEpoch),
+    /// The coordinator of a transaction, here or on another node: markers, to any topic. Apply fences it.
+    Transaction,
 }
 
 /// The acknowledgement for which the producer waits.
@@ -52,6 +55,8 @@ pub struct AppendOptions {
     /// Coordinators only: the guard that the group store judges again at apply (design section 11, Groups). Opaque
     /// here.
     pub guard: Option<Bytes>,
+    /// What a batch of a transaction may do: without it such a batch is refused.
+    pub transaction: Option<TransactionDecision>,
 }
 
 /// An append that was accepted, or a duplicate of one.

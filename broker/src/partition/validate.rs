@@ -37,12 +37,18 @@ pub(crate) fn is_heavy(data: &[u8], topic: &TopicConfig) -> bool {
     (codec != Codec::None && data.len() >= HEAVY_BYTES) || (recoded && data.len() >= HEAVY_RECODED_BYTES)
 }
 
-/// Checks a client's batch against its topic, and converts it to the form that the topic stores.
-pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<Bytes, AppendError> {
+/// Checks a client's batch against its topic, and converts it to the form that the topic stores. `transactional`: it may belong to
+/// a transaction.
+pub(crate) fn prepare(
+    data: Bytes,
+    topic: &TopicConfig,
+    now_ms: i64,
+    transactional: bool,
+) -> Result<Bytes, AppendError> {
     let batch_bytes_max = usize::try_from(topic.max_message_bytes).unwrap_or(0);
     let limits = BatchLimits { batch_bytes_max, zstd_allowed: true, control_allowed: false };
     let header = batch::validate(&data, &limits)?;
-    if header.attributes.is_transactional() {
+    if header.attributes.is_transactional() && !transactional {
         return Err(AppendError::InvalidTransactionState);
     }
     let append_time = topic.message_timestamp_type == TimestampType::LogAppendTime;

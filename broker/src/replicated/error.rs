@@ -118,6 +118,12 @@ pub enum AppendError {
     /// Transactional data outside a transaction.
     #[error("invalid transaction state")]
     InvalidTransactionState,
+    /// A transaction of the producer has ended since its coordinator was asked about this one: it is asked again.
+    #[error("the transaction has ended")]
+    TransactionEnded,
+    /// A marker of a coordinator that has been replaced.
+    #[error("the transaction coordinator has been replaced")]
+    TransactionCoordinatorFenced,
     /// The group store refused the commit at apply; the code is its answer.
     #[error("refused by the group: code {0}")]
     Group(i16),
@@ -163,7 +169,8 @@ impl AppendError {
             Self::DiskFull => ErrorCode::KafkaStorageError,
             Self::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
             Self::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
-            Self::InvalidTransactionState => ErrorCode::InvalidTxnState,
+            Self::InvalidTransactionState | Self::TransactionEnded => ErrorCode::InvalidTxnState,
+            Self::TransactionCoordinatorFenced => ErrorCode::TransactionCoordinatorFenced,
             Self::Group(code) => ErrorCode::from_code(*code).unwrap_or(ErrorCode::UnknownServerError),
         }
     }

@@ -99,7 +99,9 @@ pub(super) fn append_refusal(error: &AppendError) -> GroupError {
         | AppendError::InternalTopic
         | AppendError::OutOfOrderSequence
         | AppendError::InvalidProducerEpoch
-        | AppendError::InvalidTransactionState => GroupError::Internal,
+        | AppendError::InvalidTransactionState
+        | AppendError::TransactionEnded
+        | AppendError::TransactionCoordinatorFenced => GroupError::Internal,
     }
 }
 

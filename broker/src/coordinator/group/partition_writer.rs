@@ -93,7 +93,7 @@ impl CoordinatorLog for PartitionWriter {
 
     fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Bytes) -> AppendFuture {
         let (origin, guard) = (Origin::Coordinator(by.epoch), Some(guard));
-        let options = AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin, guard };
+        let options = AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin, guard, transaction: None };
         let found = self.partition(partition).and_then(|found| match found.topic().id == by.topic {
             true => Ok(found),
             false => Err(PartitionError::UnknownTopicOrPartition),

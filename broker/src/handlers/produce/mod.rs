@@ -82,6 +82,7 @@ pub(crate) fn start(
         timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
         origin: Origin::Client(connection_of(&ctx)),
         guard: None,
+        transaction: None,
     };
     let mut producing =
         Producing { ctx, version, options, topics: Vec::new(), parts: Vec::new(), settled: 0, ready: None };

@@ -110,7 +110,7 @@ mod tests {
         rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default(), Box::new(|_| None)));
         let partition = partitions.find(TopicRef::Name("t"), 0).await.unwrap();
         let (timeout, origin) = (Duration::from_secs(5), Origin::Client(CONNECTION));
-        let options = AppendOptions { acks: Acks::All, timeout, origin, guard: None };
+        let options = AppendOptions { acks: Acks::All, timeout, origin, guard: None, transaction: None };
         let refusals = PendingRefusals::default();
         let error = PartitionError::LeaderNotAvailable;
         for sequence in [1, 0, 2] {

@@ -44,7 +44,7 @@ fn batch(count: usize) -> Bytes {
 
 fn options(acks: Acks) -> AppendOptions {
     let origin = Origin::Client(ConnectionId(1));
-    AppendOptions { acks, timeout: Duration::from_secs(5), origin, guard: None }
+    AppendOptions { acks, timeout: Duration::from_secs(5), origin, guard: None, transaction: None }
 }
 
 async fn append(partition: &Partition, batch: Bytes) -> Result<Appended, AppendError> {

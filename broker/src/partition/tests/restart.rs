@@ -15,7 +15,7 @@ use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord, split_batches};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
-use ottla_protocol::ids::Offset;
+use ottla_protocol::ids::{Offset, ProducerId};
 use ottla_raft::{NoPeers, RaftHost, RaftOptions};
 use ottla_storage::data_dir::{DataDir, DataDirOptions};
 use ottla_storage::log::LogOptions;
@@ -26,6 +26,7 @@ use crate::config::TopicConfig;
 use crate::metadata::{MetadataImage, ShardKind, ShardRecord};
 use crate::partition::*;
 use crate::replicated::group::records::{CommittedOffset, Record};
+use crate::replicated::transactions::Marker;
 use crate::shard::fake::{FakeMetadata, NODE, SHARD, image_with_topic};
 use crate::shard::{LeaderTaskSettings, Shards};
 
@@ -86,7 +87,7 @@ async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings
 
 fn options_of(connection: u64) -> AppendOptions {
     let origin = Origin::Client(ConnectionId(connection));
-    AppendOptions { acks: Acks::All, timeout: Duration::from_secs(30), origin, guard: None }
+    AppendOptions { acks: Acks::All, timeout: Duration::from_secs(30), origin, guard: None, transaction: None }
 }
 
 fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
@@ -485,5 +486,101 @@ fn a_full_disk_refuses_produce_serves_reads_and_recovers_without_a_restart() {
         disk.set_capacity(1 << 40);
         rt::sleep(Duration::from_secs(5)).await;
         partition.append(batch(None, &[3]), &options_of(1)).await.unwrap();
+    });
+}
+
+fn of_transaction(producer: i64, sequence: i32, values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None).with_producer(producer, 0, sequence).transactional();
+    for value in values {
+        let timestamp = rt::wall_clock_ms();
+        builder.push(&NewRecord { timestamp, key: None, value: Some(&value.to_be_bytes()), headers: &[] });
+    }
+    builder.build().unwrap()
+}
+
+/// Appends to a transaction of a producer, as a handler does that has asked its coordinator.
+async fn enter(partition: &Partition, producer: i64, sequence: i32, values: &[u64]) -> Result<Appended, AppendError> {
+    let number = partition.marker_number(ProducerId(producer), 0)?.unwrap_or(0);
+    let transaction = Some(TransactionDecision::Opens { marker_number: number });
+    let options = AppendOptions { transaction, ..options_of(1) };
+    partition.append(of_transaction(producer, sequence, values), &options).await
+}
+
+async fn mark(partition: &Partition, producer: i64, commits: bool) -> Appended {
+    let mut builder = BatchBuilder::new(Codec::None).with_producer(producer, 0, -1).transactional().control();
+    let timestamp = rt::wall_clock_ms();
+    let key = [0, 0, 0, u8::from(commits)];
+    builder.push(&NewRecord { timestamp, key: Some(&key), value: Some(&[0; 6]), headers: &[] });
+    let marker = Marker { commits, coordinator_epoch: 1, version: 1 };
+    let transaction = Some(TransactionDecision::Ends(marker));
+    let options = AppendOptions { transaction, origin: Origin::Transaction, ..options_of(0) };
+    partition.append(builder.build().unwrap(), &options).await.unwrap()
+}
+
+/// The offsets of the batches that a reader of committed data gets from here on, and the aborted transactions that it is told of.
+async fn committed(partition: &Partition, from: i64) -> (Vec<i64>, Vec<(i64, i64)>) {
+    let spec = FetchSpec {
+        offset: Offset(from),
+        max_bytes: 1 << 20,
+        at_least_one: true,
+        copy_bytes_max: usize::MAX,
+        isolation: Isolation::ReadCommitted,
+        access: Access::Leader,
+        current_leader_epoch: None,
+        last_fetched_epoch: None,
+    };
+    let fetched = partition.read(spec).await.unwrap();
+    let bytes = match fetched.records {
+        FetchedRecords::Copied(bytes) => bytes,
+        _ => Bytes::new(),
+    };
+    let bases = split_batches(&bytes).map(|batch| batch.unwrap().header.base_offset.0).collect();
+    let aborted = fetched.aborted.unwrap().into_iter().map(|one| (one.producer_id.0, one.first_offset.0)).collect();
+    (bases, aborted)
+}
+
+#[test]
+fn readers_of_committed_data_get_what_is_stable_and_are_told_what_was_aborted() {
+    sim::run_twice(12, || async {
+        let disk = SimDisk::new(12, SimDiskOptions::default());
+        let node = start(disk, TopicConfig::default(), LeaderTaskSettings::default()).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        let refused = partition.append(of_transaction(1, 0, &[1]), &options_of(1)).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidTxnState, "nobody has asked its coordinator");
+        partition.append(batch(None, &[0]), &options_of(1)).await.unwrap();
+        assert_eq!(enter(&partition, 1, 0, &[1, 2]).await.unwrap().base_offset, Offset(1));
+        assert_eq!(enter(&partition, 2, 0, &[3]).await.unwrap().base_offset, Offset(3));
+        assert_eq!(partition.marker_number(ProducerId(1), 0), Ok(None), "its transaction is open");
+        assert_eq!(committed(&partition, 0).await, (vec![0], vec![]));
+        assert_eq!(committed(&partition, 1).await, (vec![], vec![]));
+        let latest = partition.list_offset(OffsetQuery::Latest, Isolation::ReadCommitted, None).await.unwrap();
+        assert_eq!(latest.unwrap().offset, Offset(1));
+        assert_eq!(partition.delete_records(-1).await.unwrap(), Offset(1), "an open transaction keeps its records");
+
+        let waits = [(partition.clone(), Offset(1), Isolation::ReadCommitted)];
+        let wait = async || {
+            let start = rt::now();
+            node.partitions.wait_for_data(&waits, Access::Leader, 1, start + Duration::from_secs(10)).await;
+            rt::now().since(start)
+        };
+        let more = async {
+            rt::sleep(Duration::from_secs(1)).await;
+            let _ = enter(&partition, 1, 2, &[4]).await.unwrap();
+        };
+        let (waited, ()) = futures_util::join!(wait(), more);
+        assert!(waited >= Duration::from_secs(10), "what is not stable wakes nobody: {waited:?}");
+        let abort = async {
+            rt::sleep(Duration::from_secs(1)).await;
+            let _ = mark(&partition, 1, false).await;
+        };
+        let (waited, ()) = futures_util::join!(wait(), abort);
+        assert!(waited < Duration::from_secs(2), "{waited:?}");
+
+        // 1: two records, aborted; 3: of the other producer, open; 4: aborted; 5: the marker.
+        assert_eq!(committed(&partition, 1).await, (vec![1], vec![(1, 1)]));
+        assert_eq!(mark(&partition, 2, true).await.base_offset, Offset(6));
+        assert_eq!(committed(&partition, 1).await, (vec![1, 3, 4, 5, 6], vec![(1, 1)]));
+        assert_eq!(committed(&partition, 6).await, (vec![6], vec![]), "its marker is behind");
+        assert_eq!(partition.delete_records(-1).await.unwrap(), Offset(7));
     });
 }

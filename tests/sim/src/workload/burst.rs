@@ -109,7 +109,13 @@ impl Producer {
                     Err(error) => return batches.iter().map(|_| Err(error.clone().into())).collect(),
                 };
                 let origin = Origin::Client(connection);
-                let options = AppendOptions { acks: Acks::All, timeout: Duration::from_secs(2), origin, guard: None };
+                let options = AppendOptions {
+                    acks: Acks::All,
+                    timeout: Duration::from_secs(2),
+                    origin,
+                    guard: None,
+                    transaction: None,
+                };
                 join_all(batches.into_iter().map(|batch| partition.append(batch, &options))).await
             })
             .await

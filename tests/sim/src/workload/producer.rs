@@ -39,7 +39,13 @@ async fn send(
         .request(node, move |running| async move {
             let partition = running.partitions.find(NAME, index).await?;
             let origin = Origin::Client(ConnectionId(connection));
-            let options = AppendOptions { acks: Acks::All, timeout: Duration::from_secs(2), origin, guard: None };
+            let options = AppendOptions {
+                acks: Acks::All,
+                timeout: Duration::from_secs(2),
+                origin,
+                guard: None,
+                transaction: None,
+            };
             partition.append(batch, &options).await
         })
         .await
