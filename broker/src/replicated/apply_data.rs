@@ -154,7 +154,7 @@ impl ShardState {
             log_append_time_ms: time_ms,
             log_start,
         };
-        let claim = claim_of(&header);
+        let claim = Claim::of(&header);
         match claim.map_or(SequenceVerdict::Append, |claim| partition.producers.judge(&claim)) {
             SequenceVerdict::Append => {}
             SequenceVerdict::Duplicate(first) => {
@@ -289,15 +289,4 @@ impl ShardState {
         self.transactions_open += transactions.open_count();
         self.dirty.aborted.extend(transactions.aborted.iter().map(|aborted| (id, aborted.last_offset)));
     }
-}
-
-pub(super) fn claim_of(header: &BatchHeader) -> Option<Claim> {
-    (header.is_idempotent() && !header.attributes.is_control()).then_some(Claim {
-        producer_id: ProducerId(header.producer_id),
-        epoch: header.producer_epoch,
-        first_sequence: header.base_sequence,
-        last_offset_delta: header.last_offset_delta,
-        timestamp_ms: header.max_timestamp,
-        log_append_time: header.attributes.is_log_append_time(),
-    })
 }

@@ -109,7 +109,7 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         let log_append_time = order % 2 == 0;
         let claim =
             Claim { producer_id, epoch: 1, first_sequence, last_offset_delta: 1, timestamp_ms: 9, log_append_time };
-        let _ = producers.record(&claim, Offset(10), 4, order, order == 6);
+        let _ = producers.record(&claim, Offset(10), 4, order, false);
     }
     let shard = ShardValue {
         clock_ms: 1,
@@ -129,8 +129,8 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         log_start: Offset(3),
         next_offset: Offset(9),
         last_stable: Offset(9),
-        last_marker: 7,
-        forgotten_marker: 3,
+        last_marker: 0,
+        forgotten_marker: 0,
     };
     let history = producers.get(ProducerId(5)).unwrap();
     let aborted = AbortedValue { producer_id: ProducerId(5), first_offset: Offset(4), last_stable: Offset(9) };
@@ -141,8 +141,9 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         (Key::Epochs(id(0)), checkpoint_keys::encode_epochs(&epochs)),
         (Key::Producer(id(0), ProducerId(5)), checkpoint_keys::encode_producer(history)),
         (Key::Dropped(id(1)), checkpoint_keys::encode_dropped(RaftIndex(6))),
-        (Key::Aborted(id(0), Offset(8)), aborted.encode()),
         (Key::Group(id(2), Bytes::from_static(b"kafka's")), Bytes::from_static(b"value")),
+        (Key::Partition(id(3)), PartitionValue { last_marker: 7, forgotten_marker: 3, ..partition }.encode()),
+        (Key::Aborted(id(0), Offset(8)), aborted.encode()),
     ];
     let seed = |(key, value): (Key, Bytes)| {
         let key = key.encode();

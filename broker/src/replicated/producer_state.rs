@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use ottla_env::mutants::{self, Bug};
+use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::{Offset, ProducerId};
 
 /// How many batches per producer are remembered; clients keep at most five in flight.
@@ -35,6 +36,19 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// What a batch claims; `None` if it has no producer, or is a marker.
+    #[must_use]
+    pub fn of(header: &BatchHeader) -> Option<Self> {
+        (header.is_idempotent() && !header.attributes.is_control()).then_some(Self {
+            producer_id: ProducerId(header.producer_id),
+            epoch: header.producer_epoch,
+            first_sequence: header.base_sequence,
+            last_offset_delta: header.last_offset_delta,
+            timestamp_ms: header.max_timestamp,
+            log_append_time: header.attributes.is_log_append_time(),
+        })
+    }
+
     /// Sequence of the last record; sequences wrap from 2^31 - 1 to 0.
     #[must_use]
     pub fn last_sequence(&self) -> i32 {

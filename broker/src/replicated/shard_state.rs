@@ -15,14 +15,13 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 
-use super::apply_data::claim_of;
 use super::changes::{Dirty, Touched};
 use super::command::{Absorb, AdoptedPartition, Command, DroppedPartition, LogStartChange, Split};
 use super::epochs::EpochHistory;
 use super::kept::{Keeps, Kept};
 use super::merge_state::{LastMerge, Sealed, TakenOver};
 use super::producer_state::{
-    PRODUCERS_PER_PARTITION_MAX, ProducerHistory, ProducerTable, SequenceVerdict, advance, precedes,
+    Claim, PRODUCERS_PER_PARTITION_MAX, ProducerHistory, ProducerTable, SequenceVerdict, advance, precedes,
 };
 use super::transactions::PartitionTransactions;
 
@@ -389,7 +388,7 @@ impl ShardState {
     /// True if the sequence of a batch is out of order before it is proposed. No verdict: pending entries are not
     /// applied yet.
     pub(crate) fn looks_out_of_order(&self, id: PartitionId, data: &[u8]) -> bool {
-        let claim = BatchHeader::parse(data).and_then(|header| claim_of(&header));
+        let claim = BatchHeader::parse(data).and_then(|header| Claim::of(&header));
         let judged = |claim| self.partitions.get(&id).map(|partition| partition.producers.judge(&claim));
         claim.and_then(judged) == Some(SequenceVerdict::OutOfOrder)
     }
