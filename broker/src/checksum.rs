@@ -12,6 +12,13 @@ pub(crate) fn fnv1a(state: u64, bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(state, |state, byte| (state ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
+/// Of a record: key and value, each preceded by its length.
+pub(crate) fn record_hash(key: &[u8], value: &[u8]) -> u64 {
+    let lengths = [key.len() as u64, value.len() as u64];
+    let prefix = lengths.iter().flat_map(|n| n.to_le_bytes());
+    fnv1a(OFFSET_BASIS, prefix.chain(key.iter().copied()).chain(value.iter().copied()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,13 +28,11 @@ impl Drop for Registered {
 /// Waits until at least `min_bytes` can be read from the offsets together, or until there is a reason not to wait any
 /// longer.
 pub(super) async fn wait(
-    waits: &[(Partition, Offset, Isolation)],
-    access: Access,
+    waits: &[(Partition, Offset)],
+    (isolation, access): (Isolation, Access),
     min_bytes: usize,
     deadline: rt::Instant,
 ) {
-    // One request has one isolation.
-    let isolation = waits.first().map_or(Isolation::ReadUncommitted, |(_, _, isolation)| *isolation);
     let (waiter, woken) = DataWaiter::new(min_bytes, isolation);
     let mut registered = Registered { waiter, views: Vec::with_capacity(waits.len()) };
     for (partition, ..) in waits {
@@ -46,8 +44,8 @@ pub(super) async fn wait(
         registered.views.push(view);
     }
     // Bytes from before the registration count too; bytes that come meanwhile may count twice, which only wakes early.
-    for (partition, offset, isolation) in waits {
-        let bytes = partition.available_bytes(*offset, (*isolation, access), min_bytes).await;
+    for (partition, offset) in waits {
+        let bytes = partition.available_bytes(*offset, (isolation, access), min_bytes).await;
         if registered.waiter.credit(Growth::of(bytes as u64)) {
             return;
         }

@@ -60,7 +60,7 @@ impl Partition {
         if spec.offset < up_to && (spec.max_bytes > 0 || spec.at_least_one) {
             let (records, end) = self.records(&spec, up_to).await?;
             // Of the snapshot that has the ends, and no more than the records of this answer need.
-            if spec.isolation == Isolation::ReadCommitted && !offsets.aborted.is_empty() && spec.offset < end {
+            if spec.isolation == Isolation::ReadCommitted && spec.offset < end {
                 fetched.aborted = Some(offsets.aborted.within(spec.offset, end));
             }
             fetched.records = records;

@@ -274,13 +274,13 @@ impl Partition {
     }
 
     /// The number of a producer's last marker here, read before its coordinator is asked about a batch (design section 7.2); `None` if
-    /// its transaction is open already, so that nobody needs to be asked.
+    /// its transaction is open already, so that the coordinator needs not be asked.
     pub fn marker_number(&self, producer: ProducerId, epoch: i16) -> Result<Option<u64>, PartitionError> {
         let _ = self.led()?;
         let state = self.shard.state().lock();
         let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
         let history = partition.producers.get(producer);
-        let is_open = history.is_some_and(|history| history.transaction_start.is_some() && history.epoch == epoch);
+        let is_open = history.is_some_and(|history| history.is_in_transaction() && history.epoch == epoch);
         Ok((!is_open).then(|| partition.transactions.marker_number(history)))
     }
 

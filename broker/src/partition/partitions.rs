@@ -179,12 +179,12 @@ impl Partitions {
     /// Returns when `min_bytes` can be read from the offsets together, when a leadership changes, or at the deadline.
     pub async fn wait_for_data(
         &self,
-        waits: &[(Partition, Offset, Isolation)],
-        access: Access,
+        waits: &[(Partition, Offset)],
+        reader: (Isolation, Access),
         min_bytes: usize,
         deadline: rt::Instant,
     ) {
-        delayed_fetch::wait(waits, access, min_bytes, deadline).await;
+        delayed_fetch::wait(waits, reader, min_bytes, deadline).await;
     }
 
     /// The same for the partitions of a change feed: reads none of them.

@@ -59,6 +59,14 @@ pub struct AppendOptions {
     pub transaction: Option<TransactionDecision>,
 }
 
+impl AppendOptions {
+    /// An append with `acks=-1` and nothing else.
+    #[must_use]
+    pub fn new(origin: Origin, timeout: Duration) -> Self {
+        Self { acks: Acks::All, timeout, origin, guard: None, transaction: None }
+    }
+}
+
 /// An append that was accepted, or a duplicate of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {

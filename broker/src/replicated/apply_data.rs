@@ -16,42 +16,36 @@ use super::command::{BatchDecision, TransactionDecision};
 use super::group::GroupChange;
 use super::group::store::refusal;
 use super::kept::Kept;
-use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict};
+use super::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, Placed, SequenceVerdict};
 use super::shard_state::{
     ApplyReply, BatchOutcome, PRODUCERS_PER_SHARD_MAX, PartitionState, Rejection, ShardState, epoch_of,
 };
 use super::transaction::TransactionStore;
 use super::transactions::{Marker, MarkerVerdict, PartitionTransactions, judge_marker};
 
-/// What a batch does to the transaction of its producer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entering {
-    /// It opens one.
-    Opens,
-    /// None is opened: it belongs to the open one, or to none.
-    Goes,
-}
-
 impl PartitionState {
-    /// What a new batch does to its producer's transaction, or why it is refused. `is_full`: no other producer of the shard can be
+    /// True if a new batch opens its producer's transaction; or why it is refused. `is_full`: no other producer of the shard can be
     /// forgotten for it.
-    fn entering(
+    fn opens_transaction(
         &self,
         claim: Option<&Claim>,
         is_transactional: bool,
         decision: Option<TransactionDecision>,
         is_full: bool,
-    ) -> Result<Entering, Rejection> {
+    ) -> Result<bool, Rejection> {
+        // Most partitions have no transactions: their producers are not looked up once more.
+        if !is_transactional && self.transactions.open_count() == 0 {
+            return Ok(false);
+        }
         let Some(claim) = claim else {
-            return if is_transactional { Err(Rejection::Malformed) } else { Ok(Entering::Goes) };
+            return if is_transactional { Err(Rejection::Malformed) } else { Ok(false) };
         };
         let history = self.producers.get(claim.producer_id);
-        let is_open = history.is_some_and(|history| history.transaction_start.is_some());
-        match (is_open, is_transactional) {
-            (false, false) => Ok(Entering::Goes),
-            (true, true) if history.is_some_and(|history| history.epoch == claim.epoch) => Ok(Entering::Goes),
-            (true, _) => Err(Rejection::TransactionOpen),
-            (false, true) => {
+        match (history.filter(|history| history.is_in_transaction()), is_transactional) {
+            (None, false) => Ok(false),
+            (Some(open), true) if open.epoch == claim.epoch => Ok(false),
+            (Some(_), _) => Err(Rejection::TransactionOpen),
+            (None, true) => {
                 let marker_number = self.transactions.marker_number(history);
                 if decision != Some(TransactionDecision::Opens { marker_number }) {
                     return Err(Rejection::TransactionEnded);
@@ -59,7 +53,7 @@ impl PartitionState {
                 let is_full = is_full
                     || self.producers.len() >= PRODUCERS_PER_PARTITION_MAX
                         && self.producers.eviction_candidate().is_none();
-                if is_full && history.is_none() { Err(Rejection::TooManyTransactions) } else { Ok(Entering::Opens) }
+                if is_full && history.is_none() { Err(Rejection::TooManyTransactions) } else { Ok(true) }
             }
         }
     }
@@ -170,8 +164,8 @@ impl ShardState {
             SequenceVerdict::Fenced => return rejected(Rejection::Fenced),
         }
         let is_transactional = header.attributes.is_transactional();
-        let entering = match partition.entering(claim.as_ref(), is_transactional, decision.transaction, is_full) {
-            Ok(entering) => entering,
+        let opens = match partition.opens_transaction(claim.as_ref(), is_transactional, decision.transaction, is_full) {
+            Ok(opens) => opens,
             Err(why) => return rejected(why),
         };
         if let Err(why) = partition.apply_records(id, data, decision, claim.filter(|_| is_transactional)) {
@@ -180,7 +174,7 @@ impl ShardState {
         let (base_offset, epoch, epochs_grow) = partition.give_offsets(term, header.offset_count());
         self.note_appended(id, data, epochs_grow);
         if let Some(claim) = claim {
-            self.remember(id, &claim, base_offset, clock_ms, entering);
+            self.remember(id, &claim, base_offset, clock_ms, opens);
         }
         let time_ms = header.attributes.is_log_append_time().then_some(header.max_timestamp);
         (Verdict::Accepted { base_offset, epoch }, stored(base_offset, time_ms))
@@ -199,8 +193,10 @@ impl ShardState {
         let Some(partition) = self.partitions.get_mut(&id) else {
             return rejected(Rejection::NotCarried);
         };
+        if !is_marker {
+            return rejected(Rejection::Malformed);
+        }
         let first = match judge_marker(partition.producers.get(producer), epoch, marker) {
-            _ if !is_marker => return rejected(Rejection::Malformed),
             MarkerVerdict::Ends(first) => Some(first),
             MarkerVerdict::NoneOpen => None,
             MarkerVerdict::CoordinatorFenced => return rejected(Rejection::CoordinatorFenced),
@@ -219,12 +215,13 @@ impl ShardState {
         let given = first.map(|_| partition.give_offsets(term, 1));
         self.order += 1;
         let claims = (epoch, marker.coordinator_epoch);
-        let replaced = partition.producers.mark(producer, claims, number, self.clock_ms, self.order);
+        let placed = partition.producers.mark(producer, claims, number, self.clock_ms, self.order);
+        let excess = partition.producers.excess();
         if first.is_some() {
             self.transactions_open -= 1;
             self.dirty.aborted.extend((!marker.commits).then_some((id, at)));
         }
-        self.reorder(id, producer, replaced, true);
+        self.reorder(id, producer, placed, excess);
         self.mix(number);
         self.dirty.partitions.insert(id);
         let outcome = BatchOutcome::Stored { base_offset: at, log_append_time_ms: None, log_start };
@@ -246,33 +243,30 @@ impl ShardState {
     }
 
     /// Remembers a producer's batch, and evicts the producers idle longest beyond the caps.
-    fn remember(&mut self, id: PartitionId, claim: &Claim, base_offset: Offset, clock_ms: i64, entering: Entering) {
+    fn remember(&mut self, id: PartitionId, claim: &Claim, base_offset: Offset, clock_ms: i64, opens: bool) {
         self.order += 1;
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let producer = claim.producer_id;
-        let opens = entering == Entering::Opens;
-        let replaced = partition.producers.record(claim, base_offset, clock_ms, self.order, opens);
+        let placed = partition.producers.record(claim, base_offset, clock_ms, self.order, opens);
+        let excess = partition.producers.excess();
         if opens {
             partition.transactions.opened(producer, base_offset);
             self.transactions_open += 1;
         }
-        let is_open = partition.producers.get(producer).is_some_and(|history| history.transaction_start.is_some());
-        self.reorder(id, producer, replaced, !is_open);
+        self.reorder(id, producer, placed, excess);
     }
 
     /// A producer has the last place in the order of last use, unless its transaction is open; those idle longest are evicted
-    /// beyond the caps.
-    fn reorder(&mut self, id: PartitionId, producer: ProducerId, replaced: Option<u64>, is_closed: bool) {
+    /// beyond the caps. `excess`: the one that is too many in the partition.
+    fn reorder(&mut self, id: PartitionId, producer: ProducerId, placed: Placed, excess: Option<ProducerId>) {
         self.dirty.producers.insert((id, producer));
-        if let Some(replaced) = replaced {
+        if let Some(replaced) = placed.replaced {
             self.producers_by_order.remove(&replaced);
         }
-        if is_closed {
+        if !placed.is_in_transaction {
             self.producers_by_order.insert(self.order, (id, producer));
         }
-        let producers = self.partitions.get(&id).map(|partition| &partition.producers);
-        let too_many = producers.filter(|producers| producers.len() > PRODUCERS_PER_PARTITION_MAX);
-        if let Some(idle) = too_many.and_then(ProducerTable::eviction_candidate) {
+        if let Some(idle) = excess {
             self.producers_evicted += 1;
             self.forget_producer(id, idle);
         }

@@ -135,6 +135,12 @@ impl ProducerHistory {
         }
     }
 
+    /// True while its transaction is open.
+    #[must_use]
+    pub fn is_in_transaction(&self) -> bool {
+        self.transaction_start.is_some()
+    }
+
     fn begin_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -171,6 +177,15 @@ impl ProducerHistory {
     }
 }
 
+/// The place that a producer has been given in the order of last use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// The order that is replaced.
+    pub replaced: Option<u64>,
+    /// It takes the place only once its transaction has ended.
+    pub is_in_transaction: bool,
+}
+
 /// All producers of one partition, and their order of last use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerTable {
@@ -186,9 +201,8 @@ impl ProducerTable {
         self.histories.get(&claim.producer_id).map_or(SequenceVerdict::Append, |history| history.judge(claim))
     }
 
-    /// Remembers an accepted batch. `order` is greater than any before; returns the order that it replaces. `opens`: a transaction
-    /// begins with it.
-    pub fn record(&mut self, claim: &Claim, base_offset: Offset, seen_ms: i64, order: u64, opens: bool) -> Option<u64> {
+    /// Remembers an accepted batch. `order` is greater than any before. `opens`: a transaction begins with it.
+    pub fn record(&mut self, claim: &Claim, base_offset: Offset, seen_ms: i64, order: u64, opens: bool) -> Placed {
         let history = self.histories.entry(claim.producer_id).or_insert_with(|| ProducerHistory::new(claim.epoch));
         history.begin_epoch(claim.epoch);
         if history.batches.len() == BATCHES_REMEMBERED_MAX {
@@ -209,7 +223,6 @@ impl ProducerTable {
     }
 
     /// Remembers a marker: its epoch is the producer's, and no transaction is open. `number`: the marker's in its partition.
-    /// Returns the order that is replaced.
     pub fn mark(
         &mut self,
         id: ProducerId,
@@ -217,7 +230,7 @@ impl ProducerTable {
         number: u64,
         seen_ms: i64,
         order: u64,
-    ) -> Option<u64> {
+    ) -> Placed {
         let history = self.histories.entry(id).or_insert_with(|| ProducerHistory::new(epoch));
         history.begin_epoch(epoch);
         history.coordinator_epoch = coordinator_epoch;
@@ -226,16 +239,14 @@ impl ProducerTable {
         place(&mut self.by_order, id, history, seen_ms, order)
     }
 
-    /// Forgets what a producer has sent, and neither its epoch nor its open transaction.
-    pub fn forget_batches(&mut self, id: ProducerId) {
-        if let Some(history) = self.histories.get_mut(&id) {
-            history.batches.clear();
-        }
+    /// Forgets what producers have sent, and neither their epochs nor their open transactions.
+    pub fn forget_batches(&mut self) {
+        self.histories.values_mut().for_each(|history| history.batches.clear());
     }
 
     /// Restores a history from the checkpoint.
     pub fn restore(&mut self, id: ProducerId, history: ProducerHistory) {
-        if history.transaction_start.is_none() {
+        if !history.is_in_transaction() {
             self.by_order.insert(history.order, id);
         }
         self.histories.insert(id, history);
@@ -246,8 +257,7 @@ impl ProducerTable {
     pub fn number(&mut self, id: ProducerId, order: u64) -> bool {
         self.histories.get_mut(&id).is_some_and(|history| {
             let seen_ms = history.seen_ms;
-            let _ = place(&mut self.by_order, id, history, seen_ms, order);
-            history.transaction_start.is_none()
+            !place(&mut self.by_order, id, history, seen_ms, order).is_in_transaction
         })
     }
 
@@ -264,10 +274,16 @@ impl ProducerTable {
         self.by_order.first_key_value().map(|(_, id)| *id)
     }
 
+    /// The producer that is to be evicted, if there are more than the partition remembers.
+    #[must_use]
+    pub fn excess(&self) -> Option<ProducerId> {
+        if self.len() > PRODUCERS_PER_PARTITION_MAX { self.eviction_candidate() } else { None }
+    }
+
     /// Producers last seen before the cutoff that have no open transaction.
     #[must_use]
     pub fn expired(&self, cutoff_ms: i64) -> Vec<ProducerId> {
-        let is_expired = |h: &ProducerHistory| h.seen_ms < cutoff_ms && h.transaction_start.is_none();
+        let is_expired = |h: &ProducerHistory| h.seen_ms < cutoff_ms && !h.is_in_transaction();
         self.histories.iter().filter(|(_, h)| is_expired(h)).map(|(id, _)| *id).collect()
     }
 
@@ -295,23 +311,23 @@ impl ProducerTable {
     }
 }
 
-/// Gives a history its place in the order of last use, in which those with an open transaction have none; returns the order
-/// that it replaces.
+/// Gives a history its place in the order of last use, in which those with an open transaction have none.
 fn place(
     by_order: &mut BTreeMap<u64, ProducerId>,
     id: ProducerId,
     history: &mut ProducerHistory,
     seen_ms: i64,
     order: u64,
-) -> Option<u64> {
+) -> Placed {
     debug_assert!(by_order.last_key_value().is_none_or(|(last, _)| *last < order) || order == history.order);
     history.seen_ms = seen_ms;
     let replaced = std::mem::replace(&mut history.order, order);
     by_order.remove(&replaced);
-    if history.transaction_start.is_none() {
+    let is_in_transaction = history.is_in_transaction();
+    if !is_in_transaction {
         by_order.insert(order, id);
     }
-    (replaced != 0).then_some(replaced)
+    Placed { replaced: (replaced != 0).then_some(replaced), is_in_transaction }
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub enum Rejection {
     OutOfOrder,
     /// A newer epoch of the producer has been seen.
     Fenced,
-    /// The batch was to open a transaction, and a marker has ended one since its coordinator was asked; or nobody was asked.
+    /// The batch was to open a transaction, and a marker has ended one since its coordinator was asked; or it was not asked.
     TransactionEnded,
     /// The producer's open transaction is of another epoch, or the batch belongs to none.
     TransactionOpen,
@@ -227,11 +227,11 @@ impl ShardState {
             partition.producers.iter().map(|(producer, _)| (*id, producer)).collect::<Vec<_>>()
         };
         let known: Vec<_> = self.partitions.iter().flat_map(producers).collect();
-        known.into_iter().for_each(|(id, producer)| self.forget_producer(id, producer));
+        known.iter().for_each(|(id, producer)| self.forget_producer(*id, *producer));
+        self.dirty.producers.extend(known);
         for (id, partition) in &mut self.partitions {
             // An open transaction stays open: its coordinator, or an operator, ends it.
-            let open: Vec<_> = partition.producers.iter().map(|(producer, _)| producer).collect();
-            open.into_iter().for_each(|producer| partition.producers.forget_batches(producer));
+            partition.producers.forget_batches();
             partition.next_offset = partition.next_offset.plus(OFFSETS_LOST);
             let touched = self.touched.entry(*id).or_default();
             if !carried.contains(id) {
@@ -292,8 +292,7 @@ impl ShardState {
 
     pub(super) fn forget_producer(&mut self, id: PartitionId, producer: ProducerId) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        let is_open = |history: &ProducerHistory| history.transaction_start.is_some();
-        if partition.producers.get(producer).is_some_and(is_open) {
+        if partition.producers.get(producer).is_some_and(ProducerHistory::is_in_transaction) {
             return;
         }
         if let Some(history) = partition.producers.remove(producer) {

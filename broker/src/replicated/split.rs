@@ -73,7 +73,7 @@ impl ShardState {
             partition.producers = ProducerTable::default();
         }
         for (producer, history) in partition.producers.iter() {
-            if history.transaction_start.is_none() {
+            if !history.is_in_transaction() {
                 self.producers_by_order.insert(history.order, (id, producer));
             }
             self.dirty.producers.insert((id, producer));

@@ -191,7 +191,7 @@ impl PartitionTransactions {
     /// # Panics
     /// When it has an open transaction.
     pub fn forgotten(&mut self, history: &ProducerHistory) {
-        assert!(history.transaction_start.is_none(), "a producer with an open transaction is forgotten");
+        assert!(!history.is_in_transaction(), "a producer with an open transaction is forgotten");
         self.forgotten_marker = self.forgotten_marker.max(history.last_marker);
     }
 }

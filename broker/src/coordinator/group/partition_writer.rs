@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::coordinator_log::{AppendFuture, CoordinatorLog, Leadership, PartitionClock};
 use super::error::GroupError;
 use crate::metadata::{CONSUMER_OFFSETS, FeatureLevel, InternalTopic, MetadataImage};
-use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
+use crate::partition::{AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
 use crate::replicated::group::store::GroupStore;
 use crate::shard::MetadataView;
 
@@ -92,8 +92,8 @@ impl CoordinatorLog for PartitionWriter {
     }
 
     fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Bytes) -> AppendFuture {
-        let (origin, guard) = (Origin::Coordinator(by.epoch), Some(guard));
-        let options = AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin, guard, transaction: None };
+        let options = AppendOptions::new(Origin::Coordinator(by.epoch), APPEND_TIMEOUT);
+        let options = AppendOptions { guard: Some(guard), ..options };
         let found = self.partition(partition).and_then(|found| match found.topic().id == by.topic {
             true => Ok(found),
             false => Err(PartitionError::UnknownTopicOrPartition),

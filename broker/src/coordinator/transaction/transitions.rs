@@ -78,7 +78,7 @@ fn is_exhausted(epoch: i16) -> bool {
     epoch >= EPOCH_MAX
 }
 
-/// What InitProducerId makes of an id. `fresh`: a producer id that nobody has.
+/// What InitProducerId makes of an id. `fresh`: a producer id that no client has.
 ///
 /// # Errors
 /// PRODUCER_FENCED, CONCURRENT_TRANSACTIONS, or a producer id is needed.

@@ -165,14 +165,15 @@ async fn read_or_wait(ctx: &Context, params: &FetchParams, plan: &mut Plan) -> P
         plan.refresh();
         find_all(ctx, params, plan).await
     } else {
-        let waits: Vec<(Partition, Offset, Isolation)> = found
+        let waits: Vec<(Partition, Offset)> = found
             .iter()
             .zip(&plan.wanted)
             .filter_map(|(found, wanted)| {
-                found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, params.isolation))
+                found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset))
             })
             .collect();
-        ctx.partitions.wait_for_data(&waits, params.access(), params.bytes_min, params.deadline).await;
+        let reader = (params.isolation, params.access());
+        ctx.partitions.wait_for_data(&waits, reader, params.bytes_min, params.deadline).await;
         found
     };
     let pass = read_all(ctx, params, &plan.wanted, &found).await;

@@ -77,13 +77,9 @@ pub(crate) fn start(
     cache: &mut PartitionCache,
 ) -> (Producing, bool) {
     let acks = acks(request.acks);
-    let options = AppendOptions {
-        acks: acks.unwrap_or(Acks::All),
-        timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
-        origin: Origin::Client(connection_of(&ctx)),
-        guard: None,
-        transaction: None,
-    };
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let options = AppendOptions::new(Origin::Client(connection_of(&ctx)), timeout);
+    let options = AppendOptions { acks: acks.unwrap_or(Acks::All), ..options };
     let mut producing =
         Producing { ctx, version, options, topics: Vec::new(), parts: Vec::new(), settled: 0, ready: None };
     if acks.is_none() {

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::config::TopicConfig;
     use crate::metadata::ShardKind;
-    use crate::partition::{Acks, AppendError, AppendOptions, Origin, Partitions, TopicRef};
+    use crate::partition::{AppendError, AppendOptions, Origin, Partitions, TopicRef};
     use crate::shard::fake::{FakeGroup, FakeMetadata, image_with_topic};
     use crate::shard::{LeaderTaskSettings, Shards};
 
@@ -109,8 +109,7 @@ mod tests {
         let partitions = Partitions::new(Shards::for_tests(shard.clone(), metadata.clone()));
         rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default(), Box::new(|_| None)));
         let partition = partitions.find(TopicRef::Name("t"), 0).await.unwrap();
-        let (timeout, origin) = (Duration::from_secs(5), Origin::Client(CONNECTION));
-        let options = AppendOptions { acks: Acks::All, timeout, origin, guard: None, transaction: None };
+        let options = AppendOptions::new(Origin::Client(CONNECTION), Duration::from_secs(5));
         let refusals = PendingRefusals::default();
         let error = PartitionError::LeaderNotAvailable;
         for sequence in [1, 0, 2] {

@@ -44,7 +44,7 @@ fn batch(count: usize) -> Bytes {
 
 fn options(acks: Acks) -> AppendOptions {
     let origin = Origin::Client(ConnectionId(1));
-    AppendOptions { acks, timeout: Duration::from_secs(5), origin, guard: None, transaction: None }
+    AppendOptions { acks, ..AppendOptions::new(origin, Duration::from_secs(5)) }
 }
 
 async fn append(partition: &Partition, batch: Bytes) -> Result<Appended, AppendError> {
@@ -459,15 +459,16 @@ fn a_long_poll_is_woken_by_its_own_partitions_only() {
     sim::run_twice(2, || async {
         let (world, first) = found(TopicConfig::default()).await;
         let second = world.partitions.find(NAME, 1).await.unwrap();
-        let waits = vec![(first.clone(), Offset(0), Isolation::ReadUncommitted)];
+        let waits = vec![(first.clone(), Offset(0))];
+        let reader = (Isolation::ReadUncommitted, Access::Leader);
         let start = rt::now();
         let deadline = start + Duration::from_millis(500);
-        let poll = world.partitions.wait_for_data(&waits, Access::Leader, 1, deadline);
+        let poll = world.partitions.wait_for_data(&waits, reader, 1, deadline);
         let (_, appended) = tokio::join!(poll, append(&second, batch(1)));
         assert!(appended.is_ok() && rt::now() >= deadline);
 
         let late = rt::now() + Duration::from_secs(3600);
-        let poll = world.partitions.wait_for_data(&waits, Access::Leader, 1, late);
+        let poll = world.partitions.wait_for_data(&waits, reader, 1, late);
         let (_, appended) = tokio::join!(poll, append(&first, batch(1)));
         assert!(appended.is_ok() && rt::now() < late);
     });

@@ -86,8 +86,7 @@ async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings
 }
 
 fn options_of(connection: u64) -> AppendOptions {
-    let origin = Origin::Client(ConnectionId(connection));
-    AppendOptions { acks: Acks::All, timeout: Duration::from_secs(30), origin, guard: None, transaction: None }
+    AppendOptions::new(Origin::Client(ConnectionId(connection)), Duration::from_secs(30))
 }
 
 fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
@@ -307,8 +306,8 @@ fn a_long_poll_counts_what_is_there_and_what_comes() {
         partition.append(batch(None, &[1]), &options_of(1)).await.unwrap();
         let wait = async |offset: i64, min_bytes: usize| {
             let start = rt::now();
-            let waits = [(partition.clone(), Offset(offset), Isolation::ReadCommitted)];
-            node.partitions.wait_for_data(&waits, Access::Leader, min_bytes, start + Duration::from_secs(10)).await;
+            let (waits, reader) = ([(partition.clone(), Offset(offset))], (Isolation::ReadCommitted, Access::Leader));
+            node.partitions.wait_for_data(&waits, reader, min_bytes, start + Duration::from_secs(10)).await;
             rt::now().since(start)
         };
         assert!(wait(0, bytes).await < Duration::from_millis(100));
@@ -557,10 +556,10 @@ fn readers_of_committed_data_get_what_is_stable_and_are_told_what_was_aborted() 
         assert_eq!(latest.unwrap().offset, Offset(1));
         assert_eq!(partition.delete_records(-1).await.unwrap(), Offset(1), "an open transaction keeps its records");
 
-        let waits = [(partition.clone(), Offset(1), Isolation::ReadCommitted)];
+        let (waits, reader) = ([(partition.clone(), Offset(1))], (Isolation::ReadCommitted, Access::Leader));
         let wait = async || {
             let start = rt::now();
-            node.partitions.wait_for_data(&waits, Access::Leader, 1, start + Duration::from_secs(10)).await;
+            node.partitions.wait_for_data(&waits, reader, 1, start + Duration::from_secs(10)).await;
             rt::now().since(start)
         };
         let more = async {

@@ -1,5 +1,5 @@
-//! Offsets that transactions have committed to groups and whose markers have not come (KIP-98, KIP-447): nobody sees them but
-//! who asks for stable ones.
+//! Offsets that transactions have committed to groups and whose markers have not come (KIP-98, KIP-447): clients do not see
+//! them, and one that asks for stable offsets is told that there are some.
 //!
 //! In a checkpoint each is a row of its own, under a key that Kafka does not have:
 //!

@@ -20,7 +20,7 @@ use super::guard::Guard;
 use super::pending_offsets::{self, PendingOffset, PendingOffsets, Place};
 use super::records::{self, CommittedOffset, GroupValue, Record};
 use super::schema::Malformed;
-use crate::checksum::{OFFSET_BASIS, fnv1a};
+use crate::checksum::record_hash;
 
 /// Kafka's codes for refusals at apply.
 pub mod refusal {
@@ -435,11 +435,4 @@ impl GroupStore {
     fn membership(&self, group: &str) -> Option<&GroupValue> {
         self.groups.get(group)?.membership.as_deref()
     }
-}
-
-/// FNV-1a over key and value, each preceded by its length.
-fn record_hash(key: &Bytes, value: &Bytes) -> u64 {
-    let lengths = [key.len() as u64, value.len() as u64];
-    let prefix = lengths.iter().flat_map(|n| n.to_le_bytes());
-    fnv1a(OFFSET_BASIS, prefix.chain(key.iter().copied()).chain(value.iter().copied()))
 }

@@ -180,7 +180,7 @@ fn step(random: &mut Random, table: &mut ProducerTable, model: &mut Model, (now_
                 let known = model.producers.entry(claim.producer_id.0).or_default();
                 let replaced = known.accepted.last().map(|newest| newest.order);
                 let offset = i64::try_from(order).unwrap() * 10;
-                assert_eq!(table.record(&claim, Offset(offset), now_ms, order, false), replaced);
+                assert_eq!(table.record(&claim, Offset(offset), now_ms, order, false).replaced, replaced);
                 let (first, last) = span(&claim);
                 known.accepted.push(Accepted { claim, first, last, offset, seen_ms: now_ms, order });
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::records::{self, TransactionRecord, TransactionValue};
-use crate::checksum::{OFFSET_BASIS, fnv1a};
+use crate::checksum::record_hash;
 use crate::replicated::group::batch;
 use crate::replicated::group::schema::Malformed;
 
@@ -56,9 +56,7 @@ impl TransactionStore {
             None => self.ids.remove(id),
         };
         for value in [removed.map(|value| records::encode(&value)), added].into_iter().flatten() {
-            let lengths = [key.len() as u64, value.len() as u64];
-            let prefix = lengths.iter().flat_map(|n| n.to_le_bytes());
-            self.checksum ^= fnv1a(OFFSET_BASIS, prefix.chain(key.iter().copied()).chain(value.iter().copied()));
+            self.checksum ^= record_hash(&key, &value);
         }
     }
 

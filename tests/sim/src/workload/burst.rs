@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use ottla_broker::partition::{Acks, AppendError, AppendOptions, Appended, ConnectionId, Origin, PartitionError};
+use ottla_broker::partition::{AppendError, AppendOptions, Appended, ConnectionId, Origin, PartitionError};
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
@@ -108,14 +108,7 @@ impl Producer {
                     Ok(partition) => partition,
                     Err(error) => return batches.iter().map(|_| Err(error.clone().into())).collect(),
                 };
-                let origin = Origin::Client(connection);
-                let options = AppendOptions {
-                    acks: Acks::All,
-                    timeout: Duration::from_secs(2),
-                    origin,
-                    guard: None,
-                    transaction: None,
-                };
+                let options = AppendOptions::new(Origin::Client(connection), Duration::from_secs(2));
                 join_all(batches.into_iter().map(|batch| partition.append(batch, &options))).await
             })
             .await

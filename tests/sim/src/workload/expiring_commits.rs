@@ -67,7 +67,7 @@ fn places(world: &World) -> Option<Places> {
 }
 
 /// See [`places`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Places {
     routes: Vec<(ShardId, i32)>,
     shards: Vec<ShardId>,

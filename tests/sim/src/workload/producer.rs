@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_broker::partition::{Acks, AppendError, AppendOptions, Appended, ConnectionId, Origin};
+use ottla_broker::partition::{AppendError, AppendOptions, Appended, ConnectionId, Origin};
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
@@ -38,14 +38,7 @@ async fn send(
     world
         .request(node, move |running| async move {
             let partition = running.partitions.find(NAME, index).await?;
-            let origin = Origin::Client(ConnectionId(connection));
-            let options = AppendOptions {
-                acks: Acks::All,
-                timeout: Duration::from_secs(2),
-                origin,
-                guard: None,
-                transaction: None,
-            };
+            let options = AppendOptions::new(Origin::Client(ConnectionId(connection)), Duration::from_secs(2));
             partition.append(batch, &options).await
         })
         .await

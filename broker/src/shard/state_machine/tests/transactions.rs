@@ -354,3 +354,17 @@ fn transactional_ids_survive_a_restart_and_go_along_in_a_split() {
     };
     assert_eq!(shown(&child), Some(value));
 }
+
+/// What an open transaction's producer has sent is forgotten with the entries that are lost, in the checkpoint, too.
+#[test]
+fn a_transaction_that_is_open_when_entries_are_lost_is_restored_as_it_is() {
+    let mut world = World::new();
+    world.send(0, 1, false);
+    world.step(Step::Cut);
+    world.replica.machine.state.lock().entries_lost(&[]);
+    keep(&mut world.checkpoint, &mut world.replica);
+    let restored = restarted(world.checkpoint, &[]);
+    let (restored, first) = (restored.machine.state.lock(), world.replica.machine.state.lock());
+    assert_eq!(whole(&restored), whole(&first));
+    assert_eq!(restored.partitions[&id(0)].last_stable(), Offset(0), "it is open");
+}
