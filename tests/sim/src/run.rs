@@ -311,6 +311,7 @@ async fn settle(world: &World) {
         rt::sleep(Duration::from_millis(20)).await;
     }
     while world.broken().is_none() && !caught_up(world) {
+        world.reseed_founders();
         for node in world.nodes().filter(|node| !world.is_corrupted(*node)) {
             world.start_in_background(node);
         }

@@ -78,9 +78,6 @@ impl World {
                 // Its process ends: Raft groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
                 let is_reseeded = why.contains(NEEDS_SEEDS) && self.0.reseeded.lock().insert(node);
-                if may_join {
-                    self.reseed(node);
-                }
                 // It learned that it was unregistered before it served: started again it joins as a new one.
                 if is_reseeded || may_join {
                     self.restart(node);
@@ -112,11 +109,17 @@ impl World {
         self.judge(verdict);
     }
 
-    /// A node of two founders was unregistered: the other one may be next, and they would know nobody but each other. So an
-    /// operator names all nodes to it.
-    fn reseed(&self, node: SimNode) {
-        if self.0.founders == 2 {
-            self.0.reseeded.lock().insert(node);
+    /// Names all nodes to the founders if none of them serves: nodes that were unregistered one after the other join as new
+    /// ones through the founders, and so may wait for nobody but each other. An operator would name nodes that serve.
+    pub(crate) fn reseed_founders(&self) {
+        let founders = || (1..=self.0.founders).map(SimNode);
+        if founders().any(|node| self.running_node(node).is_some()) {
+            return;
+        }
+        for node in founders().filter(|node| self.0.reseeded.lock().insert(*node)) {
+            if self.0.starting.lock().contains(&node) {
+                self.crash(node, Crash::Process);
+            }
         }
     }
 
@@ -149,9 +152,6 @@ impl World {
             let is_stopped = world.stop(node).await;
             if has_left && is_stopped {
                 world.0.left.lock().insert(node);
-            }
-            if why.contains(UNREGISTERED) {
-                world.reseed(node);
             }
             world.restart(node);
         });
