@@ -222,6 +222,10 @@ pub struct TransactionConfig {
     pub timeout_ms_max: u64,
     /// `transactional.id.expiration.ms`, default 7 days.
     pub id_expiration_ms: u64,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`, default 10 s.
+    pub abort_interval_ms: u64,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`, default one hour.
+    pub expiration_interval_ms: u64,
     /// `producer.id.expiration.ms`, default one day.
     pub producer_id_expiration_ms: u64,
     /// `producer.id.expiration.check.interval.ms`, default ten minutes.
@@ -456,6 +460,8 @@ impl TransactionConfig {
             topic_min_isr: v.int("transaction.state.log.min.isr"),
             timeout_ms_max: v.amount("transaction.max.timeout.ms"),
             id_expiration_ms: v.amount("transactional.id.expiration.ms"),
+            abort_interval_ms: v.amount("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+            expiration_interval_ms: v.amount("transaction.remove.expired.transaction.cleanup.interval.ms"),
             producer_id_expiration_ms: v.amount("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: v.amount("producer.id.expiration.check.interval.ms"),
         }

@@ -5,4 +5,9 @@
 
 pub mod group;
 pub mod lag;
+mod partition_writer;
+mod topic_log;
 pub mod transaction;
+
+pub use partition_writer::PartitionWriter;
+pub use topic_log::{AppendFuture, Leadership, PartitionClock, TopicLog, partition_for};

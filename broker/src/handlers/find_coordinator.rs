@@ -14,7 +14,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::produce::NodeEndpoint;
 
 use super::support::{endpoints, text};
-use crate::coordinator::group::partition_for;
+use crate::coordinator::partition_for;
 use crate::handlers::context::Context;
 use crate::metadata::image::CONSUMER_OFFSETS;
 use crate::partition::{PartitionError, TopicRef};

@@ -18,7 +18,7 @@ use super::peers::Peers;
 use super::startup;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
-use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
+use crate::coordinator::group::{GroupSettings, Groups, OffsetsLog};
 use crate::coordinator::lag::Lags;
 use crate::handlers::context::{Directory, Domain};
 use crate::handlers::fetch::session::FetchSessions;
@@ -76,7 +76,7 @@ impl Services {
         readiness.enter(Phase::Joining, "waiting for leaders of the shards", 1, 2);
         startup::wait_for_leaders(config, &metadata, &shards).await;
         let partitions = Partitions::new(shards.clone());
-        let log = PartitionWriter::start(Arc::new(metadata.clone()), partitions.clone());
+        let log = OffsetsLog::start(Arc::new(metadata.clone()), partitions.clone());
         let groups = Groups::new(GroupSettings::from(config.as_ref()), log);
         Ok(Self { metadata, shards, partitions, groups, directories })
     }

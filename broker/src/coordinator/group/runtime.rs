@@ -15,14 +15,14 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::classic::{Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, Settings, Sync};
-use super::coordinator_log::{CoordinatorLog, Leadership, partition_refusal};
+use super::coordinator_log::{CoordinatorLog, partition_refusal};
 use super::error::GroupError;
 use super::partition_coordinator::{
     Command, Commit, CoordinatorSettings, DeletedTopic, Described, Listed, PartitionCoordinator, PendingAppends,
     wait_for_all,
 };
-use super::partition_for;
 use crate::config::Config;
+use crate::coordinator::topic_log::{Leadership, partition_for};
 use crate::replicated::group::store::{GroupStore, Offsets};
 
 /// New members have no id yet and cannot heartbeat; Kafka gives their joins as long.
@@ -105,12 +105,12 @@ impl Groups {
     /// The partition of `__consumer_offsets` that keeps this group; its leader is the group's coordinator.
     #[must_use]
     pub fn coordinator_partition(&self, group: &str) -> i32 {
-        partition_for(group, self.0.log.partition_count())
+        partition_for(group, self.0.log.topic().partition_count())
     }
 
     /// Creates `__consumer_offsets` unless it exists.
     pub async fn ensure_offsets_topic(&self) -> Result<(), GroupError> {
-        self.0.log.ensure_topic().await
+        if self.0.log.topic().ensure_topic().await { Ok(()) } else { Err(GroupError::CoordinatorNotAvailable) }
     }
 
     /// Stops coordinating: parked requests are answered NOT_COORDINATOR, coordinators end.
@@ -126,7 +126,7 @@ impl Groups {
         if let Some(coordinator) = self.0.coordinator_of(partition) {
             return Ok(coordinator);
         }
-        self.0.log.wait_until_led(partition).await.map_err(|error| partition_refusal(&error))?;
+        self.0.log.topic().wait_until_led(partition).await.map_err(|error| partition_refusal(&error))?;
         self.0.coordinator_of(partition).ok_or(GroupError::NotCoordinator)
     }
 
@@ -247,7 +247,7 @@ impl Groups {
     /// A partition's store after a read index; only the coordinator of its groups answers.
     async fn current_store(&self, partition: i32) -> Result<Arc<Mutex<GroupStore>>, GroupError> {
         self.coordinator(partition).await?;
-        self.0.log.read_index(partition).await.map_err(|error| partition_refusal(&error))?;
+        self.0.log.topic().read_index(partition).await.map_err(|error| partition_refusal(&error))?;
         self.0.log.store(partition).ok_or(GroupError::NotCoordinator)
     }
 
@@ -282,7 +282,8 @@ impl Groups {
 
     /// ListGroups: all groups that this node coordinates.
     pub async fn list(&self) -> Vec<Listed> {
-        let led = (0..self.0.log.partition_count()).filter(|partition| self.0.coordinator_of(*partition).is_some());
+        let led =
+            (0..self.0.log.topic().partition_count()).filter(|partition| self.0.coordinator_of(*partition).is_some());
         // A coordinator that ends meanwhile has no groups to list here.
         let each = led
             .map(|partition| async move { self.send_to_partition(partition, Command::List).await.unwrap_or_default() });
@@ -317,13 +318,13 @@ impl Groups {
     /// True if this node coordinates the groups of the partition.
     #[must_use]
     pub fn leads(&self, partition: i32) -> bool {
-        self.0.log.leadership(partition).is_some()
+        self.0.log.topic().leadership(partition).is_some()
     }
 
     /// The time by which commits of the partition are stamped; the node's own where it does not coordinate them.
     #[must_use]
     pub fn clock_ms(&self, partition: i32) -> i64 {
-        self.0.log.clock(partition).map_or_else(rt::wall_clock_ms, |clock| clock.now_ms)
+        self.0.log.topic().clock(partition).map_or_else(rt::wall_clock_ms, |clock| clock.now_ms)
     }
 }
 
@@ -333,7 +334,7 @@ fn not_empty(group: &str) -> Result<(), GroupError> {
 
 impl Shared {
     fn coordinator_of(&self, partition: i32) -> Option<mpsc::Sender<Command>> {
-        let by = self.log.leadership(partition)?;
+        let by = self.log.topic().leadership(partition)?;
         let usable = |running: &&Running| running.by == by && !running.commands.is_closed();
         if let Some(running) = self.coordinators.read().get(&partition).filter(usable) {
             return Some(running.commands.clone());
@@ -367,10 +368,10 @@ impl Shared {
 /// and once more where one has panicked. What a coordinator keeps is in the log: ending the replica would only give the
 /// same groups to the next coordinator.
 async fn watch_leadership(shared: Weak<Shared>) {
-    let parts = shared.upgrade().map(|shared| (shared.log.leadership_changes(), shared.revive.clone()));
+    let parts = shared.upgrade().map(|shared| (shared.log.topic().leadership_changes(), shared.revive.clone()));
     let Some((mut changes, revive)) = parts else { return };
     while let Some(shared) = shared.upgrade() {
-        for partition in 0..shared.log.partition_count() {
+        for partition in 0..shared.log.topic().partition_count() {
             shared.coordinator_of(partition);
         }
         drop(shared);

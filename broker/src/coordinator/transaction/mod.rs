@@ -1,11 +1,24 @@
 //! The coordinator of transactions (KIP-98, KIP-360, KIP-890).
 //!
-//!     transitions   pure: what a request makes of a transactional id
+//!     transitions     pure: what a request makes of a transactional id
+//!     led_partition   one partition of `__transaction_state` that this node leads: transitions, and the markers that follow
+//!     sweep           time-outs, and ids that nobody uses any more
+//!     runtime         `Transactions`, what handlers call
 //!
 //! May not know: wire versions, Raft, which node leads what.
 
+mod error;
+mod led_partition;
+mod runtime;
+mod settings;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod transaction_log;
 pub mod transitions;
 
-pub use transitions::{Refusal, TransactionError};
+pub use error::TransactionError;
+pub use runtime::{Described, Transactions};
+pub use settings::TransactionSettings;
+pub use transaction_log::{MarkerOutcome, TransactionLog};
+pub use transitions::{Init, Partitions, Producer, Refusal};

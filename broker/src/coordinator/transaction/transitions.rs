@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use ottla_protocol::ids::ProducerId;
 
+use super::error::TransactionError;
 use crate::replicated::transaction::records::NO_EPOCH;
 use crate::replicated::transaction::{Status, TransactionValue};
 
@@ -23,21 +24,6 @@ const EPOCH_MAX: i16 = i16::MAX - 1;
 
 /// Partitions by topic.
 pub type Partitions = BTreeMap<Arc<str>, BTreeSet<i32>>;
-
-/// Why a request is refused, in the words of Kafka's codes; which code a client gets depends on the version of its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TransactionError {
-    /// INVALID_PRODUCER_ID_MAPPING: the id has another producer, or is not known.
-    InvalidProducerIdMapping,
-    /// PRODUCER_FENCED, below that INVALID_PRODUCER_EPOCH: another producer has begun with the id.
-    ProducerFenced,
-    /// CONCURRENT_TRANSACTIONS: markers of the transaction before are being written; ask again.
-    ConcurrentTransactions,
-    /// INVALID_TXN_STATE: there is no such transaction to end.
-    InvalidTransactionState,
-    /// TRANSACTION_ABORTABLE, below that INVALID_TXN_STATE: the partition does not belong to the transaction.
-    NotInTransaction,
-}
 
 /// Why there is no transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -348,16 +334,8 @@ pub fn next_producer(value: &TransactionValue) -> Producer {
     }
 }
 
-/// When the transaction is aborted because its producer has not ended it; `None` where none is open.
-#[must_use]
-pub fn deadline_ms(value: &TransactionValue) -> Option<i64> {
-    let is_open = value.status == Status::Ongoing;
-    is_open.then(|| value.started_ms.saturating_add(i64::from(value.timeout_ms)))
-}
-
 /// True if the id may be forgotten: nothing of it has changed for `transactional.id.expiration.ms`.
 #[must_use]
 pub fn is_expired(value: &TransactionValue, expiration_ms: i64, now_ms: i64) -> bool {
-    let is_at_rest = matches!(value.status, Status::Empty | Status::CompleteCommit | Status::CompleteAbort);
-    is_at_rest && value.updated_ms.saturating_add(expiration_ms) <= now_ms
+    value.is_at_rest() && value.updated_ms.saturating_add(expiration_ms) <= now_ms
 }

@@ -7,5 +7,5 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
-pub use records::{Status, TransactionValue};
+pub use records::{Status, TransactionRecord, TransactionValue};
 pub use store::TransactionStore;

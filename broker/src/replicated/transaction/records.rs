@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
 use ottla_protocol::ids::ProducerId;
 
 use crate::replicated::group::schema::{self, Malformed, Reader};
@@ -96,6 +98,27 @@ pub struct TransactionValue {
     pub client_version: i16,
 }
 
+impl TransactionValue {
+    /// When the transaction is aborted because its producer has not ended it; `None` where none is open.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<i64> {
+        let is_open = self.status == Status::Ongoing;
+        is_open.then(|| self.started_ms.saturating_add(i64::from(self.timeout_ms)))
+    }
+
+    /// True while its markers are being written.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        matches!(self.status, Status::PrepareCommit | Status::PrepareAbort)
+    }
+
+    /// True if it has no transaction.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.status, Status::Empty | Status::CompleteCommit | Status::CompleteAbort)
+    }
+}
+
 /// One record of the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionRecord {
@@ -114,6 +137,16 @@ impl TransactionRecord {
         }
         let id = reader.string(false)?;
         Ok(Self { id, value: value.map(decode).transpose()? })
+    }
+
+    /// A batch of this record alone.
+    #[must_use]
+    pub fn batch(&self, time_ms: i64) -> Bytes {
+        let (key, value) = self.encode();
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push(&NewRecord { timestamp: time_ms, key: Some(&key), value: value.as_deref(), headers: &[] });
+        // Without a codec nothing can fail.
+        builder.build().unwrap_or_default()
     }
 
     /// The record's key and value.

@@ -17,10 +17,39 @@ use crate::replicated::group::schema::Malformed;
 #[derive(Debug, Default)]
 pub struct TransactionStore {
     ids: BTreeMap<Arc<str>, Arc<TransactionValue>>,
+    order: Order,
     /// Ids changed since the last [`TransactionStore::changes`].
     dirty: BTreeSet<Arc<str>>,
     /// XOR over all live records; order does not matter, so equal states have equal sums.
     checksum: u64,
+}
+
+/// The ids by what their coordinator does with them of itself, so that it searches nothing. Each is in one of these.
+#[derive(Debug, Default)]
+struct Order {
+    /// Those with an open transaction, by when it times out.
+    open: BTreeSet<(i64, Arc<str>)>,
+    /// Those whose markers are being written.
+    prepared: BTreeSet<Arc<str>>,
+    /// Those at rest, by when they changed last.
+    at_rest: BTreeSet<(i64, Arc<str>)>,
+}
+
+impl Order {
+    /// Adds or removes an id; true if that changed anything.
+    fn set(&mut self, id: &Arc<str>, value: &TransactionValue, is_there: bool) -> bool {
+        let timed = match value.deadline_ms() {
+            Some(deadline_ms) => Some((&mut self.open, deadline_ms)),
+            None if value.is_at_rest() => Some((&mut self.at_rest, value.updated_ms)),
+            None => None,
+        };
+        match (timed, is_there) {
+            (Some((set, time_ms)), true) => set.insert((time_ms, id.clone())),
+            (Some((set, time_ms)), false) => set.remove(&(time_ms, id.clone())),
+            (None, true) => self.prepared.insert(id.clone()),
+            (None, false) => self.prepared.remove(id),
+        }
+    }
 }
 
 impl TransactionStore {
@@ -51,10 +80,17 @@ impl TransactionStore {
     fn set(&mut self, id: &Arc<str>, value: Option<TransactionValue>) {
         let key = records::key(id);
         let added = value.as_ref().map(records::encode);
-        let removed = match value {
-            Some(value) => self.ids.insert(id.clone(), Arc::new(value)),
+        let value = value.map(Arc::new);
+        let removed = match &value {
+            Some(value) => self.ids.insert(id.clone(), value.clone()),
             None => self.ids.remove(id),
         };
+        if let Some(removed) = &removed {
+            assert!(self.order.set(id, removed, false), "{id} is not in its order: {removed:?}");
+        }
+        if let Some(value) = &value {
+            assert!(self.order.set(id, value, true), "{id} is in its order already: {value:?}");
+        }
         for value in [removed.map(|value| records::encode(&value)), added].into_iter().flatten() {
             self.checksum ^= record_hash(&key, &value);
         }
@@ -98,8 +134,29 @@ impl TransactionStore {
         self.ids.get(id)
     }
 
+    /// Ids whose open transaction times out at or before this time, oldest first, at most `count`.
+    #[must_use]
+    pub fn timed_out(&self, now_ms: i64, count: usize) -> Vec<Arc<str>> {
+        first_until(&self.order.open, now_ms, count)
+    }
+
+    /// Ids at rest that changed last at or before this time, oldest first, at most `count`.
+    #[must_use]
+    pub fn unused_since(&self, time_ms: i64, count: usize) -> Vec<Arc<str>> {
+        first_until(&self.order.at_rest, time_ms, count)
+    }
+
+    /// Ids whose markers are being written.
+    pub fn prepared(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.order.prepared.iter()
+    }
+
     /// All of them, by id.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TransactionValue>)> {
         self.ids.iter()
     }
+}
+
+fn first_until(set: &BTreeSet<(i64, Arc<str>)>, time_ms: i64, count: usize) -> Vec<Arc<str>> {
+    set.iter().take_while(|(at, _)| *at <= time_ms).take(count).map(|(_, id)| id.clone()).collect()
 }

@@ -149,5 +149,16 @@ proptest! {
         prop_assert!(restored.iter().eq(store.iter()));
         prop_assert_eq!(restored.checksum(), store.checksum());
         prop_assert!(restored.changes().is_empty());
+        let ids = |keep: &dyn Fn(&TransactionValue) -> bool| {
+            store.iter().filter(|(_, value)| keep(value)).map(|(id, _)| id.clone()).collect::<BTreeSet<_>>()
+        };
+        let sorted = |found: Vec<Arc<str>>| found.into_iter().collect::<BTreeSet<_>>();
+        prop_assert_eq!(sorted(restored.prepared().cloned().collect()), ids(&TransactionValue::is_prepared));
+        for time in [0, i64::MAX] {
+            let due = ids(&|value| value.deadline_ms().is_some_and(|deadline| deadline <= time));
+            prop_assert_eq!(sorted(restored.timed_out(time, usize::MAX)), due);
+            let unused = ids(&|value| value.is_at_rest() && value.updated_ms <= time);
+            prop_assert_eq!(sorted(restored.unused_since(time, usize::MAX)), unused);
+        }
     }
 }

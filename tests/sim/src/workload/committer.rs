@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ottla_broker::coordinator::group::classic::MemberRef;
-use ottla_broker::coordinator::group::{Commit, NewOffset, partition_for};
+use ottla_broker::coordinator::group::{Commit, NewOffset};
+use ottla_broker::coordinator::partition_for;
 use ottla_broker::metadata::CONSUMER_OFFSETS;
 use ottla_broker::partition::TopicRef;
 use ottla_env::sim::{self, SimNode};

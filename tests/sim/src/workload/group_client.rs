@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Request;
-use ottla_broker::coordinator::group::partition_for;
+use ottla_broker::coordinator::partition_for;
 use ottla_broker::metadata::CONSUMER_OFFSETS;
 use ottla_broker::partition::TopicRef;
 use ottla_env::sim::SimNode;

@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::coordinator::group::classic::{Answer, Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, State, Sync};
-use crate::coordinator::group::coordinator_log::AppendFuture;
 use crate::coordinator::group::error::GroupError;
+use crate::coordinator::topic_log::AppendFuture;
 use crate::replicated::group::records::MemberValue;
 
 /// One offset to commit.

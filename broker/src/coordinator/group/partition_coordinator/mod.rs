@@ -29,8 +29,9 @@ pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
 pub(super) use settings::CoordinatorSettings;
 
 use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
-use super::coordinator_log::{CoordinatorLog, Leadership, append_refusal};
+use super::coordinator_log::{CoordinatorLog, append_refusal};
 use super::error::GroupError;
+use crate::coordinator::topic_log::{AppendFuture, Leadership};
 use crate::replicated::group::guard::Guard;
 use crate::replicated::group::records::{GUARD_CARRIES_AWAITS_FROM, GroupValue, Record};
 use crate::replicated::group::store::{GroupStore, StoredGroup};
@@ -107,12 +108,12 @@ impl PartitionCoordinator {
 
     /// The time now: sessions use the node's monotonic clock, records and their expiration the partition's clock.
     fn now(&self) -> Now {
-        let recorded = self.log.clock(self.partition).map(|clock| clock.now_ms);
+        let recorded = self.log.topic().clock(self.partition).map(|clock| clock.now_ms);
         Now { monotonic_ms: monotonic_ms(), wall_ms: recorded.unwrap_or_else(rt::wall_clock_ms) }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut leadership = self.log.leadership_changes();
+        let mut leadership = self.log.topic().leadership_changes();
         let mut deletions = self.log.topic_deletions();
         self.load_all();
         let mut rounds = 0_u64;
@@ -152,7 +153,7 @@ impl PartitionCoordinator {
     }
 
     fn still_leads(&self) -> bool {
-        self.log.leadership(self.partition) == Some(self.leadership)
+        self.log.topic().leadership(self.partition) == Some(self.leadership)
     }
 
     /// Leadership has gone, or the node stops: pending requests are answered NOT_COORDINATOR.
@@ -341,7 +342,7 @@ impl PartitionCoordinator {
             }
             Event::Written { group, sequence, outcome: Err(error) } => self.on_write_failure(&group, sequence, error),
             Event::TopicsDeleted(topics) => {
-                let expiry_ms = self.log.clock(self.partition).and_then(|clock| clock.for_expiry_ms);
+                let expiry_ms = self.log.topic().clock(self.partition).and_then(|clock| clock.for_expiry_ms);
                 self.expiration.begin(self.now(), topics, self.settings, expiry_ms);
             }
             Event::ExpirationWritten => {}
@@ -453,7 +454,7 @@ impl PartitionCoordinator {
 }
 
 /// Waits for all appends; fails with the first failure.
-pub(super) async fn wait_for_all(appends: Vec<super::coordinator_log::AppendFuture>) -> Result<(), GroupError> {
+pub(super) async fn wait_for_all(appends: Vec<AppendFuture>) -> Result<(), GroupError> {
     let outcomes = futures_util::future::join_all(appends).await;
     outcomes.into_iter().collect::<Result<Vec<()>, _>>().map(drop).map_err(|error| append_refusal(&error))
 }

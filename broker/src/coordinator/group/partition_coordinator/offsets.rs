@@ -8,9 +8,9 @@ use ottla_env::mutants::{self, Bug};
 
 use super::PartitionCoordinator;
 use super::command::{Commit, DeletedTopic, PendingAppends};
-use crate::coordinator::group::coordinator_log::AppendFuture;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::expiry;
+use crate::coordinator::topic_log::AppendFuture;
 use crate::replicated::group::batch;
 use crate::replicated::group::guard::Guard;
 use crate::replicated::group::records::{CommittedOffset, Record};
@@ -74,7 +74,7 @@ impl PartitionCoordinator {
         let batches = batch::build(records, wall_ms);
         batches
             .into_iter()
-            .map(|batch| self.log.append(self.partition, self.leadership, batch, guard.encode()))
+            .map(|batch| self.log.topic().append(self.partition, self.leadership, batch, Some(guard.encode())))
             .collect()
     }
 

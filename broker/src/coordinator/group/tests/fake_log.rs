@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::subscription;
 use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
-use crate::coordinator::group::coordinator_log::{AppendFuture, CoordinatorLog, Leadership, PartitionClock};
-use crate::coordinator::group::error::GroupError;
+use crate::coordinator::group::coordinator_log::CoordinatorLog;
 use crate::coordinator::group::partition_coordinator::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
+use crate::coordinator::topic_log::{AppendFuture, Leadership, PartitionClock, TopicLog};
 use crate::metadata::{FeatureLevel, Levels};
 use crate::replicated::error::{AppendError, PartitionError};
 use crate::replicated::group::store::{GroupChange, GroupStore};
@@ -126,11 +126,7 @@ async fn apply_in_order(
     }
 }
 
-impl CoordinatorLog for FakeLog {
-    fn level(&self) -> FeatureLevel {
-        *self.level.lock()
-    }
-
+impl TopicLog for FakeLog {
     fn partition_count(&self) -> i32 {
         1
     }
@@ -144,10 +140,6 @@ impl CoordinatorLog for FakeLog {
         self.leadership.subscribe()
     }
 
-    fn topic_deletions(&self) -> watch::Receiver<u64> {
-        self.deletions.subscribe()
-    }
-
     fn clock(&self, _: i32) -> Option<PartitionClock> {
         // A shard clock goes its own way, whatever the node's wall clock does.
         let now_ms = BEGAN_MS + rt::now().0 / 1_000_000;
@@ -158,11 +150,7 @@ impl CoordinatorLog for FakeLog {
         Box::pin(std::future::ready(Err(PartitionError::NotLeaderOrFollower)))
     }
 
-    fn store(&self, _: i32) -> Option<Arc<Mutex<GroupStore>>> {
-        Some(self.store.clone())
-    }
-
-    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Bytes) -> AppendFuture {
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Option<Bytes>) -> AppendFuture {
         let refusal = match (self.leadership(partition), *self.state.borrow()) {
             (led, _) if led != Some(by) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
             (_, LogState::Refuses) => Some(AppendError::DiskFull),
@@ -172,7 +160,7 @@ impl CoordinatorLog for FakeLog {
             return Box::pin(std::future::ready(Err(error)));
         }
         let (done, outcome) = oneshot::channel();
-        self.queue.send((batch, guard, done)).unwrap();
+        self.queue.send((batch, guard.unwrap(), done)).unwrap();
         Box::pin(async move { outcome.await.unwrap() })
     }
 
@@ -181,14 +169,32 @@ impl CoordinatorLog for FakeLog {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn ensure_topic(&self) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(true))
+    }
+}
+
+impl CoordinatorLog for FakeLog {
+    fn topic(&self) -> &dyn TopicLog {
+        self
+    }
+
+    fn level(&self) -> FeatureLevel {
+        *self.level.lock()
+    }
+
+    fn topic_deletions(&self) -> watch::Receiver<u64> {
+        self.deletions.subscribe()
+    }
+
+    fn store(&self, _: i32) -> Option<Arc<Mutex<GroupStore>>> {
+        Some(self.store.clone())
+    }
+
     fn deleted_topics(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
         let deleted = self.deleted.lock().clone();
         let gone = topics.into_iter().filter(|(topic, _)| deleted.iter().any(|name| **name == **topic)).collect();
         Box::pin(std::future::ready(gone))
-    }
-
-    fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>> {
-        Box::pin(std::future::ready(Ok(())))
     }
 }
 

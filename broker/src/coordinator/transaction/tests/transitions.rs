@@ -1,5 +1,4 @@
 //! The table of transitions, and a model of clients that follow it.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,9 +6,10 @@ use std::sync::Arc;
 use ottla_protocol::ids::ProducerId;
 use proptest::prelude::*;
 
-use super::transitions::{
-    Init, Partitions, Producer, Refusal, TransactionError, Transition, aborted_by_coordinator, add, completed,
-    deadline_ms, end, init, is_expired, next_producer, verify,
+use crate::coordinator::transaction::error::TransactionError;
+use crate::coordinator::transaction::transitions::{
+    Init, Partitions, Producer, Refusal, Transition, aborted_by_coordinator, add, completed, end, init, is_expired,
+    next_producer, verify,
 };
 use crate::replicated::transaction::{Status, TransactionValue};
 
@@ -108,7 +108,7 @@ fn the_client_that_was_timed_out_may_go_on() {
 fn a_transaction_begins_with_its_first_partition() {
     let value = ongoing(0, 2);
     assert_eq!((value.status, value.started_ms, value.client_version), (Status::Ongoing, 10, 2));
-    assert_eq!(deadline_ms(&value), Some(60_010));
+    assert_eq!(value.deadline_ms(), Some(60_010));
     assert_eq!(add(Some(&value), producer(&value), &partitions(&[1]), 2, 11), Ok(Transition::Nothing));
     let more = appended(add(Some(&value), producer(&value), &partitions(&[1, 4]), 2, 11).unwrap());
     assert_eq!((more.started_ms, &more.partitions), (10, &partitions(&[0, 1, 4])));
@@ -296,7 +296,7 @@ proptest! {
                     }
                 }
                 Act::TimeOut => {
-                    if deadline_ms(&value).is_some() {
+                    if value.deadline_ms().is_some() {
                         value = aborted_by_coordinator(&value, now);
                         clients = [None; 2];
                     }

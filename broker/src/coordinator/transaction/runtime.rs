@@ -1,0 +1,266 @@
+//! [`Transactions`]: what handlers call. Finds the partition of a transactional id where this node leads it, and aborts and
+//! forgets ids when their time has come.
+//!
+//! May not know: wire versions, Raft, what a transition does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use ottla_env::critical::Owner;
+use ottla_env::rt;
+use ottla_protocol::ids::ProducerId;
+use parking_lot::RwLock;
+
+use super::error::TransactionError;
+use super::led_partition::{Changed, LedPartition};
+use super::settings::TransactionSettings;
+use super::sweep;
+use super::transaction_log::TransactionLog;
+use super::transitions::{self, Init, Partitions, Producer, Refusal, Transition};
+use crate::coordinator::topic_log::partition_for;
+use crate::replicated::transaction::TransactionValue;
+
+#[derive(Debug)]
+struct Shared {
+    settings: TransactionSettings,
+    log: Arc<dyn TransactionLog>,
+    partitions: RwLock<BTreeMap<i32, Arc<LedPartition>>>,
+    stopped: AtomicBool,
+}
+
+/// The coordinator of this node's transactional ids. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Transactions(Arc<Shared>);
+
+/// A transactional id as its coordinator has it.
+pub type Described = Arc<TransactionValue>;
+
+impl Transactions {
+    /// Starts coordinating the transactional ids of all partitions that this node leads.
+    #[must_use]
+    pub fn new(settings: TransactionSettings, log: Arc<dyn TransactionLog>) -> Self {
+        let (partitions, stopped) = Default::default();
+        let shared = Arc::new(Shared { settings, log, partitions, stopped });
+        rt::spawn_critical("transactions", Owner::process(), watch_leadership(Arc::downgrade(&shared)));
+        rt::spawn_critical("transaction-time-outs", Owner::process(), sweep_all(Arc::downgrade(&shared)));
+        Self(shared)
+    }
+
+    /// The partition of `__transaction_state` that keeps this id; its leader is the id's coordinator.
+    #[must_use]
+    pub fn coordinator_partition(&self, id: &str) -> i32 {
+        partition_for(id, self.0.log.topic().partition_count())
+    }
+
+    /// Creates `__transaction_state` unless it exists; false if that is not possible now.
+    pub async fn ensure_topic(&self) -> bool {
+        self.0.log.topic().ensure_topic().await
+    }
+
+    /// Stops coordinating.
+    pub fn stop(&self) {
+        let mut partitions = self.0.partitions.write();
+        self.0.stopped.store(true, Ordering::Relaxed);
+        partitions.clear();
+    }
+
+    /// InitProducerId: the producer that has the id from now on. CONCURRENT_TRANSACTIONS while what the id had is being ended.
+    pub async fn init(&self, id: &str, asked: Init) -> Result<Producer, TransactionError> {
+        let bounds = 1..=self.0.settings.timeout_ms_max;
+        if !bounds.contains(&i64::from(asked.timeout_ms)) {
+            return Err(TransactionError::InvalidTransactionTimeout);
+        }
+        let decide =
+            move |current: Option<&TransactionValue>, fresh, now_ms| transitions::init(current, asked, fresh, now_ms);
+        match self.change(id, decide).await? {
+            Changed::To(value) => Ok(Producer { id: value.producer_id, epoch: value.epoch }),
+            Changed::AbortsFirst => Err(TransactionError::ConcurrentTransactions),
+        }
+    }
+
+    /// AddPartitionsToTxn: the partitions belong to the producer's transaction, which begins with the first of them.
+    pub async fn add(
+        &self,
+        id: &str,
+        producer: Producer,
+        added: Partitions,
+        client_version: i16,
+    ) -> Result<(), TransactionError> {
+        let partition = self.led(id).await?;
+        let is_there = AtomicBool::new(false);
+        let decide = |current: Option<&TransactionValue>, now_ms| {
+            let transition = transitions::add(current, producer, &added, client_version, now_ms)?;
+            is_there.store(transition == Transition::Nothing, Ordering::Relaxed);
+            Ok(transition)
+        };
+        self.within(partition.change(&Arc::from(id), decide)).await.map_err(refused)?;
+        if is_there.load(Ordering::Relaxed) {
+            return self.within(partition.confirm()).await;
+        }
+        Ok(())
+    }
+
+    /// For each of the partitions whether it belongs to the producer's open transaction.
+    pub async fn verify(
+        &self,
+        id: &str,
+        producer: Producer,
+        asked: &[(Arc<str>, i32)],
+    ) -> Result<Vec<Result<(), TransactionError>>, TransactionError> {
+        let partition = self.led(id).await?;
+        let current = partition.store().lock().get(id).cloned();
+        self.within(partition.confirm()).await?;
+        let one = |(topic, index): &(Arc<str>, i32)| transitions::verify(current.as_deref(), producer, topic, *index);
+        Ok(asked.iter().map(one).collect())
+    }
+
+    /// EndTxn: the transaction is committed or aborted, and its markers are on their way. `bumps`: the request is of version 5 or
+    /// later. Returns the producer of the next transaction.
+    pub async fn end(
+        &self,
+        id: &str,
+        producer: Producer,
+        commits: bool,
+        bumps: bool,
+    ) -> Result<Producer, TransactionError> {
+        let decide = move |current: Option<&TransactionValue>, fresh, now_ms| {
+            transitions::end(current, producer, commits, bumps, fresh, now_ms)
+        };
+        match self.change(id, decide).await? {
+            Changed::To(value) => Ok(transitions::next_producer(&value)),
+            Changed::AbortsFirst => Err(TransactionError::Internal),
+        }
+    }
+
+    /// DescribeTransactions: one id; none if there is no such id.
+    pub async fn describe(&self, id: &str) -> Result<Option<Described>, TransactionError> {
+        let partition = self.led(id).await?;
+        let current = partition.store().lock().get(id).cloned();
+        self.within(partition.confirm()).await?;
+        Ok(current)
+    }
+
+    /// ListTransactions: all ids that this node coordinates.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Arc<str>, Described)> {
+        let led: Vec<_> = self.0.partitions.read().values().filter(|led| led.is_led()).cloned().collect();
+        let ids = |led: &Arc<LedPartition>| {
+            let store = led.store().lock();
+            store.iter().map(|(id, value)| (id.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        led.iter().flat_map(ids).collect()
+    }
+
+    /// Decides what becomes of an id, with a new producer id if that is needed.
+    async fn change(
+        &self,
+        id: &str,
+        decide: impl Fn(Option<&TransactionValue>, Option<ProducerId>, i64) -> Result<Transition, Refusal>,
+    ) -> Result<Changed, TransactionError> {
+        let partition = self.led(id).await?;
+        let id: Arc<str> = Arc::from(id);
+        let change = |fresh| {
+            let decide = &decide;
+            self.within(partition.change(&id, move |current, now_ms| decide(current, fresh, now_ms)))
+        };
+        match change(None).await {
+            Err(Refusal::NeedsProducerId) => {
+                let fresh = self.0.log.new_producer_id().await.ok_or(TransactionError::CoordinatorNotAvailable)?;
+                change(Some(fresh)).await.map_err(refused)
+            }
+            outcome => outcome.map_err(refused),
+        }
+    }
+
+    /// Waits for an append as long as a request may.
+    async fn within<T, E: From<TransactionError>>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        match rt::timeout(self.0.settings.append_timeout, future).await {
+            Ok(outcome) => outcome,
+            Err(rt::Elapsed) => Err(TransactionError::CoordinatorNotAvailable.into()),
+        }
+    }
+
+    /// The partition of an id, if this node leads it. Waits for one that is about to be adopted here: the request of its first
+    /// client has just created it.
+    async fn led(&self, id: &str) -> Result<Arc<LedPartition>, TransactionError> {
+        if id.is_empty() {
+            return Err(TransactionError::InvalidRequest);
+        }
+        let index = self.coordinator_partition(id);
+        if let Some(led) = self.0.led(index) {
+            return Ok(led);
+        }
+        self.0.log.topic().wait_until_led(index).await.map_err(|error| TransactionError::from(&error))?;
+        self.0.led(index).ok_or(TransactionError::NotCoordinator)
+    }
+}
+
+fn refused(refusal: Refusal) -> TransactionError {
+    match refusal {
+        Refusal::Error(error) => error,
+        // It was there.
+        Refusal::NeedsProducerId => TransactionError::Internal,
+    }
+}
+
+impl Shared {
+    fn led(&self, index: i32) -> Option<Arc<LedPartition>> {
+        let by = self.log.topic().leadership(index)?;
+        let usable = |led: &&Arc<LedPartition>| led.by() == by;
+        if let Some(led) = self.partitions.read().get(&index).filter(usable) {
+            return Some(led.clone());
+        }
+        let mut partitions = self.partitions.write();
+        if let Some(led) = partitions.get(&index).filter(usable) {
+            return Some(led.clone());
+        }
+        if self.stopped.load(Ordering::Relaxed) {
+            return None;
+        }
+        let led = LedPartition::start(index, by, self.log.clone())?;
+        partitions.insert(index, led.clone());
+        Some(led)
+    }
+
+    /// All partitions that this node leads; those of which it does not lead any more are forgotten.
+    fn all_led(&self) -> Vec<Arc<LedPartition>> {
+        let led: Vec<_> = (0..self.log.topic().partition_count()).filter_map(|index| self.led(index)).collect();
+        let indexes: BTreeSet<i32> = led.iter().map(|led| led.index()).collect();
+        self.partitions.write().retain(|index, _| indexes.contains(index));
+        led
+    }
+}
+
+/// Begins wherever this node becomes leader: what was prepared there goes on though no request comes.
+async fn watch_leadership(shared: Weak<Shared>) {
+    let Some(mut changes) = shared.upgrade().map(|shared| shared.log.topic().leadership_changes()) else { return };
+    while let Some(shared) = shared.upgrade() {
+        shared.all_led();
+        drop(shared);
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Does now and then what no request asks for, in all partitions that this node leads.
+async fn sweep_all(shared: Weak<Shared>) {
+    let Some(settings) = shared.upgrade().map(|shared| shared.settings.clone()) else { return };
+    let mut next_expiration = rt::now() + settings.expiration_interval;
+    loop {
+        rt::sleep(settings.abort_interval).await;
+        let Some(led) = shared.upgrade().map(|shared| shared.all_led()) else { return };
+        let expires = rt::now() >= next_expiration;
+        if expires {
+            next_expiration = rt::now() + settings.expiration_interval;
+        }
+        for partition in led {
+            sweep::abort_timed_out(&partition).await;
+            if expires {
+                sweep::forget_unused(&partition, settings.expiration_ms).await;
+            }
+        }
+    }
+}
