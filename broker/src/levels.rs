@@ -6,8 +6,9 @@
 //! - A release that brings a new format (of a command, a record, a message) raises [`Levels::OWN`]`.newest` and writes
 //!   that format only where `MetadataImage::level` has reached it.
 //! - `metadata.version` is listed to clients at one level that never changes: tools show by it which release of Kafka a
-//!   cluster is like, and some fail where it is missing. Kafka's other features (transaction.version, group.version, ...)
-//!   stand for protocols that are not served here: a client that finds none uses none of them.
+//!   cluster is like, and some fail where it is missing. `transaction.version` follows from our own level. Kafka's other features
+//!   (group.version, share.version, ...) stand for protocols that are not served here: a client that finds none uses none
+//!   of them.
 //! - Everything that was written before there were levels has level 1, and a range of level 1 alone is not written at
 //!   all: so builds before levels read it.
 //!
@@ -21,6 +22,20 @@ pub const FEATURE: &str = "ottla.version";
 pub const KAFKA_FEATURE: &str = "metadata.version";
 /// Its one level: 4.3-IV0.
 pub const KAFKA_LEVEL: FeatureLevel = FeatureLevel(30);
+
+/// Kafka's feature for transactions (KIP-1022).
+pub const TRANSACTION_FEATURE: &str = "transaction.version";
+/// Its level where transactions are served (KIP-890).
+pub const TRANSACTION_LEVEL: FeatureLevel = FeatureLevel(2);
+/// From this level on transactions may be written: markers, batches that open a transaction, transactional ids. `transaction.version`
+/// is finalized with it.
+pub(crate) const TRANSACTIONS: FeatureLevel = FeatureLevel(7);
+
+/// The level of `transaction.version` in a cluster of this level; 0: transactions are not served.
+#[must_use]
+pub fn transaction_level(level: FeatureLevel) -> FeatureLevel {
+    if level >= TRANSACTIONS { TRANSACTION_LEVEL } else { FeatureLevel(0) }
+}
 
 /// A level of the feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +71,7 @@ impl Levels {
     /// The range of a build that registers none.
     pub const FIRST: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel::FIRST };
     /// The range of this build.
-    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel(6) };
+    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel(7) };
 
     /// True if it understands `level`.
     #[must_use]

@@ -147,7 +147,7 @@ fn batch(data: &[u8]) {
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     }
     let bytes = Bytes::from(bytes);
-    let limits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, control_allowed: true };
+    let limits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, from_coordinator: true };
     let Ok(header) = batch::validate(&bytes, &limits) else { return };
     assert_eq!(header.total_bytes(), bytes.len());
     assert_eq!(header.offset_count(), i64::from(header.record_count));

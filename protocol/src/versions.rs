@@ -89,6 +89,11 @@ apis! {
     DeleteRecords = 21, 0..=2, 2;
     InitProducerId = 22, 0..=5, 2;
     OffsetForLeaderEpoch = 23, 2..=4, 4;
+    AddPartitionsToTxn = 24, 0..=5, 3;
+    AddOffsetsToTxn = 25, 0..=4, 3;
+    EndTxn = 26, 0..=5, 3;
+    WriteTxnMarkers = 27, 1..=1, 1;
+    TxnOffsetCommit = 28, 0..=5, 3;
     DescribeAcls = 29, 1..=3, 2;
     CreateAcls = 30, 1..=3, 2;
     DeleteAcls = 31, 1..=3, 2;
@@ -107,6 +112,8 @@ apis! {
     DescribeCluster = 60, 0..=2, 0;
     DescribeProducers = 61, 0..=0, 0;
     UnregisterBroker = 64, 0..=0, 0;
+    DescribeTransactions = 65, 0..=0, 0;
+    ListTransactions = 66, 0..=2, 0;
     ListConfigResources = 74, 0..=1, 0;
     DescribeTopicPartitions = 75, 0..=0, 0;
 }

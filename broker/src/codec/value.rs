@@ -125,6 +125,15 @@ pub(crate) use ids;
 
 ids!(NodeId(i32), RaftIndex(u64), ReplicaId(u64), Offset(i64), LeaderEpoch(i32), ProducerId(i64));
 
+/// Nothing, in no bytes.
+impl Value for () {
+    fn write(&self, _: &mut Writer) {}
+
+    fn read(_: &mut Reader<'_>, _: &'static str) -> Result<Self, CodecError> {
+        Ok(())
+    }
+}
+
 impl Value for bool {
     fn write(&self, w: &mut Writer) {
         w.u8(u8::from(*self));

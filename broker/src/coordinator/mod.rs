@@ -10,4 +10,4 @@ mod topic_log;
 pub mod transaction;
 
 pub use partition_writer::PartitionWriter;
-pub use topic_log::{AppendFuture, Leadership, PartitionClock, TopicLog, partition_for};
+pub use topic_log::{AppendFuture, Conditions, Leadership, PartitionClock, TopicLog, partition_for};

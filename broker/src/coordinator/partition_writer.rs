@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ottla_env::watch;
 
-use super::topic_log::{AppendFuture, Leadership, PartitionClock, TopicLog};
+use super::topic_log::{AppendFuture, Conditions, Leadership, PartitionClock, TopicLog};
 use crate::metadata::InternalTopic;
 use crate::partition::{AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
 use crate::shard::MetadataView;
@@ -77,9 +77,10 @@ impl TopicLog for PartitionWriter {
         Box::pin(async move { partitions.find(TopicRef::Name(topic), partition).await.map(drop) })
     }
 
-    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Option<Bytes>) -> AppendFuture {
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, conditions: Conditions) -> AppendFuture {
         let options = AppendOptions::new(Origin::Coordinator(by.epoch), APPEND_TIMEOUT);
-        let options = AppendOptions { guard, ..options };
+        let Conditions { guard, transaction } = conditions;
+        let options = AppendOptions { guard, transaction, ..options };
         let found = self.partition(partition).and_then(|found| match found.topic().id == by.topic {
             true => Ok(found),
             false => Err(PartitionError::UnknownTopicOrPartition),

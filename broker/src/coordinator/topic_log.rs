@@ -11,6 +11,7 @@ use ottla_env::watch;
 use ottla_protocol::ids::LeaderEpoch;
 use uuid::Uuid;
 
+use crate::partition::TransactionPart;
 use crate::replicated::error::{AppendError, PartitionError};
 
 /// Waits until an append is applied.
@@ -35,6 +36,15 @@ pub struct Leadership {
     pub epoch: LeaderEpoch,
 }
 
+/// What is judged again when a batch is applied.
+#[derive(Debug, Clone, Default)]
+pub struct Conditions {
+    /// What the replicated store judges, if it judges.
+    pub guard: Option<Bytes>,
+    /// What the batch has to do with the transaction of the producer that it is written for.
+    pub transaction: Option<TransactionPart>,
+}
+
 /// The partitions of one internal topic.
 pub trait TopicLog: Debug + Send + Sync + 'static {
     /// Number of partitions of the topic, existing or to be.
@@ -53,8 +63,8 @@ pub trait TopicLog: Debug + Send + Sync + 'static {
     fn wait_until_led(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;
 
     /// Appends for a coordinator that began by this leadership, unless there is a later one; the order of calls is the order
-    /// of batches. `guard`: what the replicated store judges again when the batch is applied, if it judges.
-    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Option<Bytes>) -> AppendFuture;
+    /// of batches.
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, conditions: Conditions) -> AppendFuture;
 
     /// Waits until what this node has applied is current.
     fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;

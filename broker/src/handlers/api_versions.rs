@@ -15,7 +15,9 @@ use ottla_protocol::messages::ApiVersionsRequest;
 use ottla_protocol::response::advertised_versions;
 
 use crate::handlers::context::Context;
-use crate::metadata::{FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels, MetadataImage};
+use crate::metadata::{
+    FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels, MetadataImage, TRANSACTION_FEATURE, transaction_level,
+};
 
 /// The node id of a client that means no particular node.
 const ANY_NODE: i32 = -1;
@@ -49,20 +51,32 @@ fn with_features(response: ApiVersionsResponse, levels: Levels, image: &Metadata
             .with_min_version(levels.oldest.0)
             .with_max_version(levels.newest.0)
     };
-    let finalized = |name, FeatureLevel(level)| {
+    let finalized = |(name, FeatureLevel(level))| {
         FinalizedFeatureKey::default()
             .with_name(StrBytes::from_static_str(name))
             .with_min_version_level(level)
             .with_max_version_level(level)
     };
     let kafkas = Levels { oldest: KAFKA_LEVEL, newest: KAFKA_LEVEL };
-    let response = response.with_supported_features(vec![supported(FEATURE, levels), supported(KAFKA_FEATURE, kafkas)]);
+    let transactions = Levels { oldest: FeatureLevel(0), newest: transaction_level(levels.newest) };
+    let response = response.with_supported_features(vec![
+        supported(FEATURE, levels),
+        supported(KAFKA_FEATURE, kafkas),
+        supported(TRANSACTION_FEATURE, transactions),
+    ]);
     if image.cluster_id.is_empty() {
         return response;
     }
     response
         .with_finalized_features_epoch(i64::try_from(image.index.0).unwrap_or(i64::MAX))
-        .with_finalized_features(vec![finalized(FEATURE, image.level), finalized(KAFKA_FEATURE, KAFKA_LEVEL)])
+        .with_finalized_features(finalized_features(image.level).into_iter().map(finalized).collect())
+}
+
+/// As Kafka does, a feature at level 0 is not listed.
+fn finalized_features(level: FeatureLevel) -> Vec<(&'static str, FeatureLevel)> {
+    let transactions = (TRANSACTION_FEATURE, transaction_level(level));
+    let all = [(FEATURE, level), (KAFKA_FEATURE, KAFKA_LEVEL), transactions];
+    all.into_iter().filter(|(_, level)| level.0 > 0).collect()
 }
 
 /// Letters, digits, `-` and `.`, beginning and ending with a letter or digit, as Kafka has it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::coordinator::lag::Lags;
+use crate::coordinator::transaction::{TransactionPeers, Transactions};
 use crate::handlers::authorization::Principal;
 use crate::handlers::fetch::session::FetchSessions;
 use crate::handlers::produce::pending_refusals::PendingRefusals;
@@ -65,6 +66,10 @@ pub struct Domain {
     pub partitions: Partitions,
     /// Consumer groups.
     pub groups: Groups,
+    /// The coordinator of transactions.
+    pub transactions: Transactions,
+    /// Leaders of partitions and coordinators on other nodes, for transactions.
+    pub transaction_peers: TransactionPeers,
     /// Lag of consumer groups.
     pub lags: Lags,
     /// The node's metrics.

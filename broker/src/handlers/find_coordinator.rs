@@ -1,9 +1,8 @@
-//! FindCoordinator (key 10, v0-v6): the broker that coordinates a group.
+//! FindCoordinator (key 10, v0-v6): the broker that coordinates a group or a transactional id.
 //!
 //! v1: key type and message. v4: several keys at once (KIP-699). The coordinator of a group is the leader of its
-//! partition of `__consumer_offsets`, which is created on first use; COORDINATOR_NOT_AVAILABLE until it has a leader.
-//! Transactional ids: TRANSACTIONAL_ID_AUTHORIZATION_FAILED with a message, since this release has no transactions and
-//! every client treats that code as fatal. Share partitions (v6, KIP-932) and other key types: INVALID_REQUEST. Kafka
+//! partition of `__consumer_offsets`, that of a transactional id the leader of its partition of `__transaction_state`;
+//! both topics are created on first use; COORDINATOR_NOT_AVAILABLE until the partition has a leader. Share partitions (v6, KIP-932) and other key types: INVALID_REQUEST. Kafka
 //! with share groups off answers so before v6; in v6 it answers COORDINATOR_NOT_AVAILABLE for ever, which a client
 //! retries.
 
@@ -13,10 +12,11 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::produce::NodeEndpoint;
 
+use super::support::transaction_error::require_transactions;
 use super::support::{endpoints, text};
 use crate::coordinator::partition_for;
 use crate::handlers::context::Context;
-use crate::metadata::image::CONSUMER_OFFSETS;
+use crate::metadata::InternalTopic;
 use crate::partition::{PartitionError, TopicRef};
 
 const GROUP: i8 = 0;
@@ -40,23 +40,21 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: FindCoordinator
 }
 
 async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<NodeEndpoint, Refused> {
-    match key_type {
-        GROUP => {}
+    let kind = match key_type {
+        GROUP => InternalTopic::ConsumerOffsets,
         // v0 has no key type: it means groups.
-        _ if version == 0 => {}
+        _ if version == 0 => InternalTopic::ConsumerOffsets,
         TRANSACTION => {
-            return Err(Refused(
-                ErrorCode::TransactionalIdAuthorizationFailed,
-                "this release of Ottla has no transactions; use an idempotent producer without transactional.id",
-            ));
+            let refused = |error| Refused(error, "transactions wait for the upgrade of the cluster to be finalized");
+            require_transactions(ctx).map_err(refused)?;
+            InternalTopic::TransactionState
         }
         SHARE => return Err(Refused(ErrorCode::InvalidRequest, "this release of Ottla has no share groups")),
         _ => return Err(Refused(ErrorCode::InvalidRequest, "unknown type of coordinator key")),
-    }
+    };
     let unavailable = || Refused(ErrorCode::CoordinatorNotAvailable, "the coordinator is being created or elected");
-    ctx.groups.ensure_offsets_topic().await.map_err(|_| unavailable())?;
+    let topic = &ctx.metadata.ensure_internal(kind).await.map_err(|_| unavailable())?;
     let image = ctx.metadata.image();
-    let topic = image.topic(CONSUMER_OFFSETS).ok_or_else(unavailable)?;
     let index = partition_for(key, topic.partition_count());
     let leader = match ctx.partitions.leadership(topic, index).leader {
         Some(leader) => leader,

@@ -4,6 +4,8 @@
 //! that no rule of the domain depends on a version of the protocol. Requests come from [`kafka_dispatch`] through the
 //! gate of [`authorization`]. May not know: disks, Raft, locks, each other.
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
@@ -24,7 +26,9 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_transactions;
 mod elect_leaders;
+mod end_txn;
 pub mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -37,6 +41,7 @@ mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -46,8 +51,10 @@ pub mod produce;
 mod sasl_handshake;
 mod support;
 mod sync_group;
+mod txn_offset_commit;
 mod unregister_broker;
 mod update_features;
+mod write_txn_markers;
 
 use std::sync::Arc;
 
@@ -132,7 +139,14 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::IncrementalAlterConfigs(request) => incremental_alter_configs::handle(ctx, request).await.into(),
         Request::ListConfigResources(request) => list_config_resources::handle(ctx, version, request).await.into(),
         Request::DeleteRecords(request) => delete_records::handle(ctx, request).await.into(),
-        Request::InitProducerId(request) => init_producer_id::handle(ctx, &request).await.into(),
+        Request::InitProducerId(request) => init_producer_id::handle(ctx, version, &request).await.into(),
+        Request::AddPartitionsToTxn(request) => add_partitions_to_txn::handle(ctx, version, request).await.into(),
+        Request::AddOffsetsToTxn(request) => add_offsets_to_txn::handle(ctx, version, &request).await.into(),
+        Request::EndTxn(request) => end_txn::handle(ctx, version, &request).await.into(),
+        Request::WriteTxnMarkers(request) => write_txn_markers::handle(ctx, request).await.into(),
+        Request::TxnOffsetCommit(request) => txn_offset_commit::handle(ctx, version, request).await.into(),
+        Request::DescribeTransactions(request) => describe_transactions::handle(ctx, request).await.into(),
+        Request::ListTransactions(request) => list_transactions::handle(ctx, version, &request).into(),
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(ctx, request).await.into(),
         Request::DescribeLogDirs(request) => describe_log_dirs::handle(ctx, &request).into(),
         Request::DescribeCluster(request) => describe_cluster::handle(ctx, version, &request).into(),

@@ -34,7 +34,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetCommitReq
         instance_id: request.group_instance_id.map(|id| id.to_string()),
         generation: request.generation_id_or_member_epoch,
     };
-    let commit = Commit { who, retention_ms, knows_group_not_found: version >= 9, offsets };
+    let commit = Commit { who, retention_ms, knows_group_not_found: version >= 9, transaction: None, offsets };
     let mut outcomes = ctx.groups.commit(&request.group_id, commit).await.into_iter();
     // Every partition that was not refused by validation takes the next outcome.
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {

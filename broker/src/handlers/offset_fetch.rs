@@ -1,7 +1,7 @@
 //! OffsetFetch (key 9, v1-v10): a group's committed offsets.
 //!
 //! v2 null topics = all of the group's, and an error of the whole, which then lists no topics. v5 leader epoch. v7
-//! require_stable (KIP-447): with no transactions every committed offset is stable. v8 several groups at once (KIP-709).
+//! require_stable (KIP-447): UNSTABLE_OFFSET_COMMIT where an open transaction has committed another offset. v8 several groups at once (KIP-709).
 //! v9 member epochs (KIP-848), which a classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID, after the topics that are
 //! known, as Kafka answers. No commit: offset -1, no error. An offset committed under another id of the topic is
 //! ignored. Error: NOT_COORDINATOR.
@@ -24,12 +24,12 @@ use crate::coordinator::group::GroupError;
 use crate::handlers::context::Context;
 use crate::metadata::MetadataImage;
 use crate::replicated::group::records::CommittedOffset;
-use crate::replicated::group::store::Offsets;
+use crate::replicated::group::store::{GroupStore, Offsets};
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if version >= 8 {
         let asked = request.groups.into_iter().map(|asked| (asked.group_id, asked.topics)).collect();
-        return OffsetFetchResponse::default().with_groups(fetch(ctx, version, asked).await);
+        return OffsetFetchResponse::default().with_groups(fetch(ctx, version, asked, request.require_stable).await);
     }
     let topics = request.topics.map(|topics| {
         let same = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
@@ -39,21 +39,45 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequ
         });
         same.collect()
     });
-    let groups = fetch(ctx, version, vec![(request.group_id, topics)]).await;
+    let groups = fetch(ctx, version, vec![(request.group_id, topics)], request.require_stable).await;
     single(version, groups.into_iter().next().unwrap_or_default())
+}
+
+/// What a group has committed.
+#[derive(Clone, Copy)]
+struct Committed<'a> {
+    /// What is visible; none if there is no such group.
+    offsets: Option<&'a Offsets>,
+    /// Whether an open transaction has committed an offset of a partition, and the client asks for stable ones.
+    is_unstable: &'a dyn Fn(&str, i32) -> bool,
+}
+
+impl Committed<'_> {
+    fn answer(&self, topic: &str, index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponsePartitions {
+        if (self.is_unstable)(topic, index) {
+            return committed(index, None).with_error_code(ErrorCode::UnstableOffsetCommit.code());
+        }
+        committed(index, offset)
+    }
 }
 
 /// A group, and the requested topics; `None` for all.
 type Asked = (GroupId, Option<Vec<OffsetFetchRequestTopics>>);
 
-async fn fetch(ctx: &Context, version: i16, asked: Vec<Asked>) -> Vec<OffsetFetchResponseGroup> {
+async fn fetch(ctx: &Context, version: i16, asked: Vec<Asked>, stable: bool) -> Vec<OffsetFetchResponseGroup> {
     let image = ctx.metadata.image();
-    let read = |place: usize, offsets: Option<&Offsets>| match asked.get(place).and_then(|(_, topics)| topics.as_ref())
-    {
-        None => all_topics(version, &image, offsets),
-        Some(topics) => {
-            let answers: Vec<_> = topics.iter().map(|topic| one_topic(version, &image, offsets, topic)).collect();
-            if version >= 10 { unknown_last(answers) } else { answers }
+    let read = |place: usize, store: &GroupStore| {
+        let Some((group, topics)) = asked.get(place) else { return Vec::new() };
+        let committed = Committed {
+            offsets: store.group(group).map(|stored| &stored.offsets),
+            is_unstable: &|topic, index| stable && store.is_unstable(group, topic, index),
+        };
+        match topics {
+            None => all_topics(version, &image, committed),
+            Some(topics) => {
+                let answers = topics.iter().map(|topic| one_topic(version, &image, committed, topic)).collect();
+                if version >= 10 { unknown_last(answers) } else { answers }
+            }
         }
     };
     let names: Vec<&str> = asked.iter().map(|(group, _)| group.as_str()).collect();
@@ -87,22 +111,22 @@ fn unknown_last(topics: Vec<OffsetFetchResponseTopics>) -> Vec<OffsetFetchRespon
     known
 }
 
-fn all_topics(version: i16, image: &MetadataImage, offsets: Option<&Offsets>) -> Vec<OffsetFetchResponseTopics> {
+fn all_topics(version: i16, image: &MetadataImage, found: Committed<'_>) -> Vec<OffsetFetchResponseTopics> {
     let with_offsets = |(name, partitions): (&std::sync::Arc<str>, &BTreeMap<i32, CommittedOffset>)| {
         let id = image.topic(name).map_or(Uuid::nil(), |topic| topic.id);
         let current = partitions.iter().filter(|(_, offset)| counts(offset, id));
-        let answers: Vec<_> = current.map(|(index, offset)| committed(*index, Some(offset))).collect();
+        let answers: Vec<_> = current.map(|(index, offset)| found.answer(name, *index, Some(offset))).collect();
         // A topic without an id cannot be named in v10.
         let sayable = !answers.is_empty() && (version < 10 || !id.is_nil());
         sayable.then(|| named(version, TopicName(text(name)), id).with_partitions(answers))
     };
-    offsets.into_iter().flatten().filter_map(with_offsets).collect()
+    found.offsets.into_iter().flatten().filter_map(with_offsets).collect()
 }
 
 fn one_topic(
     version: i16,
     image: &MetadataImage,
-    offsets: Option<&Offsets>,
+    found: Committed<'_>,
     asked: &OffsetFetchRequestTopics,
 ) -> OffsetFetchResponseTopics {
     let known = if version >= 10 { image.topic_by_id(&asked.topic_id) } else { image.topic(&asked.name) };
@@ -113,9 +137,9 @@ fn one_topic(
     }
     let id = known.map_or(Uuid::nil(), |topic| topic.id);
     let name: &str = known.map_or(&asked.name, |topic| &topic.name);
-    let partitions = offsets.and_then(|offsets| offsets.get(name));
-    let one =
-        |index: &i32| committed(*index, partitions.and_then(|p| p.get(index)).filter(|offset| counts(offset, id)));
+    let partitions = found.offsets.and_then(|offsets| offsets.get(name));
+    let current = |index: i32| partitions.and_then(|p| p.get(&index)).filter(|offset| counts(offset, id));
+    let one = |index: &i32| found.answer(name, *index, current(*index));
     answer.with_partitions(asked.partition_indexes.iter().map(one).collect())
 }
 

@@ -12,7 +12,9 @@ use super::command::{Command, NewShard};
 use super::error::MetadataError;
 use super::image::{MetadataImage, NodeRecord, ShardId};
 use super::requests::{FeatureUpdate, UpgradeType};
-use crate::levels::{FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels};
+use crate::levels::{
+    FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels, TRANSACTION_FEATURE, transaction_level,
+};
 
 /// True once the cluster has shards. Before that it has no level: its founders are still being registered.
 fn is_founded(image: &MetadataImage) -> bool {
@@ -122,6 +124,12 @@ fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<Option<Feature
         return match update.level == KAFKA_LEVEL {
             true => Ok(None),
             false => Err(format!("The controller only supports versions {KAFKA_LEVEL}-{KAFKA_LEVEL}")),
+        };
+    }
+    if update.feature == TRANSACTION_FEATURE {
+        return match update.level == transaction_level(image.level) {
+            true => Ok(None),
+            false => Err(format!("Its level follows from that of {FEATURE}.")),
         };
     }
     if update.feature != FEATURE {

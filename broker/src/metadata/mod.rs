@@ -61,7 +61,10 @@ mod tests;
 mod topic_shards;
 
 pub use crate::codec::CodecError;
-pub use crate::levels::{FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels};
+pub use crate::levels::{
+    FEATURE, FeatureLevel, KAFKA_FEATURE, KAFKA_LEVEL, Levels, TRANSACTION_FEATURE, TRANSACTION_LEVEL,
+    transaction_level,
+};
 pub use bootstrap_service::{bootstrap_address, node_rpc_address};
 pub use command::IntentEnd;
 pub use config_change::check_names;

@@ -186,6 +186,7 @@ impl Node {
     pub async fn hand_over(&self) {
         self.readiness.enter(Phase::Stopping, "stopping", 0, 1);
         self.domain.groups.stop();
+        self.domain.transactions.stop();
         self.peers.host.transfer_leaderships(TRANSFER_WAIT).await;
         self.domain.metadata.announce_stop(STOP_RECORD_WAIT).await;
     }

@@ -20,6 +20,7 @@ use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, OffsetsLog};
 use crate::coordinator::lag::Lags;
+use crate::coordinator::transaction::{self, TransactionPeers, TransactionSettings, Transactions};
 use crate::handlers::context::{Directory, Domain};
 use crate::handlers::fetch::session::FetchSessions;
 use crate::log_levels::LogLevels;
@@ -40,6 +41,7 @@ pub(super) struct Services {
     pub(super) shards: Shards,
     partitions: Partitions,
     groups: Groups,
+    transactions: (Transactions, TransactionPeers),
     directories: Arc<[Directory]>,
 }
 
@@ -78,7 +80,9 @@ impl Services {
         let partitions = Partitions::new(shards.clone());
         let log = OffsetsLog::start(Arc::new(metadata.clone()), partitions.clone());
         let groups = Groups::new(GroupSettings::from(config.as_ref()), log);
-        Ok(Self { metadata, shards, partitions, groups, directories })
+        let settings = TransactionSettings::from(config.as_ref());
+        let transactions = transaction::start(settings, &metadata, &partitions);
+        Ok(Self { metadata, shards, partitions, groups, transactions, directories })
     }
 
     pub(super) fn into_domain(self, config: &Arc<Config>, log_levels: Arc<LogLevels>) -> Domain {
@@ -89,6 +93,8 @@ impl Services {
             metadata: self.metadata,
             partitions: self.partitions,
             groups: self.groups,
+            transactions: self.transactions.0,
+            transaction_peers: self.transactions.1,
             metrics: Metrics::new(&config.metrics),
             sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
             answers: Budget::new(config.network.queued_bytes_max),

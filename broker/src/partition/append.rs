@@ -16,7 +16,7 @@ use ottla_protocol::ids::ProducerId;
 use ottla_storage::log::BATCH_BYTES_MAX;
 
 use super::handle::Partition;
-use super::types::{Acks, AppendOptions, Appended, Origin};
+use super::types::{Acks, AppendOptions, Appended, Origin, TransactionPart};
 use super::validate::{is_heavy, prepare, prepare_internal};
 use crate::replicated::command::BatchDecision;
 use crate::replicated::error::{AppendError, PartitionError};
@@ -93,7 +93,10 @@ impl Partition {
             decision: BatchDecision {
                 coordinator: matches!(options.origin, Origin::Coordinator(_)),
                 guard: options.guard.clone(),
-                transaction: options.transaction,
+                transaction: match options.transaction {
+                    Some(TransactionPart::Decides(decision)) => Some(decision),
+                    Some(TransactionPart::Continues) | None => None,
+                },
             },
             deadline,
             required_in_sync: self.required_in_sync(options.acks),
@@ -206,6 +209,14 @@ impl RefusedBefore {
 }
 
 impl Partition {
+    /// Notes an idempotent batch that is refused before it is enqueued: what its producer sends behind it on this connection is refused
+    /// too.
+    pub(crate) fn note_refused(&self, connection: ConnectionId, header: &BatchHeader, error: &AppendError) {
+        let key = ProducerKey { connection, producer: ProducerId(header.producer_id), partition: self.id };
+        let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
+        self.shard.note_refusal(ProducerBatch { key, epoch, sequence, arrival: 0 }, error);
+    }
+
     /// Notes a batch that was refused on this connection before the partition was found: what its producer sends behind
     /// it is refused too, as if the batch had been refused here.
     pub(crate) fn note_refusal(&self, connection: ConnectionId, batch: RefusedBefore) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use parking_lot::Mutex;
 
-use super::types::{Access, ActiveProducer, EpochEnd, Isolation, Watermarks};
+use super::types::{Access, ActiveProducer, EpochEnd, Isolation, ProducerTransaction, Watermarks};
 use crate::metadata::Topic;
 use crate::replicated::command::{Command, LogStartChange, LogStartReason};
 use crate::replicated::error::PartitionError;
@@ -273,15 +273,17 @@ impl Partition {
         Ok(partition.producers.iter().map(shown).collect())
     }
 
-    /// The number of a producer's last marker here, read before its coordinator is asked about a batch (design section 7.2); `None` if
-    /// its transaction is open already, so that the coordinator needs not be asked.
-    pub fn marker_number(&self, producer: ProducerId, epoch: i16) -> Result<Option<u64>, PartitionError> {
+    /// A producer's transaction here, as far as it is applied.
+    pub fn transaction_of(&self, producer: ProducerId, epoch: i16) -> Result<ProducerTransaction, PartitionError> {
         let _ = self.led()?;
         let state = self.shard.state().lock();
         let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
         let history = partition.producers.get(producer);
         let is_open = history.is_some_and(|history| history.is_in_transaction() && history.epoch == epoch);
-        Ok((!is_open).then(|| partition.transactions.marker_number(history)))
+        Ok(match is_open {
+            true => ProducerTransaction::Open,
+            false => ProducerTransaction::None { marker_number: partition.transactions.marker_number(history) },
+        })
     }
 
     /// Bytes of its batches from log start in the directory of this node's replica.

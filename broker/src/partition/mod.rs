@@ -28,6 +28,6 @@ pub use leaders::{Leader, Leaders};
 pub use partitions::Partitions;
 pub use types::{
     AbortedTransaction, Access, Acks, ActiveProducer, AppendOptions, Appended, EpochEnd, FetchSpec, Fetched,
-    FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, TransactionDecision,
-    Watermarks,
+    FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, ProducerTransaction, TopicRef,
+    TransactionDecision, TransactionPart, Watermarks,
 };

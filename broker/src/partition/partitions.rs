@@ -21,7 +21,7 @@ use crate::metadata::{MetadataImage, ShardId, ShardKind, Topic};
 use crate::replicated::error::PartitionError;
 use crate::shard::ConnectionId;
 use crate::shard::data_waiters::ChangeFeed;
-use crate::shard::{ClosedReplica, EndsAnswer, GroupsService, SetClockOutcome, Shard, Shards, TopicPositions};
+use crate::shard::{ClosedReplica, EndsAnswer, PeerService, SetClockOutcome, Shard, Shards, TopicPositions};
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
@@ -262,13 +262,28 @@ impl Partitions {
     }
 
     /// Serves other nodes' requests for the groups that are coordinated here with `service` from now on.
-    pub(crate) fn serve_groups(&self, service: GroupsService) {
+    pub(crate) fn serve_groups(&self, service: PeerService) {
         self.shards.serve_groups(service);
     }
 
     /// The response of another node to a request for the groups that it coordinates.
     pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
         self.shards.ask_groups(node, request).await
+    }
+
+    /// Serves other nodes' requests about transactions with `service` from now on.
+    pub(crate) fn serve_transactions(&self, service: PeerService) {
+        self.shards.serve_transactions(service);
+    }
+
+    /// The response of another node to a request about transactions.
+    pub(crate) async fn ask_transactions(
+        &self,
+        node: NodeId,
+        request: Bytes,
+        wait: std::time::Duration,
+    ) -> Option<Bytes> {
+        self.shards.ask_transactions(node, request, wait).await
     }
 
     /// The shards of this node, for metrics.

@@ -43,6 +43,28 @@ pub enum Acks {
     All,
 }
 
+/// What a batch has to do with its producer's transaction, as the leader of the partition found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionPart {
+    /// It goes on with the one that is open.
+    Continues,
+    /// It opens or ends one.
+    Decides(TransactionDecision),
+}
+
+/// A producer's transaction in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProducerTransaction {
+    /// It is open: its coordinator needs not be asked about another batch.
+    Open,
+    /// None is open. What a batch carries that opens one: the number of the producer's last marker here, read before its
+    /// coordinator is asked (design section 7.2).
+    None {
+        /// That number.
+        marker_number: u64,
+    },
+}
+
 /// Everything about an append beside its bytes.
 #[derive(Debug, Clone)]
 pub struct AppendOptions {
@@ -56,7 +78,7 @@ pub struct AppendOptions {
     /// here.
     pub guard: Option<Bytes>,
     /// What a batch of a transaction may do: without it such a batch is refused.
-    pub transaction: Option<TransactionDecision>,
+    pub transaction: Option<TransactionPart>,
 }
 
 impl AppendOptions {

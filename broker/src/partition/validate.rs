@@ -46,7 +46,7 @@ pub(crate) fn prepare(
     transactional: bool,
 ) -> Result<Bytes, AppendError> {
     let batch_bytes_max = usize::try_from(topic.max_message_bytes).unwrap_or(0);
-    let limits = BatchLimits { batch_bytes_max, zstd_allowed: true, control_allowed: false };
+    let limits = BatchLimits { batch_bytes_max, zstd_allowed: true, from_coordinator: false };
     let header = batch::validate(&data, &limits)?;
     if header.attributes.is_transactional() && !transactional {
         return Err(AppendError::InvalidTransactionState);
@@ -83,7 +83,7 @@ pub(crate) fn prepare(
 
 /// A coordinator's batch: only its structure is checked.
 pub(crate) fn prepare_internal(data: Bytes) -> Result<Bytes, AppendError> {
-    let limits = BatchLimits { batch_bytes_max: usize::MAX, zstd_allowed: true, control_allowed: true };
+    let limits = BatchLimits { batch_bytes_max: usize::MAX, zstd_allowed: true, from_coordinator: true };
     batch::validate(&data, &limits)?;
     Ok(data)
 }

@@ -79,7 +79,9 @@ impl PartitionState {
                 if transaction.is_some() && !change.only_commits() {
                     return Err(Rejection::Group(refusal::INVALID_RECORD));
                 }
-                groups.judge(&change).map_err(Rejection::Group)?;
+                if transaction.is_none() || !change.claims_no_member() {
+                    groups.judge(&change).map_err(Rejection::Group)?;
+                }
                 match transaction {
                     Some(claim) => groups.apply_transactional(claim.producer_id, self.next_offset, change),
                     None => groups.apply(change),

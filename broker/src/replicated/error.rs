@@ -121,6 +121,9 @@ pub enum AppendError {
     /// A transaction of the producer has ended since its coordinator was asked about this one: it is asked again.
     #[error("the transaction has ended")]
     TransactionEnded,
+    /// What the coordinator of its transaction says about a batch that would open one, in the code for this client.
+    #[error("refused by the coordinator of the transaction: {0}")]
+    RefusedByCoordinator(ErrorCode),
     /// A marker of a coordinator that has been replaced.
     #[error("the transaction coordinator has been replaced")]
     TransactionCoordinatorFenced,
@@ -170,6 +173,7 @@ impl AppendError {
             Self::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
             Self::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
             Self::InvalidTransactionState | Self::TransactionEnded => ErrorCode::InvalidTxnState,
+            Self::RefusedByCoordinator(code) => *code,
             Self::TransactionCoordinatorFenced => ErrorCode::TransactionCoordinatorFenced,
             Self::Group(code) => ErrorCode::from_code(*code).unwrap_or(ErrorCode::UnknownServerError),
         }

@@ -25,7 +25,7 @@ pub struct Claim {
     pub producer_id: ProducerId,
     /// Its epoch.
     pub epoch: i16,
-    /// Sequence of the first record.
+    /// Sequence of the first record; below 0 for what a coordinator writes for a producer, which has none.
     pub first_sequence: i32,
     /// Records in the batch - 1.
     pub last_offset_delta: i32,
@@ -47,6 +47,11 @@ impl Claim {
             timestamp_ms: header.max_timestamp,
             log_append_time: header.attributes.is_log_append_time(),
         })
+    }
+
+    /// False for what a coordinator writes for a producer: its epoch counts alone.
+    fn has_sequence(&self) -> bool {
+        self.first_sequence >= 0
     }
 
     /// Sequence of the last record; sequences wrap from 2^31 - 1 to 0.
@@ -141,6 +146,13 @@ impl ProducerHistory {
         self.transaction_start.is_some()
     }
 
+    fn remember(&mut self, batch: RememberedBatch) {
+        if self.batches.len() == BATCHES_REMEMBERED_MAX {
+            self.batches.remove(0);
+        }
+        self.batches.push(batch);
+    }
+
     fn begin_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -158,6 +170,9 @@ impl ProducerHistory {
         if claim.epoch < self.epoch {
             let accepts = mutants::is_on(Bug::OldEpochAccepted);
             return if accepts { SequenceVerdict::Append } else { SequenceVerdict::Fenced };
+        }
+        if !claim.has_sequence() {
+            return SequenceVerdict::Append;
         }
         if claim.epoch > self.epoch {
             let starts = claim.first_sequence == 0;
@@ -205,16 +220,15 @@ impl ProducerTable {
     pub fn record(&mut self, claim: &Claim, base_offset: Offset, seen_ms: i64, order: u64, opens: bool) -> Placed {
         let history = self.histories.entry(claim.producer_id).or_insert_with(|| ProducerHistory::new(claim.epoch));
         history.begin_epoch(claim.epoch);
-        if history.batches.len() == BATCHES_REMEMBERED_MAX {
-            history.batches.remove(0);
+        if claim.has_sequence() {
+            history.remember(RememberedBatch {
+                first_sequence: claim.first_sequence,
+                last_sequence: claim.last_sequence(),
+                base_offset,
+                timestamp_ms: claim.timestamp_ms,
+                log_append_time: claim.log_append_time,
+            });
         }
-        history.batches.push(RememberedBatch {
-            first_sequence: claim.first_sequence,
-            last_sequence: claim.last_sequence(),
-            base_offset,
-            timestamp_ms: claim.timestamp_ms,
-            log_append_time: claim.log_append_time,
-        });
         history.timestamp_ms = claim.timestamp_ms;
         if opens {
             history.transaction_start = Some(base_offset);

@@ -36,6 +36,7 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
         NodeRequest::ConsumerLag(LagRequest::Groups(Bytes::from_static(b"groups"))),
         NodeRequest::SetClock(ShardId(7), None),
         NodeRequest::SetClock(ShardId(7), Some(-9)),
+        NodeRequest::Transactions(Bytes::from_static(b"transactions")),
     ];
     requests.map(|request| request.encode().to_vec()).to_vec()
 }

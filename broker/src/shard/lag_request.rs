@@ -10,17 +10,11 @@
 //!
 //! Decoding never panics. May not know: groups, and how the ends are found.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use ottla_protocol::ids::Offset;
 use uuid::Uuid;
 
 use crate::codec::{CodecError, Value, Varint, VarintOrZero, Writer, decode, record, write_list};
-
-/// Answers another node's request about the groups that are coordinated here.
-pub(crate) type GroupsService = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
 /// A request from one node to another for consumer lag.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_raft::Priority;
 
 use super::handle::Shard;
-use super::lag_request::{CommittedPosition, EndsAnswer, GroupsService, LagRequest, PartitionEnds, TopicPositions};
+use super::lag_request::{CommittedPosition, EndsAnswer, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
-use super::rpc::NodeRequest;
+use super::rpc::{NodeRequest, PeerService};
 use crate::metadata::{MetadataImage, node_rpc_address};
 
 /// How long another node has to answer with the ends of a batch of partitions, some of which may need a lookup on disk.
@@ -24,7 +24,7 @@ const GROUPS_WAIT: Duration = Duration::from_secs(3);
 
 impl Shards {
     /// Serves other nodes' requests for groups from now on; the first service stays.
-    pub(crate) fn serve_groups(&self, service: GroupsService) {
+    pub(crate) fn serve_groups(&self, service: PeerService) {
         let _ = self.0.groups_service.set(service);
     }
 

@@ -5,6 +5,7 @@
 //!           | version u8 | 1: elect the preferred replica | shard u64 |                       response: | outcome u8 |
 //!           | version u8 | 2: ping |                                                          response: empty
 //!           | version u8 | 3: consumer lag | kind u8 | ...  see `lag_request`                 response: see `lag_request`
+//!           | version u8 | 6: transactions | bytes that `coordinator::transaction` reads |        response: bytes that it reads
 //!           | version u8 | 5: set the clock | shard u64 | a time follows u8 | its ms i64 |    response: | outcome u8 | clock ms i64 |
 //!
 //! Decoding never panics. May not know: how a request is carried out.
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 
@@ -21,6 +23,9 @@ use crate::codec::{CodecError, Padded, Writer, decode, decode_version, encode, e
 use crate::metadata::ShardId;
 
 const VERSION: u8 = 1;
+
+/// Answers another node's request about what lies above shards; `None` if it cannot be read.
+pub(crate) type PeerService = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
 /// A shard as its leader describes it to other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub(super) enum NodeRequest {
     ConsumerLag(LagRequest),
     /// The receiver leads this shard: it is to set the shard clock to the operator's time, or to its own wall clock.
     SetClock(ShardId, Option<i64>),
+    /// What partitions and coordinators of transactions ask each other.
+    Transactions(Bytes),
 }
 
 /// The outcome of a request to set a shard's clock.
@@ -106,6 +113,7 @@ record! {
         2 Ping,
         3 ConsumerLag(request),
         5 SetClock(shard, to_ms: Padded<0>),
+        6 Transactions(request),
     }
     LeadershipUpdate { node, session, number, wall_ms, led }
     LedShard { term, in_sync }
@@ -169,6 +177,7 @@ mod tests {
             NodeRequest::Ping,
             set(None),
             set(Some(-9)),
+            NodeRequest::Transactions(Bytes::from_static(b"above")),
         ] {
             let bytes = request.encode();
             assert!((0..bytes.len()).all(|cut| NodeRequest::decode(&bytes[..cut]).is_err()));

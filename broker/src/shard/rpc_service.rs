@@ -46,6 +46,7 @@ impl Shards {
                     NodeRequest::Ping => Some(Bytes::new()),
                     NodeRequest::SetClock(shard, to_ms) => Some(shards.set_clock_here(shard, to_ms).await.encode()),
                     NodeRequest::ConsumerLag(request) => shards.answer_lag(request).await,
+                    NodeRequest::Transactions(request) => shards.answer_transactions(request).await,
                 }
             }
             .boxed()

@@ -9,7 +9,7 @@ use super::*;
 use crate::error::ErrorCode;
 use crate::records;
 
-const LIMITS: BatchLimits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, control_allowed: false };
+const LIMITS: BatchLimits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, from_coordinator: false };
 
 fn batch_of(count: i32) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None).with_producer(7, 1, 40);
@@ -169,7 +169,7 @@ fn markers_are_control_batches_that_read_back() {
     for record in [ControlRecord::Commit { coordinator_epoch: 5 }, ControlRecord::Abort { coordinator_epoch: 6 }] {
         let batch = encode_control_batch(9, 2, 1_234, record);
         assert_eq!(refused(&batch), ErrorCode::InvalidRecord, "clients may not write markers");
-        let header = validate(&batch, &BatchLimits { control_allowed: true, ..LIMITS }).unwrap();
+        let header = validate(&batch, &BatchLimits { from_coordinator: true, ..LIMITS }).unwrap();
         assert!(header.attributes.is_control() && header.attributes.is_transactional());
         assert_eq!((header.producer_id, header.producer_epoch, header.base_sequence), (9, 2, NO_SEQUENCE));
         let records = records::open(&header, &batch, 1 << 10).unwrap();

@@ -15,8 +15,8 @@ pub struct BatchLimits {
     pub batch_bytes_max: usize,
     /// Whether zstd is allowed: Produce 7 and later only (KIP-110).
     pub zstd_allowed: bool,
-    /// Control batches come from brokers only.
-    pub control_allowed: bool,
+    /// A coordinator wrote it: it may be a control batch, and what it writes for a producer has no sequence.
+    pub from_coordinator: bool,
 }
 
 /// Why a batch is refused.
@@ -171,13 +171,12 @@ fn check_counts(header: &BatchHeader) -> Result<(), BatchError> {
 }
 
 fn check_producer(header: &BatchHeader, limits: &BatchLimits) -> Result<(), BatchError> {
-    if header.attributes.is_control() && !limits.control_allowed {
+    if header.attributes.is_control() && !limits.from_coordinator {
         return Err(BatchError::Control);
     }
     let BatchHeader { producer_id, producer_epoch: epoch, base_sequence: sequence, .. } = *header;
     let contradicts = if header.is_idempotent() {
-        // A marker has a producer but no sequence.
-        epoch < 0 || (sequence < 0 && !header.attributes.is_control())
+        epoch < 0 || (sequence < 0 && !limits.from_coordinator)
     } else {
         // Epoch and sequence without a producer id mean nothing; some clients send 0.
         producer_id < super::NO_PRODUCER_ID || header.attributes.is_transactional()

@@ -9,7 +9,7 @@ use crate::compression::{Codec, compress};
 use crate::wire::put_varint;
 
 const LIMIT: usize = 1 << 20;
-const LIMITS: BatchLimits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, control_allowed: false };
+const LIMITS: BatchLimits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, from_coordinator: false };
 
 type OwnedRecord = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
 

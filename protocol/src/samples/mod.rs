@@ -2,6 +2,7 @@
 
 mod group_offsets;
 mod security;
+mod transactions;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
@@ -74,6 +75,13 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
         | ApiKey::ListPartitionReassignments
         | ApiKey::UnregisterBroker
         | ApiKey::UpdateFeatures => operators(api_key, version),
+        ApiKey::AddPartitionsToTxn
+        | ApiKey::AddOffsetsToTxn
+        | ApiKey::EndTxn
+        | ApiKey::WriteTxnMarkers
+        | ApiKey::TxnOffsetCommit
+        | ApiKey::DescribeTransactions
+        | ApiKey::ListTransactions => transactions::requests(api_key, version),
     }
 }
 
@@ -95,7 +103,8 @@ pub(crate) fn encode(request: &Request, version: i16) -> Bytes {
         OffsetForLeaderEpoch DescribeConfigs AlterConfigs DescribeLogDirs CreatePartitions DeleteGroups
         ElectLeaders IncrementalAlterConfigs
         AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum UpdateFeatures DescribeCluster DescribeProducers UnregisterBroker ListConfigResources
-        DescribeTopicPartitions DescribeAcls CreateAcls DeleteAcls SaslHandshake)
+        DescribeTopicPartitions DescribeAcls CreateAcls DeleteAcls SaslHandshake AddPartitionsToTxn AddOffsetsToTxn EndTxn WriteTxnMarkers
+        TxnOffsetCommit DescribeTransactions ListTransactions)
     .unwrap_or_else(|error| panic!("{} v{version}: {error}", request.api_key().name()));
     out.freeze()
 }

@@ -44,6 +44,11 @@ pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
         ApiKey::DeleteRecords => DELETE_RECORDS,
         ApiKey::InitProducerId => INIT_PRODUCER_ID,
         ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
+        ApiKey::AddPartitionsToTxn => ADD_PARTITIONS_TO_TXN,
+        ApiKey::AddOffsetsToTxn => ADD_OFFSETS_TO_TXN,
+        ApiKey::EndTxn => END_TXN,
+        ApiKey::WriteTxnMarkers => WRITE_TXN_MARKERS,
+        ApiKey::TxnOffsetCommit => TXN_OFFSET_COMMIT,
         ApiKey::DescribeAcls => ACL_FILTER,
         ApiKey::CreateAcls => CREATE_ACLS,
         ApiKey::DeleteAcls => DELETE_ACLS,
@@ -62,6 +67,8 @@ pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
         ApiKey::UnregisterBroker => UNREGISTER_BROKER,
+        ApiKey::DescribeTransactions => DESCRIBE_TRANSACTIONS,
+        ApiKey::ListTransactions => LIST_TRANSACTIONS,
         ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
         ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
     }
@@ -128,6 +135,36 @@ const INIT_PRODUCER_ID: &[Field] = &[TEXT, I32, I64.since(3), I16.since(3)];
 // Replica id, topics (name, partitions (index, current epoch, epoch)).
 const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[I32.since(3), structs(&[TEXT, structs(&[I32, I32, I32])])];
 
+// From v4 transactions (id, producer, epoch, verify only, topics (name, partitions)); before it one of them.
+const ADD_PARTITIONS_TO_TXN: &[Field] = &[
+    structs(&[TEXT, I64, I16, BOOL, structs(&[TEXT, I32S])]).since(4),
+    TEXT.until(3),
+    I64.until(3),
+    I16.until(3),
+    structs(&[TEXT, I32S]).until(3),
+];
+
+// Id, producer, epoch, group.
+const ADD_OFFSETS_TO_TXN: &[Field] = &[TEXT, I64, I16, TEXT];
+
+// Id, producer, epoch, committed.
+const END_TXN: &[Field] = &[TEXT, I64, I16, BOOL];
+
+// Markers (producer, epoch, committed, topics (name, partitions), coordinator's epoch).
+const WRITE_TXN_MARKERS: &[Field] = &[structs(&[I64, I16, BOOL, structs(&[TEXT, I32S]), I32])];
+
+// Id, group, producer, epoch, generation, member, instance, topics (name, partitions (index, offset, epoch, metadata)).
+const TXN_OFFSET_COMMIT: &[Field] = &[
+    TEXT,
+    TEXT,
+    I64,
+    I16,
+    I32.since(3),
+    TEXT.since(3),
+    TEXT.since(3),
+    structs(&[TEXT, structs(&[I32, I64, I32.since(2), TEXT])]),
+];
+
 // Resource type and name, pattern type, principal, host, operation, permission.
 const ACL_FILTER: &[Field] = &[I8, TEXT, I8, TEXT, TEXT, I8, I8];
 
@@ -174,6 +211,11 @@ const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];
 const DESCRIBE_PRODUCERS: &[Field] = &[structs(&[TEXT, I32S])];
 
 const UNREGISTER_BROKER: &[Field] = &[I32];
+
+const DESCRIBE_TRANSACTIONS: &[Field] = &[TEXTS];
+
+// States, producer ids, duration, pattern.
+const LIST_TRANSACTIONS: &[Field] = &[TEXTS, Field::new(Kind::Each(&Kind::Fixed(8))), I64.since(1), TEXT.since(2)];
 
 const LIST_CONFIG_RESOURCES: &[Field] = &[I8S.since(1)];
 

@@ -99,7 +99,7 @@ fn every_golden_file_is_what_its_name_says() {
 
 /// What real clients send must pass every check, and every codec must read back.
 fn batches_are_sound(name: &str, version: i16, request: &crate::produce::ProduceRequest) {
-    let limits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: version >= 7, control_allowed: false };
+    let limits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: version >= 7, from_coordinator: false };
     for partition in request.topics.iter().flat_map(|topic| &topic.partitions) {
         let records = partition.records.clone().unwrap_or_else(|| panic!("{name}: no records"));
         let header = batch::validate(&records, &limits).unwrap_or_else(|error| panic!("{name}: {error}"));

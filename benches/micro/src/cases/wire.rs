@@ -68,7 +68,7 @@ fn encode(iterations: u64) {
 /// What the broker does with a client's batch before it is proposed.
 fn check(iterations: u64, records: usize, value_bytes: usize) {
     let data = super::batch(records, value_bytes, NOW_MS, None);
-    let limits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, control_allowed: false };
+    let limits = BatchLimits { batch_bytes_max: 1 << 20, zstd_allowed: true, from_coordinator: false };
     let rules =
         RecordRules { key_required: false, timestamps: Some(TimestampBounds::around(NOW_MS, i64::MAX, 3_600_000)) };
     for _ in 0..iterations {

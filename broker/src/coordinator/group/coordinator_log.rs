@@ -40,6 +40,8 @@ pub(super) fn append_refusal(error: &AppendError) -> GroupError {
         AppendError::Partition(error) => partition_refusal(error),
         AppendError::MessageTooLarge | AppendError::EntryTooLarge { .. } => GroupError::CommitTooLarge,
         AppendError::Group(code) => GroupError::from_apply(*code),
+        AppendError::InvalidProducerEpoch => GroupError::InvalidProducerEpoch,
+        AppendError::InvalidTransactionState | AppendError::TransactionEnded => GroupError::TransactionEnded,
         AppendError::NotEnoughReplicas
         | AppendError::NotEnoughReplicasAfterAppend
         | AppendError::Overloaded
@@ -51,9 +53,7 @@ pub(super) fn append_refusal(error: &AppendError) -> GroupError {
         | AppendError::UnsupportedCompressionType
         | AppendError::InternalTopic
         | AppendError::OutOfOrderSequence
-        | AppendError::InvalidProducerEpoch
-        | AppendError::InvalidTransactionState
-        | AppendError::TransactionEnded
+        | AppendError::RefusedByCoordinator(_)
         | AppendError::TransactionCoordinatorFenced => GroupError::Internal,
     }
 }

@@ -70,6 +70,12 @@ pub enum GroupError {
     /// The records of one request do not fit a batch.
     #[error("commit too large")]
     CommitTooLarge,
+    /// The producer of a transactional commit is fenced.
+    #[error("invalid producer epoch")]
+    InvalidProducerEpoch,
+    /// The transaction of a commit has ended since its coordinator was asked about it: it is asked again.
+    #[error("the transaction has ended")]
+    TransactionEnded,
     /// What the broker holds of the group cannot be right.
     #[error("internal error")]
     Internal,
@@ -106,6 +112,8 @@ impl GroupError {
             Self::InvalidSessionTimeout => 26,
             Self::RebalanceInProgress => 27,
             Self::CommitTooLarge => 28,
+            Self::InvalidProducerEpoch => 47,
+            Self::TransactionEnded => 48,
             Self::NonEmptyGroup => 68,
             Self::GroupIdNotFound => 69,
             Self::MemberIdRequired => 79,

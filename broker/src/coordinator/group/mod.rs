@@ -25,7 +25,7 @@ pub use crate::replicated::group::OFFSETS_TOPIC;
 pub use coordinator_log::CoordinatorLog;
 pub use error::GroupError;
 pub use offsets_log::OffsetsLog;
-pub use partition_coordinator::{Commit, DeletedTopic, Described, Listed, NewOffset};
+pub use partition_coordinator::{Commit, CommitTransaction, DeletedTopic, Described, Listed, NewOffset};
 pub use runtime::{GroupSettings, Groups};
 
 /// A new, unique member id: the client's name for itself, and 128 random bits.

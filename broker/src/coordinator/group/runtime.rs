@@ -23,7 +23,7 @@ use super::partition_coordinator::{
 };
 use crate::config::Config;
 use crate::coordinator::topic_log::{Leadership, partition_for};
-use crate::replicated::group::store::{GroupStore, Offsets};
+use crate::replicated::group::store::GroupStore;
 
 /// New members have no id yet and cannot heartbeat; Kafka gives their joins as long.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60_000;
@@ -221,27 +221,27 @@ impl Groups {
         fits.into_iter().map(of_one).collect()
     }
 
-    /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from its offsets; none if there is
-    /// no such group. A partition has one read index, however many of its groups are requested.
+    /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from the store that keeps it. A partition has one
+    /// read index, however many of its groups are requested.
     pub async fn fetch<T>(
         &self,
         groups: &[&str],
-        mut read: impl FnMut(usize, Option<&Offsets>) -> T,
+        mut read: impl FnMut(usize, &GroupStore) -> T,
     ) -> Vec<Result<T, GroupError>> {
         let partitions: Vec<i32> = groups.iter().map(|group| self.coordinator_partition(group)).collect();
         let distinct: BTreeSet<i32> = partitions.iter().copied().collect();
         let each =
             distinct.into_iter().map(|partition| async move { (partition, self.current_store(partition).await) });
         let stores: BTreeMap<i32, _> = join_all(each).await.into_iter().collect();
-        let one = |(place, (group, partition)): (usize, (&&str, &i32))| {
+        let one = |(place, partition): (usize, &i32)| {
             let store = stores
                 .get(partition)
                 .map_or(Err(GroupError::NotCoordinator), |found| found.as_ref().map_err(|e| *e))?;
             // Locked for one group at a time: the partition's commits are applied under the same lock.
             let store = store.lock();
-            Ok(read(place, store.group(group).map(|stored| &stored.offsets)))
+            Ok(read(place, &store))
         };
-        groups.iter().zip(&partitions).enumerate().map(one).collect()
+        partitions.iter().enumerate().map(one).collect()
     }
 
     /// A partition's store after a read index; only the coordinator of its groups answers.

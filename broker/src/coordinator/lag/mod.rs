@@ -38,7 +38,7 @@ use self::status::WINDOW_COMMITS;
 use crate::coordinator::group::{Groups, OFFSETS_TOPIC};
 use crate::metadata::MetadataImage;
 use crate::partition::Partitions;
-use crate::shard::GroupsService;
+use crate::shard::PeerService;
 
 /// An answer to another node ends after the partition with which it exceeds this; the rest needs a further request.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -74,7 +74,7 @@ impl Lags {
     pub fn start(&self) {
         rt::spawn(sampler::run(Arc::downgrade(&self.0)));
         let weak = Arc::downgrade(&self.0);
-        let service: GroupsService = Arc::new(move |request| {
+        let service: PeerService = Arc::new(move |request| {
             let weak = weak.clone();
             async move { rt::spawn_blocking(move || answer(&weak, &request)).await.ok().flatten() }.boxed()
         });

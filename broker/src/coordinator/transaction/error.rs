@@ -82,6 +82,7 @@ impl From<&AppendError> for TransactionError {
             | AppendError::InvalidProducerEpoch
             | AppendError::InvalidTransactionState
             | AppendError::TransactionEnded
+            | AppendError::RefusedByCoordinator(_)
             | AppendError::TransactionCoordinatorFenced => Self::Internal,
         }
     }

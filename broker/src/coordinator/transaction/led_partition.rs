@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::error::TransactionError;
 use super::transaction_log::{MarkerOutcome, TransactionLog};
 use super::transitions::{Partitions, Producer, Refusal, Transition, completed};
-use crate::coordinator::topic_log::{AppendFuture, Leadership, PartitionClock};
+use crate::coordinator::topic_log::{AppendFuture, Conditions, Leadership, PartitionClock};
 use crate::replicated::error::{AppendError, PartitionError};
 use crate::replicated::transaction::{Status, TransactionRecord, TransactionStore, TransactionValue};
 use crate::replicated::transactions::Marker;
@@ -150,7 +150,7 @@ impl LedPartition {
     }
 
     fn append(&self, record: TransactionRecord, now_ms: i64) -> AppendFuture {
-        self.log.topic().append(self.index, self.by, record.batch(now_ms), None)
+        self.log.topic().append(self.index, self.by, record.batch(now_ms), Conditions::default())
     }
 
     /// Waits for the append of an id in transition, in a task of its own: callers may stop waiting.

@@ -4,13 +4,17 @@
 //!     led_partition   one partition of `__transaction_state` that this node leads: transitions, and the markers that follow
 //!     sweep           time-outs, and ids that nobody uses any more
 //!     runtime         `Transactions`, what handlers call
+//!     peers           markers to the leaders of partitions, questions of these to coordinators
 //!
 //! May not know: wire versions, Raft, which node leads what.
 
 mod error;
 mod led_partition;
+mod peer_requests;
+mod peers;
 mod runtime;
 mod settings;
+mod state_log;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -18,7 +22,9 @@ mod transaction_log;
 pub mod transitions;
 
 pub use error::TransactionError;
+pub use peers::TransactionPeers;
 pub use runtime::{Described, Transactions};
 pub use settings::TransactionSettings;
+pub use state_log::start;
 pub use transaction_log::{MarkerOutcome, TransactionLog};
 pub use transitions::{Init, Partitions, Producer, Refusal};

@@ -114,7 +114,31 @@ pub(super) fn try_for_each<E>(
         Request::IncrementalAlterConfigs(body) => {
             configs(&body.resources, |of| (of.resource_type, &of.resource_name), check)
         }
-        Request::ListGroups(_)
+        Request::AddPartitionsToTxn(body) => {
+            let one = Some(&body.v3_and_below_transactional_id).filter(|id| !id.is_empty());
+            transactional_id(one.map(|id| id.as_str()), check)?;
+            topics(&body.v3_and_below_topics, |topic| &topic.name, check)?;
+            body.transactions.iter().try_for_each(|one| {
+                check(Resource::TransactionalId(&one.transactional_id))?;
+                topics(&one.topics, |topic| &topic.name, check)
+            })
+        }
+        Request::AddOffsetsToTxn(body) => {
+            check(Resource::TransactionalId(&body.transactional_id))?;
+            check(Resource::Group(&body.group_id))
+        }
+        Request::EndTxn(body) => check(Resource::TransactionalId(&body.transactional_id)),
+        Request::TxnOffsetCommit(body) => {
+            check(Resource::TransactionalId(&body.transactional_id))?;
+            check(Resource::Group(&body.group_id))?;
+            topics(&body.topics, |topic| &topic.name, check)
+        }
+        Request::DescribeTransactions(body) => {
+            body.transactional_ids.iter().try_for_each(|id| check(Resource::TransactionalId(id)))
+        }
+        Request::WriteTxnMarkers(_)
+        | Request::ListTransactions(_)
+        | Request::ListGroups(_)
         | Request::SaslHandshake(_)
         | Request::ApiVersions(_)
         | Request::DescribeAcls(_)

@@ -3,10 +3,12 @@
 //! v7 zstd (KIP-110), v8 record errors (KIP-467), v10 leader hints (KIP-951), v13 topic ids. acks 0: no response, an
 //! error closes the connection; acks 1 and -1: answered when the batch is applied; others INVALID_REQUIRED_ACKS.
 //! Batches are enqueued before [`start`] returns, so that pipelined requests keep their order. A request that must wait
-//! until its partition is found returns `false`, and no later request of the connection overtakes it.
+//! until its partition is found, or until the coordinator of its transaction has answered, returns `false`, and no later request
+//! of the connection overtakes it.
 
 pub mod partition_cache;
 pub mod pending_refusals;
+mod transactional;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +28,7 @@ use ottla_protocol::produce::{
 };
 
 use self::partition_cache::{CachedPartition, PartitionCache};
+use self::transactional::{Begin, Client, Opening};
 use super::support::{endpoints, text};
 use crate::handlers::context::Context;
 use crate::metrics::TopicMetrics;
@@ -37,9 +40,14 @@ use crate::server::dispatch::CloseReason;
 /// The response, `None` for acks 0, or why the connection is closed.
 pub(crate) type Outcome = Result<Option<ProduceResponse>, CloseReason>;
 
-/// The state of an append: enqueued, waiting until its partition is found, or done.
+/// The state of an append.
 enum Pending {
     Enqueued(Appending),
+    /// It may open a transaction: the coordinator is asked for all of these at once.
+    Opening(Box<Opening>),
+    /// The coordinator is being asked.
+    Asked,
+    /// Its partition is not found yet.
     Unresolved(Bytes),
     Resolving(BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)>),
     Settled(Result<Appended, AppendError>),
@@ -50,6 +58,8 @@ struct Part {
     index: i32,
     pending: Pending,
     cached: Option<Arc<CachedPartition>>,
+    /// The batch, where its transaction may have ended since its coordinator was asked.
+    again: Option<Bytes>,
     bytes: u64,
     records: u64,
 }
@@ -59,6 +69,9 @@ pub(crate) struct Producing {
     ctx: Arc<Context>,
     version: i16,
     options: AppendOptions,
+    client: Client,
+    /// What the coordinator of the request's transaction is asked: the parts that this enqueues or refuses.
+    asking: Option<BoxFuture<'static, Vec<(usize, Result<Appending, AppendError>)>>>,
     /// The topics of the request; their partitions are the next `parts`.
     topics: Vec<(ProduceTopic, usize)>,
     parts: Vec<Part>,
@@ -80,8 +93,11 @@ pub(crate) fn start(
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let options = AppendOptions::new(Origin::Client(connection_of(&ctx)), timeout);
     let options = AppendOptions { acks: acks.unwrap_or(Acks::All), ..options };
+    let transactional_id = request.transactional_id.as_ref().map(|id| Arc::from(id.as_str()));
+    let client = Client { version, transactional_id };
+    let (topics, parts) = (Vec::new(), Vec::new());
     let mut producing =
-        Producing { ctx, version, options, topics: Vec::new(), parts: Vec::new(), settled: 0, ready: None };
+        Producing { ctx, version, options, client, asking: None, topics, parts, settled: 0, ready: None };
     if acks.is_none() {
         producing.ready = Some(refused(request, ErrorCode::InvalidRequiredAcks));
         return (producing, true);
@@ -118,7 +134,7 @@ fn topic_ref(topic: &ProduceTopic) -> TopicRef<'_> {
 /// Enqueues a batch if its partition is cached or found without waiting.
 fn enqueue(
     ctx: &Context,
-    version: i16,
+    client: &Client,
     topic: &ProduceTopic,
     partition: ProducePartition,
     options: &AppendOptions,
@@ -126,8 +142,8 @@ fn enqueue(
 ) -> Part {
     let (index, batch) = (partition.index, partition.records.unwrap_or_default());
     let (bytes, records) = (batch.len() as u64, record_count(&batch));
-    let part = |pending, cached| Part { index, pending, cached, bytes, records };
-    if version < ZSTD_FROM && is_zstd(&batch) {
+    let part = |pending, cached| Part { index, pending, cached, again: None, bytes, records };
+    if client.version < ZSTD_FROM && is_zstd(&batch) {
         return part(Pending::Settled(Err(AppendError::UnsupportedCompressionType)), None);
     }
     let cached = match cache.get(topic, index) {
@@ -148,7 +164,17 @@ fn enqueue(
         },
     };
     ctx.pending_refusals.report_to(topic, index, &cached.partition, connection_of(ctx));
-    part(Pending::Enqueued(cached.partition.append(batch, options)), Some(cached))
+    match transactional::begin(ctx, client, &cached.partition, batch) {
+        Begin::Enqueue(batch, None) => part(Pending::Enqueued(cached.partition.append(batch, options)), Some(cached)),
+        Begin::Enqueue(batch, transaction) => {
+            let options = AppendOptions { transaction, ..options.clone() };
+            part(Pending::Enqueued(cached.partition.append(batch, &options)), Some(cached))
+        }
+        Begin::Ask(opening) => {
+            let again = Some(opening.batch());
+            Part { again, ..part(Pending::Opening(opening), Some(cached)) }
+        }
+    }
 }
 
 impl Producing {
@@ -160,7 +186,7 @@ impl Producing {
             let count = partitions.len();
             self.parts.reserve_exact(count);
             for partition in partitions {
-                self.parts.push(enqueue(&self.ctx, self.version, &topic, partition, &self.options, cache));
+                self.parts.push(enqueue(&self.ctx, &self.client, &topic, partition, &self.options, cache));
             }
             self.topics.push((topic, count));
         }
@@ -168,7 +194,45 @@ impl Producing {
         if unresolved {
             cache.clear();
         }
-        !unresolved
+        self.ask_coordinator();
+        !unresolved && self.asking.is_none()
+    }
+
+    /// Asks once for all parts that may open the transaction of the request.
+    fn ask_coordinator(&mut self) {
+        let (mut numbers, mut openings) = (Vec::new(), Vec::new());
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            if matches!(part.pending, Pending::Opening(_))
+                && let Pending::Opening(opening) = std::mem::replace(&mut part.pending, Pending::Asked)
+            {
+                numbers.push(number);
+                openings.push(*opening);
+            }
+        }
+        if openings.is_empty() {
+            return;
+        }
+        let (ctx, client, options) = (self.ctx.clone(), self.client.clone(), self.options.clone());
+        self.asking = Some(
+            async move {
+                let begun = transactional::ask(&ctx, &client, openings, &options).await;
+                numbers.into_iter().zip(begun).collect()
+            }
+            .boxed(),
+        );
+    }
+
+    fn poll_coordinator(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        let Some(asking) = &mut self.asking else { return Poll::Ready(()) };
+        let begun = ready!(asking.as_mut().poll(task));
+        self.asking = None;
+        for (number, outcome) in begun {
+            self.parts[number].pending = match outcome {
+                Ok(appending) => Pending::Enqueued(appending),
+                Err(error) => Pending::Settled(Err(error)),
+            };
+        }
+        Poll::Ready(())
     }
 
     /// The topic that a part belongs to.
@@ -186,7 +250,14 @@ impl Producing {
         let part = &mut self.parts[number];
         let settled = match &mut part.pending {
             Pending::Settled(_) => return Poll::Ready(()),
-            Pending::Enqueued(appending) => ready!(Pin::new(appending).poll(task)),
+            Pending::Enqueued(appending) => match ready!(Pin::new(appending).poll(task)) {
+                Err(AppendError::TransactionEnded) if part.again.is_some() => {
+                    let batch = part.again.take().unwrap_or_default();
+                    return self.append_again(number, batch, task);
+                }
+                settled => settled,
+            },
+            Pending::Opening(_) | Pending::Asked => unreachable!("part {number} is polled before its coordinator"),
             Pending::Resolving(resolving) => {
                 let (metrics, result) = ready!(resolving.as_mut().poll(task));
                 if let Some(metrics) = metrics {
@@ -197,7 +268,7 @@ impl Producing {
             Pending::Unresolved(batch) => {
                 let (batch, index) = (std::mem::take(batch), part.index);
                 let topic = without_partitions(self.topic_of(number));
-                let found = find_and_append(&self.ctx, topic, index, batch, &self.options);
+                let found = find_and_append(&self.ctx, &self.client, topic, index, batch, &self.options);
                 self.parts[number].pending = Pending::Resolving(found);
                 return self.poll_part(number, task);
             }
@@ -207,6 +278,21 @@ impl Producing {
         }
         part.pending = Pending::Settled(settled);
         Poll::Ready(())
+    }
+
+    /// Its transaction may be another one by now: its coordinator is asked once more.
+    fn append_again(&mut self, number: usize, batch: Bytes, task: &mut Task<'_>) -> Poll<()> {
+        let part = &mut self.parts[number];
+        let Some(cached) = part.cached.clone() else { return Poll::Ready(()) };
+        let (ctx, client, options) = (self.ctx.clone(), self.client.clone(), self.options.clone());
+        part.pending = Pending::Resolving(
+            async move {
+                // Counted with the part, whose partition is known.
+                (None, transactional::append(&ctx, &client, &cached.partition, batch, &options).await)
+            }
+            .boxed(),
+        );
+        self.poll_part(number, task)
     }
 
     /// The outcome when all parts are settled.
@@ -237,6 +323,7 @@ impl Future for Producing {
         if let Some(response) = self.ready.take() {
             return Poll::Ready(Ok(Some(response)));
         }
+        ready!(self.poll_coordinator(task));
         while self.settled < self.parts.len() {
             let number = self.settled;
             ready!(self.poll_part(number, task));
@@ -249,18 +336,19 @@ impl Future for Producing {
 /// Waits for a partition that the local metadata do not have yet, then appends.
 fn find_and_append(
     ctx: &Arc<Context>,
+    client: &Client,
     topic: ProduceTopic,
     index: i32,
     batch: Bytes,
     options: &AppendOptions,
 ) -> BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)> {
-    let (ctx, options) = (ctx.clone(), options.clone());
+    let (ctx, client, options) = (ctx.clone(), client.clone(), options.clone());
     async move {
         match ctx.partitions.find(topic_ref(&topic), index).await {
             Ok(found) => {
                 ctx.pending_refusals.report_to(&topic, index, &found, connection_of(&ctx));
                 let metrics = ctx.metrics.topic(&found.topic().name);
-                (Some(metrics), found.append(batch, &options).await)
+                (Some(metrics), transactional::append(&ctx, &client, &found, batch, &options).await)
             }
             Err(error) => {
                 ctx.pending_refusals.record(&topic, index, &batch, &error);

@@ -9,6 +9,7 @@ pub(super) mod config_resource;
 pub(super) mod endpoints;
 pub(super) mod partition_metadata;
 pub(super) mod response_error;
+pub(super) mod transaction_error;
 
 use kafka_protocol::protocol::StrBytes;
 

@@ -25,7 +25,7 @@ use crate::metadata::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::metadata::tests::placement::node;
 
 /// The state machine of a later release than this one, which understands all levels of these tests.
-const LATER: Levels = Levels { oldest: FeatureLevel(1), newest: FeatureLevel(7) };
+const LATER: Levels = Levels { oldest: FeatureLevel(1), newest: FeatureLevel(Levels::OWN.newest.0 + 1) };
 
 fn levels(oldest: i16, newest: i16) -> Levels {
     Levels { oldest: FeatureLevel(oldest), newest: FeatureLevel(newest) }

@@ -499,8 +499,12 @@ fn of_transaction(producer: i64, sequence: i32, values: &[u64]) -> Bytes {
 
 /// Appends to a transaction of a producer, as a handler does that has asked its coordinator.
 async fn enter(partition: &Partition, producer: i64, sequence: i32, values: &[u64]) -> Result<Appended, AppendError> {
-    let number = partition.marker_number(ProducerId(producer), 0)?.unwrap_or(0);
-    let transaction = Some(TransactionDecision::Opens { marker_number: number });
+    let transaction = Some(match partition.transaction_of(ProducerId(producer), 0)? {
+        ProducerTransaction::Open => TransactionPart::Continues,
+        ProducerTransaction::None { marker_number } => {
+            TransactionPart::Decides(TransactionDecision::Opens { marker_number })
+        }
+    });
     let options = AppendOptions { transaction, ..options_of(1) };
     partition.append(of_transaction(producer, sequence, values), &options).await
 }
@@ -511,7 +515,7 @@ async fn mark(partition: &Partition, producer: i64, commits: bool) -> Appended {
     let key = [0, 0, 0, u8::from(commits)];
     builder.push(&NewRecord { timestamp, key: Some(&key), value: Some(&[0; 6]), headers: &[] });
     let marker = Marker { commits, coordinator_epoch: 1, version: 1 };
-    let transaction = Some(TransactionDecision::Ends(marker));
+    let transaction = Some(TransactionPart::Decides(TransactionDecision::Ends(marker)));
     let options = AppendOptions { transaction, origin: Origin::Transaction, ..options_of(0) };
     partition.append(builder.build().unwrap(), &options).await.unwrap()
 }
@@ -549,7 +553,7 @@ fn readers_of_committed_data_get_what_is_stable_and_are_told_what_was_aborted() 
         partition.append(batch(None, &[0]), &options_of(1)).await.unwrap();
         assert_eq!(enter(&partition, 1, 0, &[1, 2]).await.unwrap().base_offset, Offset(1));
         assert_eq!(enter(&partition, 2, 0, &[3]).await.unwrap().base_offset, Offset(3));
-        assert_eq!(partition.marker_number(ProducerId(1), 0), Ok(None), "its transaction is open");
+        assert_eq!(partition.transaction_of(ProducerId(1), 0), Ok(ProducerTransaction::Open));
         assert_eq!(committed(&partition, 0).await, (vec![0], vec![]));
         assert_eq!(committed(&partition, 1).await, (vec![], vec![]));
         let latest = partition.list_offset(OffsetQuery::Latest, Isolation::ReadCommitted, None).await.unwrap();

@@ -86,6 +86,13 @@ impl GroupChange {
         matches!(self.guard, Some(Guard::Commit { .. })) && self.records.iter().all(commits)
     }
 
+    /// True if its guard claims no member: clients that are older than KIP-447 commit so in transactions, whatever members the group
+    /// has.
+    #[must_use]
+    pub fn claims_no_member(&self) -> bool {
+        matches!(&self.guard, Some(Guard::Commit { generation: ..0, member_id, .. }) if member_id.is_empty())
+    }
+
     /// A batch that can be read.
     #[cfg(test)]
     pub(crate) fn of(guard: Option<&Guard>, batch: &Bytes) -> Self {

@@ -31,11 +31,11 @@ impl Known {
         self.accepted.last().unwrap()
     }
 
-    /// The last five batches of the current epoch, oldest first.
+    /// The last five batches of the current epoch with sequences, oldest first.
     fn remembered(&self) -> Vec<&Accepted> {
         let epoch = self.newest().claim.epoch;
-        let mut newest_first: Vec<_> =
-            self.accepted.iter().rev().take_while(|batch| batch.claim.epoch == epoch).take(5).collect();
+        let of_epoch = self.accepted.iter().rev().take_while(|batch| batch.claim.epoch == epoch);
+        let mut newest_first: Vec<_> = of_epoch.filter(|batch| batch.first >= 0).take(5).collect();
         newest_first.reverse();
         newest_first
     }
@@ -66,6 +66,9 @@ impl Model {
         let Some(known) = self.producers.get(&claim.producer_id.0) else { return SequenceVerdict::Append };
         let newest = known.newest();
         let (first, last) = span(claim);
+        if first < 0 && claim.epoch >= newest.claim.epoch {
+            return SequenceVerdict::Append;
+        }
         if claim.epoch != newest.claim.epoch {
             return match (claim.epoch > newest.claim.epoch, first) {
                 (false, _) => SequenceVerdict::Fenced,
@@ -76,8 +79,8 @@ impl Model {
         if let Some(again) = known.remembered().into_iter().find(|batch| (batch.first, batch.last) == (first, last)) {
             return SequenceVerdict::Duplicate(shown(again));
         }
-        let follows = (newest.last + 1) % SEQUENCES == first;
-        if follows { SequenceVerdict::Append } else { SequenceVerdict::OutOfOrder }
+        let expected = known.remembered().last().map_or(0, |last| (last.last + 1) % SEQUENCES);
+        if first == expected { SequenceVerdict::Append } else { SequenceVerdict::OutOfOrder }
     }
 
     fn idle_longest(&self) -> Option<ProducerId> {
@@ -116,13 +119,16 @@ fn claim(random: &mut Random, model: &Model) -> Claim {
     let sent: &[Accepted] = model.producers.get(&producer).map_or(&[], |known| &known.accepted);
     let newest = sent.last();
     let epoch = newest.map_or(0, |newest| newest.claim.epoch) + [0, 0, 0, 0, 0, 0, 1, -1][random.index(8)];
-    let next = newest.map_or(0, |newest| (newest.last + 1) % SEQUENCES);
+    let sequenced = sent.iter().rev().find(|batch| batch.first >= 0);
+    let next = sequenced.map_or(0, |newest| (newest.last + 1) % SEQUENCES);
     let near_end = random.between(SEQUENCES - 9, SEQUENCES - 1);
     let count = if random.once_in(60) { random.between(1, SEQUENCES - 1) } else { random.between(1, 4) };
-    let (first, count) = match random.below(10) {
+    let (first, count) = match random.below(11) {
         0 => (0, count),
+        // A coordinator writes for the producer.
+        10 => (-1, random.between(1, 4)),
         1 => ((next + 1) % SEQUENCES, count),
-        2 => (if newest.is_none() { near_end } else { next.saturating_sub(1) }, count),
+        2 => (if newest.is_none() { near_end } else { (next - 1).max(0) }, count),
         3 | 4 if !sent.is_empty() => {
             let back = random.index(sent.len().min(8));
             let old = &sent[sent.len() - 1 - back];

@@ -29,12 +29,11 @@ use self::unseeded::Unseeded;
 use super::closed_replicas::{ClosedReplica, ClosedReplicas};
 use super::handle::{Shard, keeps};
 use super::idempotence_fence::ConnectionId;
-use super::lag_request::GroupsService;
 use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
 use super::leadership::preferred_balance::PreferredLeaderBalancer;
 use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
-use super::rpc::LedShard;
+use super::rpc::{LedShard, PeerService};
 use super::siblings::Siblings;
 use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
 use super::state_machine_view::StateMachineView;
@@ -70,7 +69,9 @@ pub(super) struct Inner {
     pub(super) remote_leaders: Arc<RemoteLeaders>,
     clocks: Arc<NodeClocks>,
     /// Answers other nodes' requests for the lag of consumer groups; set by the coordinator.
-    pub(super) groups_service: OnceLock<GroupsService>,
+    pub(super) groups_service: OnceLock<PeerService>,
+    /// Answers other nodes' requests about transactions; set by the coordinator.
+    pub(super) transactions_service: OnceLock<PeerService>,
 }
 
 /// The shards of this node; cheap to clone.
@@ -117,6 +118,7 @@ impl Shards {
                 leadership: watch::Sender::new(0),
                 remote_leaders,
                 groups_service: OnceLock::new(),
+                transactions_service: OnceLock::new(),
                 clocks: Arc::new(clocks),
             }
         }))

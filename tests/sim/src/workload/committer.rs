@@ -54,7 +54,7 @@ async fn commit(world: &World, group: &str, offset: i64) {
         metadata: "".into(),
     };
     let who = MemberRef { member_id: String::new(), instance_id: None, generation: -1 };
-    let commit = Commit { who, retention_ms: None, knows_group_not_found: true, offsets: vec![new] };
+    let commit = Commit { who, retention_ms: None, knows_group_not_found: true, transaction: None, offsets: vec![new] };
     let name = group.to_owned();
     let answer = world.request(node, move |running| async move { running.groups.commit(&name, commit).await }).await;
     let done = answer.is_some_and(|outcomes| outcomes.iter().all(Result::is_ok));
@@ -78,8 +78,8 @@ async fn fetch(world: &World, group: &str) {
     let name = group.to_owned();
     let answer = world
         .request(node, move |running| async move {
-            let offset_of = |_, offsets: Option<&ottla_broker::replicated::group::store::Offsets>| {
-                offsets.and_then(|offsets| offsets.get(TOPIC)?.get(&0).map(|committed| committed.offset))
+            let offset_of = |_, store: &ottla_broker::replicated::group::store::GroupStore| {
+                Some(store.group(&name)?.offsets.get(TOPIC)?.get(&0)?.offset)
             };
             running.groups.fetch(&[&name], offset_of).await.remove(0)
         })

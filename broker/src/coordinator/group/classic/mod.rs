@@ -213,11 +213,13 @@ impl Group {
 
     /// Checks whether this member, or a consumer without membership, may commit an offset now; keeps the member's
     /// session alive.
-    pub fn validate_commit(&mut self, now: Now, who: &MemberRef) -> Result<(), GroupError> {
+    pub fn validate_commit(&mut self, now: Now, who: &MemberRef, is_transactional: bool) -> Result<(), GroupError> {
         let no_member = who.generation < 0 && who.member_id.is_empty() && who.instance_id.is_none();
         match self.state {
             State::Dead => return Err(GroupError::CoordinatorNotAvailable),
             State::Empty if who.generation < 0 => return Ok(()),
+            // The first versions of TxnOffsetCommit name no member.
+            _ if no_member && is_transactional => return Ok(()),
             _ if no_member => return Err(GroupError::UnknownMemberId),
             _ => {}
         }
@@ -225,7 +227,7 @@ impl Group {
         if who.generation != self.generation && !mutants::is_on(Bug::ZombieCommits) {
             return Err(GroupError::IllegalGeneration);
         }
-        if self.state == State::CompletingRebalance {
+        if self.state == State::CompletingRebalance && !is_transactional {
             // The member has the new generation but no assignment yet: what it read belongs to the old one.
             return Err(GroupError::RebalanceInProgress);
         }

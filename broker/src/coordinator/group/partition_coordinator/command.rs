@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use ottla_protocol::ids::ProducerId;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::coordinator::group::classic::{Answer, Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, State, Sync};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::topic_log::AppendFuture;
+use crate::partition::TransactionPart;
 use crate::replicated::group::records::MemberValue;
 
 /// One offset to commit.
@@ -36,8 +38,21 @@ pub struct Commit {
     pub retention_ms: Option<i64>,
     /// v9+ clients understand GROUP_ID_NOT_FOUND; older ones are answered ILLEGAL_GENERATION.
     pub knows_group_not_found: bool,
+    /// The transaction with which they become visible, if it is a TxnOffsetCommit request.
+    pub transaction: Option<CommitTransaction>,
     /// The offsets to commit.
     pub offsets: Vec<NewOffset>,
+}
+
+/// The transaction of a TxnOffsetCommit request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitTransaction {
+    /// Its producer.
+    pub producer: ProducerId,
+    /// The producer's epoch.
+    pub epoch: i16,
+    /// What the leader of the group's partition found.
+    pub part: TransactionPart,
 }
 
 /// A group as DescribeGroups shows it.

@@ -46,7 +46,7 @@ impl PartitionCoordinator {
         for (group, records, cutoff_ms) in due {
             tracing::info!(group = ?group, records = records.len(), "removing what has expired");
             let guard = Guard::Expiry { group: group.to_string(), cutoff_ms };
-            let appends = self.append_all(&records, self.now().wall_ms, &guard);
+            let appends = self.append_all(&records, self.now().wall_ms, &guard, None);
             self.events.push(Box::pin(async move {
                 if let Err(error) = wait_for_all(appends).await {
                     tracing::info!(group = ?group, %error, "expired offsets stay until the next sweep");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn bytes(records: &[Record]) -> Bytes {
-        batch::build(records, 0).remove(0)
+        batch::build(records, 0, None).remove(0)
     }
 
     /// The clock of a new leader stands still while its wall clock is behind: everything has the same time.

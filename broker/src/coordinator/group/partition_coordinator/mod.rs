@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub(super) use command::{Command, PendingAppends};
-pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
+pub use command::{Commit, CommitTransaction, DeletedTopic, Described, Listed, NewOffset};
 pub(super) use settings::CoordinatorSettings;
 
 use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
@@ -319,7 +319,7 @@ impl PartitionCoordinator {
         };
         value.awaits_assignment &= !in_guard;
         let record = Record::Group { group: group.to_string(), value: Some(value) };
-        let appends = self.append_all(&[record], self.now().wall_ms, &guard);
+        let appends = self.append_all(&[record], self.now().wall_ms, &guard, None);
         if let Some(live) = self.live.get_mut(group) {
             live.begin(sequence);
         }

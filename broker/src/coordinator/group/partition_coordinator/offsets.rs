@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ottla_env::mutants::{self, Bug};
 
 use super::PartitionCoordinator;
-use super::command::{Commit, DeletedTopic, PendingAppends};
+use super::command::{Commit, CommitTransaction, DeletedTopic, PendingAppends};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::expiry;
-use crate::coordinator::topic_log::AppendFuture;
+use crate::coordinator::topic_log::{AppendFuture, Conditions};
 use crate::replicated::group::batch;
 use crate::replicated::group::guard::Guard;
 use crate::replicated::group::records::{CommittedOffset, Record};
@@ -43,7 +43,7 @@ impl PartitionCoordinator {
             generation: commit.who.generation,
             member_id: commit.who.member_id,
         };
-        let mut appends = self.append_all(&records, wall_ms, &guard);
+        let mut appends = self.append_all(&records, wall_ms, &guard, commit.transaction);
         if mutants::is_on(Bug::OffsetCommitAckedEarly) {
             appends.clear();
         }
@@ -56,7 +56,7 @@ impl PartitionCoordinator {
             if live.failed {
                 return Err(GroupError::CoordinatorNotAvailable);
             }
-            live.machine.validate_commit(now, &commit.who)?;
+            live.machine.validate_commit(now, &commit.who, commit.transaction.is_some())?;
             self.reschedule(group);
             return Ok(());
         }
@@ -70,12 +70,21 @@ impl PartitionCoordinator {
         }
     }
 
-    pub(super) fn append_all(&self, records: &[Record], wall_ms: i64, guard: &Guard) -> Vec<AppendFuture> {
-        let batches = batch::build(records, wall_ms);
-        batches
-            .into_iter()
-            .map(|batch| self.log.topic().append(self.partition, self.leadership, batch, Some(guard.encode())))
-            .collect()
+    pub(super) fn append_all(
+        &self,
+        records: &[Record],
+        wall_ms: i64,
+        guard: &Guard,
+        transaction: Option<CommitTransaction>,
+    ) -> Vec<AppendFuture> {
+        let producer = transaction.map(|transaction| (transaction.producer, transaction.epoch));
+        let batches = batch::build(records, wall_ms, producer);
+        let append = |batch| {
+            let transaction = transaction.map(|transaction| transaction.part);
+            let conditions = Conditions { guard: Some(guard.encode()), transaction };
+            self.log.topic().append(self.partition, self.leadership, batch, conditions)
+        };
+        batches.into_iter().map(append).collect()
     }
 
     pub(super) fn delete(&mut self, group: &Arc<str>) -> PendingAppends<()> {
@@ -93,7 +102,7 @@ impl PartitionCoordinator {
             }
         };
         let guard = Guard::Removal { group: group.to_string() };
-        Ok(((), self.append_all(&records, self.now().wall_ms, &guard)))
+        Ok(((), self.append_all(&records, self.now().wall_ms, &guard, None)))
     }
 
     pub(super) fn delete_offsets(
@@ -130,7 +139,7 @@ impl PartitionCoordinator {
         let records: Vec<Record> = due.iter().map(|(topic, p)| tombstone(group, topic, *p)).collect();
         // Nothing later is lost: what is committed from now on comes after these tombstones.
         let guard = Guard::Expiry { group: group.to_string(), cutoff_ms: i64::MAX };
-        Ok((outcomes, self.append_all(&records, self.now().wall_ms, &guard)))
+        Ok((outcomes, self.append_all(&records, self.now().wall_ms, &guard, None)))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
 use crate::coordinator::group::coordinator_log::CoordinatorLog;
 use crate::coordinator::group::partition_coordinator::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
-use crate::coordinator::topic_log::{AppendFuture, Leadership, PartitionClock, TopicLog};
+use crate::coordinator::topic_log::{AppendFuture, Conditions, Leadership, PartitionClock, TopicLog};
 use crate::metadata::{FeatureLevel, Levels};
 use crate::replicated::error::{AppendError, PartitionError};
 use crate::replicated::group::store::{GroupChange, GroupStore};
@@ -150,7 +150,7 @@ impl TopicLog for FakeLog {
         Box::pin(std::future::ready(Err(PartitionError::NotLeaderOrFollower)))
     }
 
-    fn append(&self, partition: i32, by: Leadership, batch: Bytes, guard: Option<Bytes>) -> AppendFuture {
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, conditions: Conditions) -> AppendFuture {
         let refusal = match (self.leadership(partition), *self.state.borrow()) {
             (led, _) if led != Some(by) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
             (_, LogState::Refuses) => Some(AppendError::DiskFull),
@@ -160,7 +160,7 @@ impl TopicLog for FakeLog {
             return Box::pin(std::future::ready(Err(error)));
         }
         let (done, outcome) = oneshot::channel();
-        self.queue.send((batch, guard.unwrap(), done)).unwrap();
+        self.queue.send((batch, conditions.guard.unwrap(), done)).unwrap();
         Box::pin(async move { outcome.await.unwrap() })
     }
 
@@ -258,7 +258,8 @@ pub(super) fn commit(who: MemberRef, offsets: &[(&str, i32, i64)]) -> Commit {
         leader_epoch: -1,
         metadata: "".into(),
     };
-    Commit { who, retention_ms: None, knows_group_not_found: true, offsets: offsets.iter().map(new).collect() }
+    let offsets = offsets.iter().map(new).collect();
+    Commit { who, retention_ms: None, knows_group_not_found: true, transaction: None, offsets }
 }
 
 /// A member that has its share.
@@ -271,7 +272,6 @@ pub(super) async fn settled(groups: &Groups, group: &str) -> (String, i32) {
 
 /// The committed offset of one partition.
 pub(super) async fn fetched(groups: &Groups, group: &str, topic: &str) -> Option<i64> {
-    let read =
-        |_, offsets: Option<&crate::replicated::group::store::Offsets>| Some(offsets?.get(topic)?.get(&0)?.offset);
+    let read = |_, store: &GroupStore| Some(store.group(group)?.offsets.get(topic)?.get(&0)?.offset);
     groups.fetch(&[group], read).await.remove(0).unwrap()
 }

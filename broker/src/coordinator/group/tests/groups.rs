@@ -7,7 +7,7 @@ use ottla_env::{rt, sim};
 use super::fake_log::{commit, join, settled, start, sync, who};
 use crate::coordinator::group::classic::{Leaving, State};
 use crate::coordinator::group::error::GroupError;
-use crate::replicated::group::store::Offsets;
+use crate::replicated::group::store::GroupStore;
 
 #[test]
 fn two_consumers_share_and_one_leaves() {
@@ -127,7 +127,8 @@ fn many_groups_of_a_partition_take_one_read_index() {
         let state = |at: usize| described[at].as_ref().unwrap().as_ref().map(|found| found.state);
         let known: Vec<_> = (0..300).filter_map(|at| Some((at, state(at)?))).collect();
         assert_eq!(known, [(3, State::Empty), (7, State::Stable), (250, State::Empty)]);
-        let read = |at, offsets: Option<&Offsets>| Some((at, offsets?.get("t")?.get(&0)?.offset));
+        let read =
+            |at: usize, store: &GroupStore| Some((at, store.group(asked[at])?.offsets.get("t")?.get(&0)?.offset));
         let fetched: Vec<_> = groups.fetch(&asked, read).await.into_iter().filter_map(Result::unwrap).collect();
         assert_eq!(*log.read_indexes.lock(), 2);
         assert_eq!(fetched, [(3, 3), (7, 7), (250, 250)]);

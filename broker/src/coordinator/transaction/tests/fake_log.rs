@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::coordinator::topic_log::{AppendFuture, Leadership, PartitionClock, TopicLog};
+use crate::coordinator::topic_log::{AppendFuture, Conditions, Leadership, PartitionClock, TopicLog};
 use crate::coordinator::transaction::transitions::{Partitions, Producer};
 use crate::coordinator::transaction::{MarkerOutcome, TransactionLog, TransactionSettings, Transactions};
 use crate::replicated::error::{AppendError, PartitionError};
@@ -153,7 +153,7 @@ impl TopicLog for FakeLog {
         Box::pin(std::future::ready(Err(PartitionError::NotLeaderOrFollower)))
     }
 
-    fn append(&self, partition: i32, by: Leadership, batch: Bytes, _: Option<Bytes>) -> AppendFuture {
+    fn append(&self, partition: i32, by: Leadership, batch: Bytes, _: Conditions) -> AppendFuture {
         let refusal = match (self.leadership(partition), *self.state.borrow()) {
             (led, _) if led != Some(by) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
             (_, LogState::Refuses) => Some(AppendError::DiskFull),

@@ -22,7 +22,7 @@ fn committed(offset: i64) -> CommittedOffset {
 fn change(partition: i32, value: Option<i64>) -> GroupChange {
     let record = Record::Offset { group: GROUP.into(), topic: TOPIC.into(), partition, value: value.map(committed) };
     let guard = Guard::Commit { group: GROUP.into(), generation: -1, member_id: String::new() };
-    GroupChange::of(Some(&guard), &batch::build(&[record], 1)[0])
+    GroupChange::of(Some(&guard), &batch::build(&[record], 1, None)[0])
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -50,13 +50,13 @@ fn membership(group: &str, generation: i32, members: &[&str]) -> Record {
 }
 
 fn apply(store: &mut GroupStore, records: &[Record]) {
-    for batch in batch::build(records, 0) {
+    for batch in batch::build(records, 0, None) {
         store.apply(GroupChange::of(None, &batch));
     }
 }
 
 fn judge(store: &GroupStore, guard: &Guard, records: &[Record]) -> Result<(), i16> {
-    let batches = batch::build(records, 0);
+    let batches = batch::build(records, 0, None);
     store.judge(&GroupChange::of(Some(guard), &batches[0]))
 }
 
@@ -96,7 +96,7 @@ fn an_incomplete_generation_is_known_from_its_guard() {
     let mut store = GroupStore::new();
     let records = [membership("g", 4, &["a"])];
     let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: true };
-    store.apply(GroupChange::of(Some(&guard), &batch::build(&records, 0)[0]));
+    store.apply(GroupChange::of(Some(&guard), &batch::build(&records, 0, None)[0]));
     let awaits = |store: &GroupStore| store.group("g").unwrap().membership.as_ref().unwrap().awaits_assignment;
     assert!(awaits(&store));
     let mut restored = GroupStore::new();
@@ -106,7 +106,7 @@ fn an_incomplete_generation_is_known_from_its_guard() {
     assert!(awaits(&restored));
     assert_eq!(restored.checksum(), store.checksum());
     let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: false };
-    store.apply(GroupChange::of(Some(&guard), &batch::build(&records, 0)[0]));
+    store.apply(GroupChange::of(Some(&guard), &batch::build(&records, 0, None)[0]));
     assert!(!awaits(&store));
 }
 
@@ -129,7 +129,7 @@ fn a_group_with_members_is_not_removed_and_a_fresh_offset_does_not_expire() {
 /// Refused here and taken by a newer release it would give the batches behind it different offsets.
 #[test]
 fn what_this_release_does_not_know_cannot_be_read() {
-    let batch = &batch::build(&[offset("g", "t", Some(1))], 0)[0];
+    let batch = &batch::build(&[offset("g", "t", Some(1))], 0, None)[0];
     assert!(GroupChange::decode(None, batch).is_ok());
     assert!(GroupChange::decode(Some(&Bytes::from_static(b"\x09")), batch).is_err());
     let mut newer = BatchBuilder::new(Codec::None);
@@ -154,7 +154,7 @@ fn many_commits_to_few_keys_leave_few_keys() {
 #[test]
 fn a_stored_membership_does_not_keep_its_batch_in_memory() {
     let mut store = GroupStore::new();
-    let batch = batch::build(&[membership("g", 1, &["a"])], 0).remove(0);
+    let batch = batch::build(&[membership("g", 1, &["a"])], 0, None).remove(0);
     store.apply(GroupChange::of(None, &batch));
     let member = &store.group("g").unwrap().membership.as_ref().unwrap().members[0];
     let range = batch.as_ptr_range();

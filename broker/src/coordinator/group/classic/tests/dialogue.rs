@@ -142,7 +142,7 @@ impl Dialogue {
 
     pub(super) fn commit(&mut self, member: &str, generation: i32) -> Result<(), GroupError> {
         let now = self.now();
-        self.group.validate_commit(now, &who(member, None, generation))
+        self.group.validate_commit(now, &who(member, None, generation), false)
     }
 
     pub(super) fn is_parked(&self, request: RequestId) -> bool {

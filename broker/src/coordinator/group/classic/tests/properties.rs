@@ -130,7 +130,7 @@ impl World {
                 let now = self.d.now();
                 let generation = self.d.group.generation();
                 let claimed = who(&self.id(member), None, generation);
-                let outcome = self.d.group.validate_commit(now, &claimed);
+                let outcome = self.d.group.validate_commit(now, &claimed, false);
                 self.observer.accepted(&claimed.member_id, outcome);
             }
             Say::Wait { ms } => self.d.pass(ms),

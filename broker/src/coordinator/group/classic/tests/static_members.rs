@@ -37,7 +37,7 @@ fn the_former_process_is_fenced_whatever_it_says() {
     let fenced = Err(GroupError::FencedInstanceId);
     assert_eq!(d.heartbeat_as(who(&ids[1], Some("two"), 1)), fenced);
     let now = d.now();
-    assert_eq!(d.group.validate_commit(now, &who(&ids[1], Some("two"), 1)), fenced);
+    assert_eq!(d.group.validate_commit(now, &who(&ids[1], Some("two"), 1), false), fenced);
     let again = d.join(Join { member_id: ids[1].clone(), ..fixed("two") });
     assert_eq!(d.join_refusal(again), GroupError::FencedInstanceId);
     assert_eq!(d.leave(&[(&ids[1], Some("two"))])[0].outcome, fenced);

@@ -1,0 +1,162 @@
+//! Batches that open a transaction (KIP-890): before the leader of a partition proposes one it asks the coordinator of the
+//! transaction, once for all partitions of a request.
+//!
+//! The number of the producer's last marker is read before the question, and apply refuses the batch if there has been another since: the
+//! answer was about a transaction that has ended (design section 7.2). Then the coordinator is asked once more. Produce 12
+//! adds the partitions to the transaction; clients before it have done so with AddPartitionsToTxn.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::batch::{BatchHeader, RawHeader};
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::ids::ProducerId;
+
+use crate::coordinator::transaction::{Producer, TransactionError};
+use crate::handlers::context::Context;
+use crate::levels::TRANSACTIONS;
+use crate::partition::{
+    AppendError, AppendOptions, Appended, Appending, Origin, Partition, ProducerTransaction, TransactionDecision,
+    TransactionPart,
+};
+
+/// From here on the partitions of a request are added to the transaction.
+const ADDS_FROM: i16 = 12;
+/// From here on clients know TRANSACTION_ABORTABLE.
+const ABORTABLE_FROM: i16 = 11;
+/// What `transaction.version` clients follow that add partitions so.
+const ADDED_BY: i16 = 2;
+/// How often a batch is tried whose transaction ends meanwhile.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Whose transactions the batches of a request belong to.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) version: i16,
+    pub(super) transactional_id: Option<Arc<str>>,
+}
+
+/// A batch whose partition is found and that may open a transaction.
+pub(super) struct Opening {
+    partition: Partition,
+    header: BatchHeader,
+    marker_number: u64,
+    batch: Bytes,
+}
+
+impl Opening {
+    pub(super) fn batch(&self) -> Bytes {
+        self.batch.clone()
+    }
+}
+
+/// What becomes of a batch of which nothing is known but its partition.
+pub(super) enum Begin {
+    /// It can be enqueued at once: with what its transaction has to do with it, if it has one.
+    Enqueue(Bytes, Option<TransactionPart>),
+    /// The coordinator is asked first.
+    Ask(Box<Opening>),
+}
+
+/// True for a batch of a transaction.
+fn is_transactional(batch: &[u8]) -> bool {
+    RawHeader::of(batch).is_some_and(|header| header.attributes().is_transactional())
+}
+
+/// Looks at the transaction of a batch.
+pub(super) fn begin(ctx: &Context, client: &Client, partition: &Partition, batch: Bytes) -> Begin {
+    // Without an id nobody can be asked: apply's rules refuse the batch.
+    if !is_transactional(&batch) || client.transactional_id.is_none() || ctx.metadata.image().level < TRANSACTIONS {
+        return Begin::Enqueue(batch, None);
+    }
+    let Some(header) = BatchHeader::parse(&batch) else { return Begin::Enqueue(batch, None) };
+    match partition.transaction_of(ProducerId(header.producer_id), header.producer_epoch) {
+        Ok(ProducerTransaction::Open) => Begin::Enqueue(batch, Some(TransactionPart::Continues)),
+        Ok(ProducerTransaction::None { marker_number }) => {
+            Begin::Ask(Box::new(Opening { partition: partition.clone(), header, marker_number, batch }))
+        }
+        // The append says why the partition cannot answer.
+        Err(_) => Begin::Enqueue(batch, Some(TransactionPart::Continues)),
+    }
+}
+
+/// Asks the coordinator about all of these, and enqueues those that may be, in order.
+pub(super) async fn ask(
+    ctx: &Context,
+    client: &Client,
+    openings: Vec<Opening>,
+    options: &AppendOptions,
+) -> Vec<Result<Appending, AppendError>> {
+    let answers = answers(ctx, client, &openings).await;
+    let settle = |(opening, answer): (Opening, Result<(), ErrorCode>)| match answer {
+        Ok(()) => {
+            let decision = TransactionDecision::Opens { marker_number: opening.marker_number };
+            let transaction = Some(TransactionPart::Decides(decision));
+            Ok(opening.partition.append(opening.batch, &AppendOptions { transaction, ..options.clone() }))
+        }
+        Err(code) => {
+            let error = AppendError::RefusedByCoordinator(code);
+            if let Origin::Client(connection) = options.origin {
+                opening.partition.note_refused(connection, &opening.header, &error);
+            }
+            Err(error)
+        }
+    };
+    openings.into_iter().zip(answers).map(settle).collect()
+}
+
+async fn answers(ctx: &Context, client: &Client, openings: &[Opening]) -> Vec<Result<(), ErrorCode>> {
+    let (Some(id), Some(first)) = (client.transactional_id.as_deref(), openings.first()) else {
+        return vec![Err(ErrorCode::InvalidTxnState); openings.len()];
+    };
+    let producer_of =
+        |header: &BatchHeader| Producer { id: ProducerId(header.producer_id), epoch: header.producer_epoch };
+    let producer = producer_of(&first.header);
+    if openings.iter().any(|opening| producer_of(&opening.header) != producer) {
+        return vec![Err(ErrorCode::InvalidProducerIdMapping); openings.len()];
+    }
+    let place = |opening: &Opening| (opening.partition.topic().name.clone(), opening.partition.id().index);
+    let partitions: Vec<(Arc<str>, i32)> = openings.iter().map(place).collect();
+    let added_by = (client.version >= ADDS_FROM).then_some(ADDED_BY);
+    let asked = ctx.transaction_peers.ask(&ctx.transactions, id, producer, &partitions, added_by).await;
+    let answers = asked.unwrap_or_else(|error| vec![Err(error); openings.len()]);
+    answers.into_iter().map(|answer| answer.map_err(|error| code(client.version, error))).collect()
+}
+
+/// The code that makes this client do the right thing: most must not look for another leader, or give up.
+fn code(version: i16, error: TransactionError) -> ErrorCode {
+    match error {
+        TransactionError::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        TransactionError::NotInTransaction if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
+        TransactionError::ConcurrentTransactions if version < ADDS_FROM => ErrorCode::NotEnoughReplicas,
+        TransactionError::NotCoordinator | TransactionError::CoordinatorNotAvailable => ErrorCode::NotEnoughReplicas,
+        other => other.code(),
+    }
+}
+
+/// Appends a batch whose partition is found, whatever its transaction needs; asks again if that has ended meanwhile.
+pub(super) async fn append(
+    ctx: &Context,
+    client: &Client,
+    partition: &Partition,
+    batch: Bytes,
+    options: &AppendOptions,
+) -> Result<Appended, AppendError> {
+    let mut outcome = Err(AppendError::TransactionEnded);
+    for _ in 0..ATTEMPTS_MAX {
+        outcome = match begin(ctx, client, partition, batch.clone()) {
+            Begin::Enqueue(batch, transaction) => {
+                partition.append(batch, &AppendOptions { transaction, ..options.clone() }).await
+            }
+            Begin::Ask(opening) => match ask(ctx, client, vec![*opening], options).await.pop() {
+                Some(Ok(appending)) => appending.await,
+                Some(Err(error)) => Err(error),
+                None => Err(AppendError::InvalidTransactionState),
+            },
+        };
+        if outcome != Err(AppendError::TransactionEnded) {
+            break;
+        }
+    }
+    outcome
+}

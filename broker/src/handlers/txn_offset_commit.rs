@@ -1,0 +1,153 @@
+//! TxnOffsetCommit (key 28, v0-v5): offsets that a group commits with a transaction (KIP-98).
+//!
+//! They become visible when the transaction's marker is applied in the group's partition. v3+ member and generation, judged when the
+//! commit is applied (KIP-447); v5 (KIP-890) adds the group's partition to the transaction, which before it AddOffsetsToTxn
+//! does. Errors that older clients do not know are told as those that they ask again for: COORDINATOR_LOAD_IN_PROGRESS.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestTopic;
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::ids::ProducerId;
+
+use super::support::transaction_error::require_transactions;
+use crate::coordinator::group::classic::MemberRef;
+use crate::coordinator::group::{Commit, CommitTransaction, GroupError, NewOffset, OFFSETS_TOPIC};
+use crate::coordinator::transaction::{Producer, TransactionError};
+use crate::handlers::context::Context;
+use crate::metadata::MetadataImage;
+use crate::partition::{ProducerTransaction, TopicRef, TransactionDecision, TransactionPart};
+
+const NAMES_MEMBER_FROM: i16 = 3;
+const ADDS_FROM: i16 = 5;
+const ABORTABLE_FROM: i16 = 4;
+/// `transaction.version` of clients whose requests add partitions.
+const ADDED_BY: i16 = 2;
+/// How often a commit is tried whose transaction ends meanwhile.
+const ATTEMPTS_MAX: usize = 3;
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
+    let image = ctx.metadata.image();
+    let offsets = offsets(&image, &request.topics);
+    let mut outcomes = commit(ctx, version, &request, offsets).await.into_iter();
+    let topic = |topic: &TxnOffsetCommitRequestTopic| {
+        let one = |index: i32| {
+            let error = match is_there(&image, &topic.name, index) {
+                true => outcomes.next().unwrap_or(ErrorCode::UnknownServerError),
+                false => ErrorCode::UnknownTopicOrPartition,
+            };
+            TxnOffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error.code())
+        };
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index).map(one).collect();
+        TxnOffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
+    };
+    let topics = request.topics.iter().map(topic).collect();
+    TxnOffsetCommitResponse::default().with_topics(topics)
+}
+
+fn is_there(image: &MetadataImage, topic: &str, index: i32) -> bool {
+    image.topic(topic).is_some_and(|topic| topic.route(index).is_some())
+}
+
+/// The offsets of partitions that exist, in order.
+fn offsets(image: &MetadataImage, topics: &[TxnOffsetCommitRequestTopic]) -> Vec<NewOffset> {
+    let mut offsets = Vec::new();
+    for asked in topics {
+        let Some(topic) = image.topic(&asked.name) else { continue };
+        for partition in asked.partitions.iter().filter(|partition| topic.route(partition.partition_index).is_some()) {
+            offsets.push(NewOffset {
+                topic: topic.name.clone(),
+                topic_id: topic.id,
+                partition: partition.partition_index,
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.committed_metadata.as_deref().unwrap_or_default().into(),
+            });
+        }
+    }
+    offsets
+}
+
+/// For each offset in order.
+async fn commit(
+    ctx: &Context,
+    version: i16,
+    request: &TxnOffsetCommitRequest,
+    offsets: Vec<NewOffset>,
+) -> Vec<ErrorCode> {
+    let count = offsets.len();
+    if let Err(error) = require_transactions(ctx) {
+        return vec![error; count];
+    }
+    if request.group_id.is_empty() {
+        return vec![ErrorCode::InvalidGroupId; count];
+    }
+    let who = MemberRef {
+        member_id: if version >= NAMES_MEMBER_FROM { request.member_id.to_string() } else { String::new() },
+        instance_id: request.group_instance_id.as_ref().map(ToString::to_string),
+        generation: if version >= NAMES_MEMBER_FROM { request.generation_id } else { -1 },
+    };
+    let producer = Producer { id: ProducerId(request.producer_id.0), epoch: request.producer_epoch };
+    let mut outcomes = Vec::new();
+    for _ in 0..ATTEMPTS_MAX {
+        let part = match enter(ctx, version, request, producer).await {
+            Ok(part) => part,
+            Err(error) => return vec![error; count],
+        };
+        let transaction = Some(CommitTransaction { producer: producer.id, epoch: producer.epoch, part });
+        let (who, offsets) = (who.clone(), offsets.clone());
+        let commit = Commit { who, retention_ms: None, knows_group_not_found: false, transaction, offsets };
+        outcomes = ctx.groups.commit(&request.group_id, commit).await;
+        if !outcomes.contains(&Err(GroupError::TransactionEnded)) {
+            break;
+        }
+    }
+    outcomes.into_iter().map(|outcome| told(version, outcome)).collect()
+}
+
+/// What the commit has to do with the producer's transaction in the group's partition; the coordinator is asked if none is open.
+async fn enter(
+    ctx: &Context,
+    version: i16,
+    request: &TxnOffsetCommitRequest,
+    producer: Producer,
+) -> Result<TransactionPart, ErrorCode> {
+    let index = ctx.groups.coordinator_partition(&request.group_id);
+    let found = ctx.partitions.find(TopicRef::Name(OFFSETS_TOPIC), index).await;
+    let found = found.and_then(|partition| partition.transaction_of(producer.id, producer.epoch));
+    let marker_number = match found.map_err(|_| ErrorCode::NotCoordinator)? {
+        ProducerTransaction::Open => return Ok(TransactionPart::Continues),
+        ProducerTransaction::None { marker_number } => marker_number,
+    };
+    let (id, partition) = (request.transactional_id.as_str(), [(Arc::from(OFFSETS_TOPIC), index)]);
+    let added_by = (version >= ADDS_FROM).then_some(ADDED_BY);
+    let asked = ctx.transaction_peers.ask(&ctx.transactions, id, producer, &partition, added_by).await;
+    let answer = asked.and_then(|answers| answers.into_iter().next().unwrap_or(Err(TransactionError::Internal)));
+    answer.map_err(|error| refused(version, error))?;
+    Ok(TransactionPart::Decides(TransactionDecision::Opens { marker_number }))
+}
+
+fn refused(version: i16, error: TransactionError) -> ErrorCode {
+    match error {
+        TransactionError::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        TransactionError::NotInTransaction if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
+        // The client asks the same coordinator of the group again.
+        TransactionError::ConcurrentTransactions
+        | TransactionError::NotCoordinator
+        | TransactionError::CoordinatorNotAvailable => ErrorCode::CoordinatorLoadInProgress,
+        error => error.code(),
+    }
+}
+
+fn told(version: i16, outcome: Result<(), GroupError>) -> ErrorCode {
+    match outcome {
+        Ok(()) => ErrorCode::None,
+        // The group is between two generations: clients before KIP-447 name none.
+        Err(GroupError::TransactionEnded) if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
+        Err(error) => ErrorCode::from_code(error.code()).unwrap_or(ErrorCode::UnknownServerError),
+    }
+}

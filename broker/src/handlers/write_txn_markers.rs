@@ -1,0 +1,66 @@
+//! WriteTxnMarkers (key 27, v1): ends transactions in partitions that this node leads (KIP-98).
+//!
+//! Coordinators of Ottla have requests of their own for it. Operators end hanging transactions by it (KIP-664):
+//! `kafka-transactions.sh abort` names the producer, its epoch and the coordinator's epoch, as DescribeProducers shows them.
+//! Errors: NOT_LEADER_OR_FOLLOWER, INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED, UNKNOWN_TOPIC_OR_PARTITION.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use kafka_protocol::messages::write_txn_markers_response::{
+    WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+};
+use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::ids::ProducerId;
+
+use super::support::transaction_error::require_transactions;
+use crate::coordinator::transaction::{MarkerOutcome, Producer};
+use crate::handlers::context::Context;
+use crate::replicated::transactions::Marker;
+
+/// The marker is of the epoch that the transaction has.
+const MARKER_VERSION: u8 = 1;
+
+pub(super) async fn handle(ctx: &Context, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+    let mut markers = Vec::with_capacity(request.markers.len());
+    for marker in &request.markers {
+        let mut outcomes = outcomes(ctx, marker).await.into_iter();
+        let of_topic = |topic: &WritableTxnMarkerTopic| {
+            let one = |(index, error): (&i32, ErrorCode)| {
+                WritableTxnMarkerPartitionResult::default().with_partition_index(*index).with_error_code(error.code())
+            };
+            let partitions = topic.partition_indexes.iter().zip(outcomes.by_ref()).map(one).collect();
+            WritableTxnMarkerTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)
+        };
+        let topics = marker.topics.iter().map(of_topic).collect();
+        markers.push(WritableTxnMarkerResult::default().with_producer_id(marker.producer_id).with_topics(topics));
+    }
+    WriteTxnMarkersResponse::default().with_markers(markers)
+}
+
+async fn outcomes(ctx: &Context, asked: &WritableTxnMarker) -> Vec<ErrorCode> {
+    let place = |topic: &WritableTxnMarkerTopic| {
+        let name: Arc<str> = Arc::from(topic.name.as_str());
+        topic.partition_indexes.iter().map(|index| (name.clone(), *index)).collect::<Vec<_>>()
+    };
+    let all: Vec<(Arc<str>, i32)> = asked.topics.iter().flat_map(place).collect();
+    if let Err(error) = require_transactions(ctx) {
+        return vec![error; all.len()];
+    }
+    let producer = Producer { id: ProducerId(asked.producer_id.0), epoch: asked.producer_epoch };
+    let (commits, coordinator_epoch) = (asked.transaction_result, asked.coordinator_epoch);
+    let marker = Marker { commits, coordinator_epoch, version: MARKER_VERSION };
+    let written = ctx.transaction_peers.write_markers_here(producer, marker, &all).await;
+    let image = ctx.metadata.image();
+    let told = |((topic, index), outcome): (&(Arc<str>, i32), MarkerOutcome)| match outcome {
+        MarkerOutcome::Done => ErrorCode::None,
+        MarkerOutcome::CoordinatorFenced => ErrorCode::TransactionCoordinatorFenced,
+        MarkerOutcome::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        MarkerOutcome::Retry => match image.topic(topic).is_some_and(|topic| topic.route(*index).is_some()) {
+            true => ErrorCode::NotLeaderOrFollower,
+            false => ErrorCode::UnknownTopicOrPartition,
+        },
+    };
+    all.iter().zip(written).map(told).collect()
+}
