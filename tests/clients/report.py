@@ -45,9 +45,8 @@ TOOLS_SEE = """
   leaves ACLs alone.
 - **SASL**: a client that is set up for SASL is told ILLEGAL_SASL_STATE, as by Kafka on a PLAINTEXT listener.
 - **The version of Kafka that a tool guesses** from the APIs that are served (franz-go's `VersionGuess`, which kminion logs and exports) is
-  "between v0.10.2 and v0.11.0": Kafka 0.11.0 brought transactions. Of Kafka 4.1's APIs for clients there are missing after these
-  AlterReplicaLogDirs, SaslAuthenticate, delegation tokens, quotas, SCRAM credentials, DescribeTransactions and ListTransactions, and the
-  groups of KIP-848, KIP-932 and KIP-1071. An API is not advertised before it does its job.
+  that of the first release of which an API is missing. Of Kafka 4.1's APIs for clients there are missing AlterReplicaLogDirs,
+  SaslAuthenticate, delegation tokens, quotas, SCRAM credentials, and the groups of KIP-848, KIP-932 and KIP-1071. An API is not advertised before it does its job.
 - **Share and streams groups**: ListGroups finds none of these types, without an error, as Kafka does where the feature is off; to describe
   one ends with UnsupportedVersionException. FindCoordinator answers INVALID_REQUEST for a share partition.
 """
@@ -162,8 +161,8 @@ def page():
         + f"\n## Client libraries\n\nLast run: against {met(clients)}; one node, a new broker per client.\n\n"
         + overview(clients)
         + "\nWhat a client counts of its own errors and retries, and what the broker answers as an error, has to be zero but for the\n"
-        + "dialogue below; otherwise its run fails. What no client can do here yet: transactions, and the consumer group protocol of\n"
-        + "KIP-848 (`group.protocol=consumer`); the broker does not advertise them, and clients stay with the classic protocol.\n\n"
+        + "dialogue below; otherwise its run fails. What no client can do here yet: the consumer group protocol of\n"
+        + "KIP-848 (`group.protocol=consumer`); the broker does not advertise it, and clients stay with the classic protocol.\n\n"
         + "## What each does\n\n"
         + matrix(clients)
         + "\n## Apache Kafka's own tools\n\n"

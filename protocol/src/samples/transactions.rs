@@ -55,23 +55,7 @@ pub(super) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
                 .with_coordinator_epoch(9);
             vec![WriteTxnMarkersRequest::default().with_markers(vec![marker]).into()]
         }
-        ApiKey::TxnOffsetCommit => {
-            let partition = TxnOffsetCommitRequestPartition::default()
-                .with_partition_index(5)
-                .with_committed_offset(1_000)
-                .with_committed_leader_epoch(if version >= 2 { 7 } else { -1 })
-                .with_committed_metadata(Some(s("here")));
-            let one =
-                TxnOffsetCommitRequestTopic::default().with_name(topic("prices")).with_partitions(vec![partition]);
-            let full = TxnOffsetCommitRequest::default()
-                .with_transactional_id(id)
-                .with_group_id(GroupId(s("group")))
-                .with_producer_id(producer)
-                .with_producer_epoch(3)
-                .with_topics(vec![one]);
-            let member = full.clone().with_generation_id(4).with_member_id(s("member"));
-            vec![if version >= 3 { member.with_group_instance_id(Some(s("instance"))) } else { full }.into()]
-        }
+        ApiKey::TxnOffsetCommit => vec![txn_offset_commit(version)],
         ApiKey::DescribeTransactions => {
             vec![DescribeTransactionsRequest::default().with_transactional_ids(vec![id]).into()]
         }
@@ -84,4 +68,21 @@ pub(super) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
             vec![full.into()]
         }
     }
+}
+
+fn txn_offset_commit(version: i16) -> Request {
+    let partition = TxnOffsetCommitRequestPartition::default()
+        .with_partition_index(5)
+        .with_committed_offset(1_000)
+        .with_committed_leader_epoch(if version >= 2 { 7 } else { -1 })
+        .with_committed_metadata(Some(s("here")));
+    let one = TxnOffsetCommitRequestTopic::default().with_name(topic("prices")).with_partitions(vec![partition]);
+    let full = TxnOffsetCommitRequest::default()
+        .with_transactional_id(TransactionalId(s("transaction")))
+        .with_group_id(GroupId(s("group")))
+        .with_producer_id(ProducerId(12))
+        .with_producer_epoch(3)
+        .with_topics(vec![one]);
+    let member = full.clone().with_generation_id(4).with_member_id(s("member"));
+    if version >= 3 { member.with_group_instance_id(Some(s("instance"))) } else { full }.into()
 }

@@ -103,7 +103,8 @@ read -r _ feature _ _ _ _ _ finalized _ <<<"$level"
 has "$feature can be upgraded to $finalized" "$(features upgrade --feature "$feature=$finalized" --dry-run)"
 ok kafka-features "describes levels, asks whether one can be raised"
 has 'ProducerId' "$(tool org.apache.kafka.tools.TransactionsCommand --bootstrap-server "$bootstrap" describe-producers --topic "$topic" --partition 0)"
-ok kafka-transactions "describes the idempotent producers of a partition; the rest needs transactions"
+has 'TransactionalId' "$(tool org.apache.kafka.tools.TransactionsCommand --bootstrap-server "$bootstrap" list)"
+ok kafka-transactions "describes the producers of a partition, lists transactional ids"
 
 quorum() { tool org.apache.kafka.tools.MetadataQuorumCommand --bootstrap-server "$bootstrap" describe "$@"; }
 has 'LeaderId: +[0-9]+' "$(quorum --status)"

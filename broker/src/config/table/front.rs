@@ -7,7 +7,6 @@ use crate::config::setting::{INT_MAX, Kind, Range, Setting, at_least, boolean, i
 const RUNTIME: &str = "the node uses all cores it is given";
 const LOADED: &str = "replicas hold the state already: nothing is loaded when leadership changes";
 const LATER_GROUPS: &str = "the newer group protocol (KIP-848) is not served yet";
-const LATER_TXN: &str = "transactions are not served yet";
 
 pub(super) const NODE: &[Setting] = &[
     int("node.id", "1", Range::Between(0, INT_MAX), "Number of this node in the cluster; `broker.id` means the same.").acts("node"),
@@ -200,54 +199,54 @@ pub(super) const TRANSACTIONS: &[Setting] = &[
         Range::Between(1, 10_000),
         "Partitions of `__transaction_state`; must not change once it exists.",
     )
-    .idle(LATER_TXN),
+    .acts("transactions"),
     short(
         "transaction.state.log.replication.factor",
         "3",
         at_least(1),
         "Replicas of `__transaction_state`; fewer where there are fewer nodes.",
     )
-    .idle(LATER_TXN),
+    .acts("transactions"),
     int(
         "transaction.state.log.min.isr",
         "2",
         at_least(1),
         "`min.insync.replicas` of `__transaction_state`; never above its replicas.",
     )
-    .idle(LATER_TXN),
+    .acts("transactions"),
     int("transaction.state.log.segment.bytes", "104857600", at_least(1), "Segment size of `__transaction_state`.")
         .idle("all partitions of a disk share segment files"),
     int("transaction.state.log.load.buffer.size", "5242880", at_least(1), "Read size when transactions are loaded.")
         .idle(LOADED),
     int("transaction.max.timeout.ms", "900000", at_least(1), "The longest time-out a transaction may ask for.")
-        .idle(LATER_TXN),
+        .acts("transactions"),
     int("transactional.id.expiration.ms", "604800000", at_least(1), "How long an unused transactional id is kept.")
-        .idle(LATER_TXN),
+        .acts("transactions"),
     int(
         "transaction.abort.timed.out.transaction.cleanup.interval.ms",
         "10000",
         at_least(1),
         "How often timed-out transactions are looked for.",
     )
-    .idle(LATER_TXN),
+    .acts("transactions"),
     int(
         "transaction.remove.expired.transaction.cleanup.interval.ms",
         "3600000",
         at_least(1),
         "How often expired transactional ids are looked for.",
     )
-    .idle(LATER_TXN),
+    .acts("transactions"),
     boolean(
         "transaction.partition.verification.enable",
         "true",
         "Whether a transactional batch is checked against its coordinator.",
     )
     .dynamic()
-    .idle(LATER_TXN),
+    .idle("every transactional batch is checked"),
     boolean(
         "transaction.two.phase.commit.enable",
         "false",
         "Whether transactions may be prepared and finished by an outside coordinator.",
     )
-    .idle(LATER_TXN),
+    .idle("transactions end by their producer alone"),
 ];

@@ -8,13 +8,13 @@
 //! waits for it any more. What a task does it finds in the store, so that it does not matter which request, coordinator or
 //! panic left it there. May not know: wire versions, which node leads what.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_env::rt;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::error::TransactionError;
 use super::transaction_log::{MarkerOutcome, TransactionLog};
@@ -48,6 +48,8 @@ pub(super) struct LedPartition {
     in_transition: Mutex<BTreeSet<Arc<str>>>,
     /// Ids whose markers a task writes.
     completing: Mutex<BTreeSet<Arc<str>>>,
+    /// Who waits for the next record of an id.
+    waiting: Mutex<BTreeMap<Arc<str>, Arc<Notify>>>,
 }
 
 /// A task writes the markers of this id, until this is dropped.
@@ -66,8 +68,8 @@ impl LedPartition {
     /// What was prepared before goes on at once.
     pub(super) fn start(index: i32, by: Leadership, log: Arc<dyn TransactionLog>) -> Option<Arc<Self>> {
         let store = log.store(index)?;
-        let (in_transition, completing) = Default::default();
-        let partition = Arc::new(Self { index, by, log, store, in_transition, completing });
+        let (in_transition, completing, waiting) = Default::default();
+        let partition = Arc::new(Self { index, by, log, store, in_transition, completing, waiting });
         partition.complete_prepared();
         Some(partition)
     }
@@ -175,6 +177,14 @@ impl LedPartition {
         }
         self.in_transition.lock().remove(id);
         self.complete(id);
+        if let Some(waiting) = self.waiting.lock().remove(id) {
+            waiting.notify_waiters();
+        }
+    }
+
+    /// Notified when the append of an id's next record has ended: what begins to wait before that is woken.
+    pub(super) fn next_record(&self, id: &Arc<str>) -> Arc<Notify> {
+        self.waiting.lock().entry(id.clone()).or_default().clone()
     }
 
     /// Starts what is prepared and has no task.

@@ -10,6 +10,7 @@
 
 mod error;
 mod led_partition;
+mod patience;
 mod peer_requests;
 mod peers;
 mod runtime;

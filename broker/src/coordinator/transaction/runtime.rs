@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use super::error::TransactionError;
 use super::led_partition::{Changed, LedPartition};
+use super::patience::Patience;
 use super::settings::TransactionSettings;
 use super::sweep;
 use super::transaction_log::TransactionLog;
@@ -74,9 +75,18 @@ impl Transactions {
         }
         let decide =
             move |current: Option<&TransactionValue>, fresh, now_ms| transitions::init(current, asked, fresh, now_ms);
-        match self.change(id, decide).await? {
-            Changed::To(value) => Ok(Producer { id: value.producer_id, epoch: value.epoch }),
-            Changed::AbortsFirst => Err(TransactionError::ConcurrentTransactions),
+        let partition = self.led(id).await?;
+        let mut patience = Patience::new(partition, Arc::from(id));
+        loop {
+            patience.attempt();
+            let outcome = match self.change(id, decide).await {
+                Ok(Changed::To(value)) => Ok(Producer { id: value.producer_id, epoch: value.epoch }),
+                Ok(Changed::AbortsFirst) => Err(TransactionError::ConcurrentTransactions),
+                Err(error) => Err(error),
+            };
+            if !patience.again(&outcome).await {
+                return outcome;
+            }
         }
     }
 
@@ -89,13 +99,22 @@ impl Transactions {
         client_version: i16,
     ) -> Result<(), TransactionError> {
         let partition = self.led(id).await?;
+        let id: Arc<str> = Arc::from(id);
         let is_there = AtomicBool::new(false);
         let decide = |current: Option<&TransactionValue>, now_ms| {
             let transition = transitions::add(current, producer, &added, client_version, now_ms)?;
             is_there.store(transition == Transition::Nothing, Ordering::Relaxed);
             Ok(transition)
         };
-        self.within(partition.change(&Arc::from(id), decide)).await.map_err(refused)?;
+        let mut patience = Patience::new(partition.clone(), id.clone());
+        loop {
+            patience.attempt();
+            let outcome = self.within(partition.change(&id, decide)).await.map_err(refused);
+            if !patience.again(&outcome).await {
+                outcome?;
+                break;
+            }
+        }
         if is_there.load(Ordering::Relaxed) {
             return self.within(partition.confirm()).await;
         }

@@ -114,6 +114,34 @@ pub(super) fn try_for_each<E>(
         Request::IncrementalAlterConfigs(body) => {
             configs(&body.resources, |of| (of.resource_type, &of.resource_name), check)
         }
+        Request::AddPartitionsToTxn(_)
+        | Request::AddOffsetsToTxn(_)
+        | Request::EndTxn(_)
+        | Request::TxnOffsetCommit(_)
+        | Request::DescribeTransactions(_) => of_transactions(request, check),
+        Request::WriteTxnMarkers(_)
+        | Request::ListTransactions(_)
+        | Request::ListGroups(_)
+        | Request::SaslHandshake(_)
+        | Request::ApiVersions(_)
+        | Request::DescribeAcls(_)
+        | Request::CreateAcls(_)
+        | Request::DeleteAcls(_)
+        | Request::DescribeLogDirs(_)
+        | Request::ElectLeaders(_)
+        | Request::AlterPartitionReassignments(_)
+        | Request::ListPartitionReassignments(_)
+        | Request::DescribeQuorum(_)
+        | Request::UpdateFeatures(_)
+        | Request::DescribeCluster(_)
+        | Request::UnregisterBroker(_)
+        | Request::ListConfigResources(_) => check(Resource::Cluster),
+    }
+}
+
+/// What requests about transactions name.
+fn of_transactions<E>(request: &Request, check: &mut impl FnMut(Resource<'_>) -> Result<(), E>) -> Result<(), E> {
+    match request {
         Request::AddPartitionsToTxn(body) => {
             let one = Some(&body.v3_and_below_transactional_id).filter(|id| !id.is_empty());
             transactional_id(one.map(|id| id.as_str()), check)?;
@@ -136,23 +164,7 @@ pub(super) fn try_for_each<E>(
         Request::DescribeTransactions(body) => {
             body.transactional_ids.iter().try_for_each(|id| check(Resource::TransactionalId(id)))
         }
-        Request::WriteTxnMarkers(_)
-        | Request::ListTransactions(_)
-        | Request::ListGroups(_)
-        | Request::SaslHandshake(_)
-        | Request::ApiVersions(_)
-        | Request::DescribeAcls(_)
-        | Request::CreateAcls(_)
-        | Request::DeleteAcls(_)
-        | Request::DescribeLogDirs(_)
-        | Request::ElectLeaders(_)
-        | Request::AlterPartitionReassignments(_)
-        | Request::ListPartitionReassignments(_)
-        | Request::DescribeQuorum(_)
-        | Request::UpdateFeatures(_)
-        | Request::DescribeCluster(_)
-        | Request::UnregisterBroker(_)
-        | Request::ListConfigResources(_) => check(Resource::Cluster),
+        _ => Ok(()),
     }
 }
 

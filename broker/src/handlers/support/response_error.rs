@@ -51,20 +51,13 @@ fn code_of(response: &Response) -> i16 {
         Response::OffsetForLeaderEpoch(body) => {
             first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
         }
-        Response::AddPartitionsToTxn(body) => {
-            let several = body.results_by_transaction.iter().flat_map(|one| &one.topic_results);
-            let partitions = several.chain(&body.results_by_topic_v3_and_below).flat_map(|t| &t.results_by_partition);
-            first(std::iter::once(body.error_code).chain(partitions.map(|p| p.partition_error_code)))
-        }
-        Response::AddOffsetsToTxn(body) => body.error_code,
-        Response::EndTxn(body) => body.error_code,
-        Response::WriteTxnMarkers(body) => {
-            let topics = body.markers.iter().flat_map(|marker| &marker.topics);
-            first(topics.flat_map(|t| &t.partitions).map(|p| p.error_code))
-        }
-        Response::TxnOffsetCommit(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
-        Response::DescribeTransactions(body) => first(body.transaction_states.iter().map(|state| state.error_code)),
-        Response::ListTransactions(body) => body.error_code,
+        Response::AddPartitionsToTxn(_)
+        | Response::AddOffsetsToTxn(_)
+        | Response::EndTxn(_)
+        | Response::WriteTxnMarkers(_)
+        | Response::TxnOffsetCommit(_)
+        | Response::DescribeTransactions(_)
+        | Response::ListTransactions(_) => of_transactions(response),
         Response::DescribeAcls(body) => body.error_code,
         Response::CreateAcls(body) => first(body.results.iter().map(|result| result.error_code)),
         Response::DeleteAcls(body) => first(body.filter_results.iter().map(|result| result.error_code)),
@@ -98,6 +91,26 @@ fn code_of(response: &Response) -> i16 {
         }
         Response::ListConfigResources(body) => body.error_code,
         Response::DescribeTopicPartitions(body) => first(body.topics.iter().map(|topic| topic.error_code)),
+    }
+}
+
+fn of_transactions(response: &Response) -> i16 {
+    match response {
+        Response::AddPartitionsToTxn(body) => {
+            let several = body.results_by_transaction.iter().flat_map(|one| &one.topic_results);
+            let partitions = several.chain(&body.results_by_topic_v3_and_below).flat_map(|t| &t.results_by_partition);
+            first(std::iter::once(body.error_code).chain(partitions.map(|p| p.partition_error_code)))
+        }
+        Response::AddOffsetsToTxn(body) => body.error_code,
+        Response::EndTxn(body) => body.error_code,
+        Response::WriteTxnMarkers(body) => {
+            let topics = body.markers.iter().flat_map(|marker| &marker.topics);
+            first(topics.flat_map(|t| &t.partitions).map(|p| p.error_code))
+        }
+        Response::TxnOffsetCommit(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
+        Response::DescribeTransactions(body) => first(body.transaction_states.iter().map(|state| state.error_code)),
+        Response::ListTransactions(body) => body.error_code,
+        _ => 0,
     }
 }
 

@@ -290,7 +290,7 @@ func adminLooksAround(ctx context.Context, admin *kadm.Client) {
 	Must(err, "api versions")
 	for _, broker := range versions {
 		// What kminion logs and exports as the cluster's version. It ends at the first release of which the broker lacks an
-		// API: for Ottla at 0.11.0, which brought transactions.
+		// API.
 		guess := broker.VersionGuess()
 		fmt.Println("  guessed:", guess)
 		old := strings.HasPrefix(guess, "not even") || strings.Contains(guess, "v0.8") || strings.Contains(guess, "v0.9")

@@ -59,12 +59,34 @@ fn a_client_that_starts_anew_aborts_what_it_had_open() {
     sim::run(2, || async {
         let (log, transactions) = start();
         let first = open(&transactions, "a", &[1, 2]).await;
-        assert_eq!(transactions.init("a", NEW).await, Err(TransactionError::ConcurrentTransactions));
-        log.reaches("a", Status::CompleteAbort).await;
-        assert_eq!(marked(&log), BTreeSet::from([1, 2]));
+        // Its markers are waited for.
         let second = transactions.init("a", NEW).await.unwrap();
+        assert_eq!(marked(&log), BTreeSet::from([1, 2]));
         assert_eq!(second, Producer { epoch: 2, ..first });
         assert_eq!(transactions.end("a", first, true, true).await, Err(TransactionError::ProducerFenced));
+        assert_eq!(log.status("a"), Some(Status::Empty));
+    });
+}
+
+/// The first batch of the next transaction comes while markers of the last one are under way.
+#[test]
+fn a_transaction_that_begins_at_once_waits_for_the_one_before() {
+    sim::run(9, || async {
+        let (log, transactions) = start();
+        let first = open(&transactions, "a", &[1]).await;
+        log.outcomes.lock().insert(1, MarkerOutcome::Retry);
+        let next = transactions.end("a", first, true, true).await.unwrap();
+        let begins = {
+            let transactions = transactions.clone();
+            rt::spawn(async move { transactions.add("a", next, partitions(&[2]), 2).await })
+        };
+        rt::sleep(Duration::from_millis(30)).await;
+        log.outcomes.lock().clear();
+        assert_eq!(begins.await.unwrap(), Ok(()));
+        log.outcomes.lock().insert(2, MarkerOutcome::Retry);
+        let after = transactions.end("a", next, true, true).await.unwrap();
+        let concurrent = transactions.add("a", after, partitions(&[2]), 2).await;
+        assert_eq!(concurrent, Err(TransactionError::ConcurrentTransactions), "not for ever");
     });
 }
 
