@@ -25,6 +25,12 @@ DIALOGUE = {
     ("DescribeAcls", "SECURITY_DISABLED"): "likewise",
     ("CreateAcls", "SECURITY_DISABLED"): "the answer of a broker without an authorizer, as Kafka's",
     ("DeleteAcls", "SECURITY_DISABLED"): "likewise",
+    **{
+        (api, "CONCURRENT_TRANSACTIONS"): "the markers of the transaction before are still being written; the client asks again"
+        for api in ("InitProducerId", "AddPartitionsToTxn", "AddOffsetsToTxn", "Produce")
+    },
+    ("TxnOffsetCommit", "COORDINATOR_LOAD_IN_PROGRESS"): "likewise",
+    ("OffsetFetch", "UNSTABLE_OFFSET_COMMIT"): "likewise, of a client that asks for stable offsets (KIP-447)",
     ("Metadata", "UNKNOWN_TOPIC_OR_PARTITION"): "a topic is asked for before it exists or after it was deleted",
 }
 

@@ -26,6 +26,7 @@ STEPS = {
     "resume": "commit, leave, come back: reading goes on at the committed offset",
     "offsets": "the committed offset with its metadata; beginning and end of a partition",
     "time": "seek by time",
+    "transactions": "a transaction over two partitions, one that is aborted, one that commits a group's offset; readers of committed data see the first and the last",
     "groups": "list, describe and delete groups",
     "delete": "delete records up to an offset; delete the topic",
 }

@@ -308,6 +308,51 @@ public class Scenario {
         ok("resume");
     }
 
+    /** The records of a transaction. */
+    static List<String> values(String name) {
+        List<String> values = new ArrayList<>();
+        for (int i = 0; i < 20; i++) values.add(name + "-" + i);
+        return values;
+    }
+
+    static void begin(Producer<byte[], byte[]> producer, String topic, String name) {
+        producer.beginTransaction();
+        int at = 0;
+        for (String value : values(name)) producer.send(new ProducerRecord<>(topic, at++ % 2, null, value.getBytes()));
+        producer.flush();
+    }
+
+    static void transactions(Admin admin) throws Exception {
+        String topic = "java-transactions-" + RUN;
+        admin.createTopics(List.of(new NewTopic(topic, 2, FACTOR))).all().get();
+        Producer<byte[], byte[]> producer = producer(Map.of("transactional.id", topic));
+        producer.initTransactions();
+        begin(producer, topic, "first");
+        producer.commitTransaction();
+        begin(producer, topic, "aborted");
+        producer.abortTransaction();
+        begin(producer, topic, "last");
+        TopicPartition tp = new TopicPartition(TOPIC, 1);
+        producer.sendOffsetsToTransaction(Map.of(tp, new OffsetAndMetadata(5)), new ConsumerGroupMetadata(topic));
+        producer.commitTransaction();
+        close(producer);
+        List<String> expected = values("first");
+        expected.addAll(values("last"));
+        try (Consumer<byte[], byte[]> reader = reader(Map.of("group.id", topic, "isolation.level", "read_committed"))) {
+            check(reader.committed(Set.of(tp)).get(tp).offset() == 5, "committed " + reader.committed(Set.of(tp)));
+            List<TopicPartition> both = List.of(new TopicPartition(topic, 0), new TopicPartition(topic, 1));
+            reader.assign(both);
+            reader.seekToBeginning(both);
+            List<String> seen = new ArrayList<>();
+            read(reader, expected.size()).forEach(record -> seen.add(new String(record.value())));
+            Collections.sort(seen);
+            Collections.sort(expected);
+            check(seen.equals(expected), "read " + seen);
+        }
+        admin.deleteTopics(List.of(topic)).all().get();
+        ok("transactions");
+    }
+
     @SuppressWarnings("deprecation")
     static void adminLooksAround(Admin admin) throws Exception {
         check(admin.listConsumerGroups().all().get().stream().anyMatch(g -> g.groupId().equals(GROUP)), "group is not listed");
@@ -344,6 +389,7 @@ public class Scenario {
             groups(sent, large);
             seekByTime();
             commitAndResume(admin);
+            transactions(admin);
             adminLooksAround(admin);
         } catch (Throwable t) {
             t.printStackTrace();

@@ -19,8 +19,8 @@ const topic = `kafkajs-${run}`
 const groupId = `kafkajs-group-${run}`
 const codecs = { none: 'None', gzip: 'GZIP', snappy: 'Snappy', lz4: 'LZ4', zstd: 'ZSTD' }
 const counted = { errors: 0, warnings: 0, retries: 0 }
-// The dialogue of a group, which kafkajs logs as errors.
-const dialogue = ['The group is rebalancing', 'The group member needs to have a valid member id']
+// The dialogue of a group, and of a transaction that follows another one at once, which kafkajs logs as errors.
+const dialogue = ['The group is rebalancing', 'The group member needs to have a valid member id', 'another concurrent operation on the same transaction']
 
 // kafkajs ships gzip only; the other codecs are plugged in, as its documentation says.
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
@@ -176,6 +176,42 @@ async function commitAndResume(admin) {
   ok('resume')
 }
 
+async function transactions(admin) {
+  const transactional = `kafkajs-transactions-${run}`
+  await admin.createTopics({ topics: [{ topic: transactional, numPartitions: 2, replicationFactor }], waitForLeaders: true })
+  const values = name => Array.from({ length: 20 }, (_, i) => `${name}-${i}`)
+  const producer = watched(kafka.producer({ transactionalId: transactional, idempotent: true, maxInFlightRequests: 1 }))
+  await producer.connect()
+  const begin = async name => {
+    const transaction = await producer.transaction()
+    await transaction.send({ topic: transactional, messages: values(name).map((value, i) => ({ partition: i % 2, value })) })
+    return transaction
+  }
+  await (await begin('first')).commit()
+  await (await begin('aborted')).abort()
+  const last = await begin('last')
+  const topics = [{ topic, partitions: [{ partition: 1, offset: '5' }] }]
+  await last.sendOffsets({ consumerGroupId: transactional, topics })
+  await last.commit()
+  await producer.disconnect()
+  // The end of a transaction is answered before its markers are written.
+  await waitUntil(async () => {
+    const [committed] = await admin.fetchOffsets({ groupId: transactional, topics: [topic] })
+    return committed.partitions.find(p => p.partition === 1).offset === '5'
+  }, 'the committed offset')
+  const read = []
+  const consumer = watched(kafka.consumer({ groupId: `${transactional}-reader`, maxWaitTimeInMs: 200 }))
+  await consumer.connect()
+  await consumer.subscribe({ topic: transactional, fromBeginning: true })
+  await consumer.run({ eachMessage: async ({ message }) => read.push(String(message.value)) })
+  const expected = [...values('first'), ...values('last')]
+  await waitUntil(() => read.length >= expected.length, 'the committed records')
+  assert.deepEqual(read.sort(), expected.sort())
+  await consumer.disconnect()
+  await admin.deleteTopics({ topics: [transactional] })
+  ok('transactions')
+}
+
 async function adminLooksAround(admin) {
   const { groups } = await admin.listGroups()
   assert(groups.some(group => group.groupId === groupId))
@@ -201,6 +237,7 @@ async function main() {
   await groupWithARebalance(sent, largeAt)
   await seekByTime(admin)
   await commitAndResume(admin)
+  await transactions(admin)
   await adminLooksAround(admin)
   await admin.disconnect()
   Object.entries(counted).forEach(([name, n]) => count(name, n))

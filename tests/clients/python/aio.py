@@ -14,10 +14,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata
 from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, REPLICATION_FACTOR, RUN, Warnings
-from scenario import check_dense, expected_records, ok, say, skip
+from scenario import check_dense, expected_records, ok, say, skip, transaction
 
 TOPIC = f"aiokafka-{RUN}"
 GROUP = f"aiokafka-group-{RUN}"
+TRANSACTIONAL = f"aiokafka-transactions-{RUN}"
 
 
 async def wait_until(condition, what, seconds=60):
@@ -163,6 +164,41 @@ async def commit_and_resume(admin):
     ok("resume")
 
 
+async def transactions(admin):
+    await admin.create_topics([NewTopic(TRANSACTIONAL, 2, REPLICATION_FACTOR)])
+    async with producer(transactional_id=TRANSACTIONAL) as one:
+
+        async def begin(name):
+            await one.begin_transaction()
+            for partition, value in transaction(name):
+                await one.send(TRANSACTIONAL, value, partition=partition)
+            await one.flush()
+
+        await begin("first")
+        await one.commit_transaction()
+        await begin("aborted")
+        await one.abort_transaction()
+        await begin("last")
+        await one.send_offsets_to_transaction({TopicPartition(TOPIC, 1): 5}, TRANSACTIONAL)
+        await one.commit_transaction()
+    async with consumer(group_id=TRANSACTIONAL, isolation_level="read_committed") as reader:
+
+        async def committed():
+            return await reader.committed(TopicPartition(TOPIC, 1)) == 5
+
+        # The end of a transaction is answered before its markers are written, and aiokafka does not ask for stable offsets.
+        await wait_until(committed, "the committed offset")
+        partitions = [TopicPartition(TRANSACTIONAL, partition) for partition in range(2)]
+        reader.assign(partitions)
+        await reader.seek_to_beginning(*partitions)
+        expected = [*transaction("first"), *transaction("last")]
+        got = [await reader.getone() for _ in expected]
+        assert sorted((record.partition, record.value) for record in got) == sorted(expected)
+        assert not await reader.getmany(timeout_ms=500)
+    await admin.delete_topics([TRANSACTIONAL])
+    ok("transactions")
+
+
 async def groups_and_deletion(admin):
     assert GROUP in {group[0] for group in await admin.list_consumer_groups()}
     (described,) = await admin.describe_consumer_groups([GROUP])
@@ -191,6 +227,7 @@ async def main():
     await group_with_a_rebalance(sent, large)
     await seek_by_time()
     await commit_and_resume(admin)
+    await transactions(admin)
     await groups_and_deletion(admin)
     await admin.close()
     # aiokafka counts nothing itself; it warns of every failed request and every retry.

@@ -11,10 +11,11 @@ import confluent_kafka
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec
 from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, NODES, PARTITIONS, REPLICATION_FACTOR, RUN, Warnings
-from scenario import check_dense, expected_records, ok, say, stop, two_members, wait_until
+from scenario import check_dense, expected_records, ok, say, stop, transaction, two_members, wait_until
 
 TOPIC = f"confluent-{RUN}"
 GROUP = f"confluent-group-{RUN}"
+TRANSACTIONAL = f"confluent-transactions-{RUN}"
 
 
 class Counters:
@@ -206,6 +207,37 @@ def commit_and_resume():
     ok("resume")
 
 
+def transactions(admin):
+    wait_for(admin.create_topics([NewTopic(TRANSACTIONAL, 2, REPLICATION_FACTOR)]))
+    one = producer(**{"transactional.id": TRANSACTIONAL})
+    one.init_transactions(30)
+
+    def begin(name):
+        one.begin_transaction()
+        for partition, value in transaction(name):
+            one.produce(TRANSACTIONAL, partition=partition, value=value)
+        assert one.flush(30) == 0
+
+    begin("first")
+    one.commit_transaction(30)
+    begin("aborted")
+    one.abort_transaction(30)
+    begin("last")
+    reader = consumer(**{"group.id": TRANSACTIONAL})
+    one.send_offsets_to_transaction([TopicPartition(TOPIC, 1, 5)], reader.consumer_group_metadata(), 30)
+    one.commit_transaction(30)
+    (committed,) = reader.committed([TopicPartition(TOPIC, 1)], timeout=30)
+    assert committed.offset == 5, committed
+    reader.assign([TopicPartition(TRANSACTIONAL, partition, 0) for partition in range(2)])
+    expected = [*transaction("first"), *transaction("last")]
+    messages = [reader.poll(30) for _ in expected]
+    assert sorted((m.partition(), m.value()) for m in messages) == sorted(expected)
+    assert reader.poll(0.5) is None
+    reader.close()
+    wait_for(admin.delete_topics([TRANSACTIONAL]))
+    ok("transactions")
+
+
 def groups_and_deletion(admin):
     assert GROUP in {group.group_id for group in admin.list_consumer_groups().result(30).valid}
     state = lambda: wait_for(admin.describe_consumer_groups([GROUP]))[GROUP].state
@@ -233,6 +265,7 @@ def main():
     cooperative()
     seek_by_time(admin)
     commit_and_resume()
+    transactions(admin)
     groups_and_deletion(admin)
     assert counters.reports > 0, "librdkafka reported no statistics"
     say(f"count retries {sum(counters.retries.values())}")

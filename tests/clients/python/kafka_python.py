@@ -13,10 +13,11 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
 from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, REPLICATION_FACTOR, RUN, Warnings
-from scenario import check_dense, expected_records, ok, say, stop, two_members, wait_until
+from scenario import check_dense, expected_records, ok, say, stop, transaction, two_members, wait_until
 
 TOPIC = f"kafka-python-{RUN}"
 GROUP = f"kafka-python-group-{RUN}"
+TRANSACTIONAL = f"kafka-python-transactions-{RUN}"
 counted = {"retries": 0.0, "errors": 0.0}
 
 
@@ -181,6 +182,51 @@ def commit_and_resume():
     ok("resume")
 
 
+def transactions(admin):
+    admin.create_topics([NewTopic(TRANSACTIONAL, 2, REPLICATION_FACTOR)])
+    one = producer(transactional_id=TRANSACTIONAL)
+    one.init_transactions()
+
+    def begin(name):
+        one.begin_transaction()
+        for partition, value in transaction(name):
+            one.send(TRANSACTIONAL, value=value, partition=partition)
+        one.flush(30)
+
+    begin("first")
+    one.commit_transaction()
+    begin("aborted")
+    one.abort_transaction()
+    begin("last")
+    one.send_offsets_to_transaction({TopicPartition(TOPIC, 1): OffsetAndMetadata(5, "", -1)}, TRANSACTIONAL)
+    one.commit_transaction()
+    close(one)
+    reader = KafkaConsumer(
+        bootstrap_servers=BOOTSTRAP,
+        group_id=TRANSACTIONAL,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    # The end of a transaction is answered before its markers are written.
+    wait_until(lambda: reader.committed(TopicPartition(TOPIC, 1)) == 5, "the committed offset")
+    partitions = [TopicPartition(TRANSACTIONAL, partition) for partition in range(2)]
+    reader.assign(partitions)
+    reader.seek_to_beginning(*partitions)
+    expected, got = [*transaction("first"), *transaction("last")], []
+
+    def read():
+        for records in reader.poll(200).values():
+            got.extend((record.partition, record.value) for record in records)
+        return len(got) >= len(expected)
+
+    wait_until(read, "the committed records")
+    assert sorted(got) == sorted(expected) and not reader.poll(500)
+    reader.close()
+    admin.delete_topics([TRANSACTIONAL])
+    ok("transactions")
+
+
 def groups_and_deletion(admin):
     assert GROUP in str(admin.list_groups())
     assert "Empty" in str(admin.describe_groups([GROUP]))
@@ -212,6 +258,7 @@ def main():
     cooperative()
     seek_by_time()
     commit_and_resume()
+    transactions(admin)
     groups_and_deletion(admin)
     admin.close()
     say(f"count retries {round(counted['retries'])}")

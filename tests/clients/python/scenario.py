@@ -40,6 +40,11 @@ def expected_records():
             yield codec, i % PARTITIONS, f"key-{i % 17}".encode(), value, [("codec", codec.encode()), ("empty", b"")]
 
 
+def transaction(name):
+    """What is produced in a transaction of the `transactions` step: (partition, value)."""
+    return [(i % 2, f"{name}-{i:02}".encode()) for i in range(20)]
+
+
 def check_dense(sent):
     """`sent` is (partition, offset) to record: each partition's offsets go from 0 up without a gap."""
     assert len(sent) == RECORDS_PER_CODEC * len(CODECS), len(sent)

@@ -9,6 +9,7 @@ use crate::laws::Violation;
 use crate::laws::epochs::Epochs;
 use crate::laws::groups::GroupAnswers;
 use crate::laws::i9_topics::Steps;
+use crate::laws::transfers::Transfers;
 use crate::laws::{i2_dense, i5_once};
 use uuid::Uuid;
 
@@ -62,6 +63,8 @@ pub(crate) struct Oracle {
     pub(crate) groups: BTreeMap<String, GroupAnswers>,
     /// Topics that are created and deleted during the run, by name.
     pub(crate) topics: BTreeMap<String, Steps>,
+    /// Transactions.
+    pub(crate) transfers: Transfers,
     /// Producer ids and topic ids, and what they were assigned to.
     pub(crate) producer_ids: BTreeMap<i64, String>,
     pub(crate) topic_ids: BTreeMap<Uuid, String>,

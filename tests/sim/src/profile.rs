@@ -83,6 +83,14 @@ pub(crate) const ON_DEMAND_FROM: u64 = 117_000;
 /// Smaller seeds had all been run before leaders were cut off while their shards were merged.
 pub(crate) const MERGES_INTERRUPTED_FROM: u64 = 118_000;
 
+/// From this seed on there are transactions.
+pub(crate) const TRANSACTIONS_FROM: u64 = 140_000;
+
+/// True if producers run transactions. Half of the seeds: they cost time.
+pub(crate) fn has_transactions(seed: u64) -> bool {
+    seed >= TRANSACTIONS_FROM && seed.is_multiple_of(2)
+}
+
 /// True if the leader of a shard is cut off while it is sealed for a merge.
 pub(crate) fn interrupts_merges(seed: u64, nodes: u32) -> bool {
     nodes >= 3 && seed >= MERGES_INTERRUPTED_FROM

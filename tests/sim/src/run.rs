@@ -28,8 +28,8 @@ use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
     MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning, damages_heads,
-    has_late_founder, interrupts_merges, loses_leavers, loses_seed_node, loses_voters, mixes_releases,
-    stalls_followers, unregisters_early,
+    has_late_founder, has_transactions, interrupts_merges, loses_leavers, loses_seed_node, loses_voters,
+    mixes_releases, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -37,7 +37,7 @@ use crate::scenarios;
 use crate::sim_node::RunningNode;
 use crate::workload::{
     BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, extra_clients, pipeline, prober, producer, reassigner,
-    resizer, topics, trimmer,
+    resizer, topics, transfers, trimmer,
 };
 use crate::world::World;
 
@@ -268,6 +268,14 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
     world.run_client("watcher", None, topics::watcher(world.clone()));
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
     extra_clients::start(world, profile.extra_clients(plan.seed));
+    if has_transactions(plan.seed) {
+        for number in 0..4 {
+            world.run_client("transfers", None, transfers::transfers(world.clone(), number));
+        }
+        for number in 0..2 {
+            world.run_client("committed reader", None, transfers::reader(world.clone(), number));
+        }
+    }
 }
 
 /// Waits until the cluster has settled after the last fault, and judges what it holds then.
@@ -278,6 +286,7 @@ async fn judge_settled(world: &World) {
                 let history = std::mem::take(&mut *world.history());
                 history::judge(history)
             });
+            transfers::judge(world).await;
             if world.judge(verdict).is_some() {
                 liveness_check::check(world).await;
             }

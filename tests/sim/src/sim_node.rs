@@ -119,6 +119,8 @@ fn config(node: SimNode, seeds: Vec<Endpoint>, tuning: Tuning) -> Config {
     config.offsets.topic_partitions = OFFSETS_PARTITIONS;
     config.offsets.retention_check_interval_ms = 1_000;
     config.transaction.producer_id_expiration_check_interval_ms = 2_000;
+    config.transaction.topic_partitions = 2;
+    config.transaction.abort_interval_ms = 500;
     config.group.initial_rebalance_delay_ms = 100;
     config.group.session_timeout_ms_min = 100;
     config.group.session_timeout_ms_max = 60_000;

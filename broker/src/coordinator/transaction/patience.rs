@@ -11,8 +11,8 @@ use tokio::sync::futures::OwnedNotified;
 use super::error::TransactionError;
 use super::led_partition::LedPartition;
 
-/// As long as Kafka's leaders ask a coordinator that is busy with the transaction before (KAFKA-18575).
-const WAIT_MAX: Duration = Duration::from_millis(100);
+/// Longer than markers take where all leaders are there. Kafka's leaders ask for 100 ms (KAFKA-18575).
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The attempts of one request.
 pub(super) struct Patience {

@@ -270,6 +270,68 @@ func commitAndResume(ctx context.Context, admin *kadm.Client) {
 	Ok("resume")
 }
 
+// Produces transactions, then moves what was committed to another topic, offsets and records in one transaction.
+func transactions(ctx context.Context, admin *kadm.Client) {
+	from, to := "franz-go-transactions-"+Run, "franz-go-moved-"+Run
+	for _, name := range []string{from, to} {
+		_, err := admin.CreateTopic(ctx, 2, int16(ReplicationFactor), nil, name)
+		Must(err, "create topic")
+	}
+	record := func(topic, value string, number int) *kgo.Record {
+		return &kgo.Record{Topic: topic, Partition: int32(number % 2), Value: []byte(value)}
+	}
+	producer := client(kgo.TransactionalID(from))
+	expected := map[string]bool{}
+	for _, name := range []string{"first", "aborted", "last"} {
+		Must(producer.BeginTransaction(), "begin")
+		for i := 0; i < 20; i++ {
+			value := fmt.Sprintf("%s-%d", name, i)
+			Must(producer.ProduceSync(ctx, record(from, value, i)).FirstErr(), "produce in a transaction")
+			if name != "aborted" {
+				expected[value] = true
+			}
+		}
+		Must(producer.EndTransaction(ctx, kgo.TransactionEndTry(name != "aborted")), "end")
+	}
+	producer.Close()
+	logger := kgo.BasicLogger(said, kgo.LogLevelWarn, nil)
+	session, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(bootstrap...), kgo.WithHooks(hooks), kgo.WithLogger(logger),
+		kgo.TransactionalID(to), kgo.ConsumerGroup(to), kgo.ConsumeTopics(from), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets())
+	Must(err, "new session")
+	for moved := 0; moved < len(expected); {
+		fetches := session.PollFetches(ctx)
+		Must(fetches.Err0(), "poll")
+		Must(session.Begin(), "begin")
+		for i, read := range fetches.Records() {
+			Must(session.Client().ProduceSync(ctx, record(to, string(read.Value), i)).FirstErr(), "produce in a transaction")
+		}
+		committed, err := session.End(ctx, kgo.TryCommit)
+		Must(err, "end")
+		Check(committed, "the transaction was not committed")
+		moved += fetches.NumRecords()
+	}
+	session.Close()
+	offsets, err := admin.FetchOffsets(ctx, to)
+	Must(err, "fetch offsets")
+	Check(len(offsets.Offsets()[from]) == 2, "offsets %v", offsets)
+	start := kgo.NewOffset().AtStart()
+	reader := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{to: {0: start, 1: start}}), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	for count := 0; count < len(expected); {
+		for _, read := range reader.PollFetches(ctx).Records() {
+			Check(expected[string(read.Value)], "%s was never committed, or is there twice", read.Value)
+			expected[string(read.Value)] = false
+			count++
+		}
+	}
+	reader.Close()
+	_, err = admin.DeleteGroups(ctx, to)
+	Must(err, "delete group")
+	_, err = admin.DeleteTopics(ctx, from, to)
+	Must(err, "delete topics")
+	Ok("transactions")
+}
+
 func adminLooksAround(ctx context.Context, admin *kadm.Client) {
 	listed, err := admin.ListGroups(ctx)
 	Must(err, "list groups")
@@ -322,6 +384,7 @@ func main() {
 	groups(ctx, sent, large)
 	seekByTime(ctx, admin)
 	commitAndResume(ctx, admin)
+	transactions(ctx, admin)
 	adminLooksAround(ctx, admin)
 	Count("errors", hooks.errors.Load())
 	Count("warnings", said.N.Load())

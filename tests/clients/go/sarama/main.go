@@ -25,7 +25,7 @@ var (
 		"lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD,
 	}
 	// sarama has no counters of its own failures: it logs them, and each attempt to do it again.
-	said = &Said{Words: []string{"error", "fail", "retry", "abandon", "timed out"}, Harmless: "Not an error"}
+	said = &Said{Words: []string{"error", "fail", "retry", "abandon", "timed out"}, Harmless: []string{"Not an error", "successful to add partitions txn"}}
 )
 
 func config() *sarama.Config {
@@ -303,6 +303,69 @@ func commitAndResume(c sarama.Client, admin sarama.ClusterAdmin) {
 	Ok("resume")
 }
 
+func transactions(admin sarama.ClusterAdmin) {
+	name := "sarama-transactions-" + Run
+	detail := sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: int16(ReplicationFactor)}
+	Must(admin.CreateTopic(name, &detail, false), "create topic")
+	c := config()
+	c.Producer.Idempotent = true
+	c.Producer.RequiredAcks = sarama.WaitForAll
+	c.Producer.Transaction.ID = name
+	c.Net.MaxOpenRequests = 1
+	client := connected(c)
+	producer, err := sarama.NewSyncProducerFromClient(client)
+	Must(err, "producer")
+	expected := map[string]bool{}
+	begin := func(prefix string) {
+		Must(producer.BeginTxn(), "begin")
+		for i := 0; i < 20; i++ {
+			value := prefix + "-" + strconv.Itoa(i)
+			_, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: name, Partition: int32(i % 2), Value: sarama.StringEncoder(value)})
+			Must(err, "produce in a transaction")
+			if prefix != "aborted" {
+				expected[value] = true
+			}
+		}
+	}
+	begin("first")
+	Must(producer.CommitTxn(), "commit")
+	begin("aborted")
+	Must(producer.AbortTxn(), "abort")
+	begin("last")
+	offsets := map[string][]*sarama.PartitionOffsetMetadata{topic: {{Partition: 1, Offset: 5}}}
+	Must(producer.AddOffsetsToTxn(offsets, name), "offsets")
+	Must(producer.CommitTxn(), "commit")
+	Must(producer.Close(), "close producer")
+	Must(client.Close(), "close client")
+	// The end of a transaction is answered before its markers are written.
+	WaitUntil(func() bool {
+		committed, err := admin.ListConsumerGroupOffsets(name, map[string][]int32{topic: {1}})
+		Must(err, "committed")
+		return committed.GetBlock(topic, 1).Offset == 5
+	}, "the committed offset")
+	c = config()
+	c.Consumer.IsolationLevel = sarama.ReadCommitted
+	consumer, err := sarama.NewConsumer(brokers, c)
+	Must(err, "consumer")
+	for partition := int32(0); partition < 2; partition++ {
+		reading, err := consumer.ConsumePartition(name, partition, sarama.OffsetOldest)
+		Must(err, "consume")
+		for count := 0; count < len(expected)/2; count++ {
+			select {
+			case message := <-reading.Messages():
+				Check(expected[string(message.Value)], "%s was never committed, or is there twice", message.Value)
+				expected[string(message.Value)] = false
+			case <-time.After(30 * time.Second):
+				Check(false, "%d records of partition %d after 30 s", count, partition)
+			}
+		}
+		Must(reading.Close(), "close reader")
+	}
+	Must(consumer.Close(), "close consumer")
+	Must(admin.DeleteTopic(name), "delete topic")
+	Ok("transactions")
+}
+
 func adminLooksAround(admin sarama.ClusterAdmin) {
 	listed, err := admin.ListConsumerGroups()
 	Must(err, "list groups")
@@ -336,6 +399,7 @@ func main() {
 	groups(sent, large)
 	seekByTime(c)
 	commitAndResume(c, admin)
+	transactions(admin)
 	adminLooksAround(admin)
 	Must(admin.Close(), "close admin")
 	Must(c.Close(), "close client")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -113,13 +114,13 @@ func Large() []byte {
 // Said counts the lines of a client's log that have one of the words in them and are not harmless.
 type Said struct {
 	Words    []string
-	Harmless string
+	Harmless []string
 	N        atomic.Int64
 }
 
 func (s *Said) Write(line []byte) (int, error) {
 	for _, word := range s.Words {
-		harmless := s.Harmless != "" && bytes.Contains(line, []byte(s.Harmless))
+		harmless := slices.ContainsFunc(s.Harmless, func(part string) bool { return bytes.Contains(line, []byte(part)) })
 		if bytes.Contains(bytes.ToLower(line), []byte(word)) && !harmless {
 			s.N.Add(1)
 			fmt.Printf("  %s\n", bytes.TrimSpace(line))

@@ -295,6 +295,53 @@ impl Scenario {
         ok("resume");
     }
 
+    async fn transactions(&self) {
+        let name = self.topic.replace("rdkafka", "rdkafka-transactions");
+        let admin = self.admin();
+        let options = AdminOptions::new();
+        let topic = NewTopic::new(&name, 2, TopicReplication::Fixed(rdkafka_scenario::replication_factor().into()));
+        admin.create_topics([&topic], &options).await.expect("create")[0].as_ref().expect("created");
+        let producer = self.producer(&[("transactional.id", &name)]);
+        producer.init_transactions(WAIT).expect("init");
+        let values = |prefix: &str| (0..20).map(|i| format!("{prefix}-{i}")).collect::<Vec<_>>();
+        let begin = async |prefix| {
+            producer.begin_transaction().expect("begin");
+            for (place, value) in (0..).zip(values(prefix)) {
+                let record = FutureRecord::<(), _>::to(&name).partition(place % 2).payload(&value);
+                producer.send(record, WAIT).await.expect("delivered");
+            }
+        };
+        begin("first").await;
+        producer.commit_transaction(WAIT).expect("commit");
+        begin("aborted").await;
+        producer.abort_transaction(WAIT).expect("abort");
+        begin("last").await;
+        let consumer = self.member(&name, "range");
+        let mut at = TopicPartitionList::new();
+        at.add_partition_offset(&self.topic, 1, Offset::Offset(5)).expect("offset");
+        let group = consumer.group_metadata().expect("group");
+        producer.send_offsets_to_transaction(&at, &group, WAIT).expect("offsets");
+        producer.commit_transaction(WAIT).expect("commit");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&self.topic, 1);
+        let committed = consumer.committed_offsets(asked, WAIT).expect("committed");
+        assert_eq!(committed.elements()[0].offset(), Offset::Offset(5));
+        let mut from = TopicPartitionList::new();
+        for partition in 0..2 {
+            from.add_partition_offset(&name, partition, Offset::Beginning).expect("beginning");
+        }
+        consumer.assign(&from).expect("assign");
+        let mut seen = Records::new();
+        wait_until("the committed records", || {
+            Self::poll_into(&consumer, &mut seen);
+            seen.len() >= 40
+        });
+        let read: BTreeSet<_> = seen.into_values().map(|(_, value, _)| String::from_utf8_lossy(&value).into_owned()).collect();
+        assert_eq!(read, values("first").into_iter().chain(values("last")).collect());
+        admin.delete_topics(&[&name], &options).await.expect("delete")[0].as_ref().expect("topic deleted");
+        ok("transactions");
+    }
+
     async fn admin_looks_around(&self) {
         let admin = self.admin();
         let options = AdminOptions::new();
@@ -329,6 +376,7 @@ async fn main() {
     scenario.groups(&sent, large);
     scenario.seek_by_time().await;
     scenario.commit_and_resume();
+    scenario.transactions().await;
     scenario.admin_looks_around().await;
     let retries = RETRIES.lock().expect("counters").take().expect("librdkafka reported no statistics");
     println!("count retries {}", retries.values().sum::<u64>());

@@ -27,6 +27,7 @@ pub(crate) mod memory;
 pub(crate) mod progress;
 pub(crate) mod reads;
 pub(crate) mod static_members;
+pub(crate) mod transfers;
 
 use std::fmt;
 

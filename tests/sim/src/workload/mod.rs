@@ -21,6 +21,7 @@ pub(crate) mod resizer;
 pub(crate) mod sessions;
 mod static_members;
 pub(crate) mod topics;
+pub(crate) mod transfers;
 pub(crate) mod trimmer;
 
 use std::time::Duration;

@@ -1,0 +1,167 @@
+//! Transactions are atomic, and readers of committed data see what is committed, in order, and nothing else (KIP-98, KIP-890).
+//!
+//! May not know: producers, epochs, markers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Violation;
+
+const LAW: &str = "transactions are atomic, and readers of committed data see no other";
+
+/// What a transaction's client knows of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nobody has asked for its commit.
+    Open,
+    /// Its commit was asked for, and what came of it is not known.
+    Asked,
+    /// Its commit was acknowledged.
+    Committed,
+    /// It was aborted, or its commit was refused for good.
+    Aborted,
+}
+
+/// All transactions of a run, by number, and their records.
+#[derive(Debug, Default)]
+pub(crate) struct Transfers {
+    fates: Vec<Fate>,
+    /// The records of a transaction: partition and value.
+    records: BTreeMap<usize, Vec<(i32, u64)>>,
+    of_value: BTreeMap<u64, usize>,
+    /// What each reader was given of each partition, in order.
+    delivered: BTreeMap<(u64, i32), Vec<u64>>,
+}
+
+fn broken(index: i32, what: String) -> Violation {
+    Violation::new(LAW, None, format!("transfers-{index}: {what}"))
+}
+
+impl Transfers {
+    /// A new transaction.
+    pub(crate) fn begin(&mut self) -> usize {
+        self.fates.push(Fate::Open);
+        self.fates.len() - 1
+    }
+
+    /// One of its records is sent; the value.
+    pub(crate) fn send(&mut self, transaction: usize, index: i32) -> u64 {
+        let value = u64::try_from(self.of_value.len()).unwrap_or(0);
+        self.of_value.insert(value, transaction);
+        self.records.entry(transaction).or_default().push((index, value));
+        value
+    }
+
+    /// Its client has learned something of its end.
+    pub(crate) fn ends(&mut self, transaction: usize, fate: Fate) {
+        self.fates[transaction] = fate;
+    }
+
+    pub(crate) fn count(&self, fate: Fate) -> usize {
+        self.fates.iter().filter(|known| **known == fate).count()
+    }
+
+    fn fate_of(&self, index: i32, value: u64) -> Result<(usize, Fate), Violation> {
+        let transaction = self.of_value.get(&value);
+        let transaction = *transaction.ok_or_else(|| broken(index, format!("{value} was never sent")))?;
+        Ok((transaction, self.fates[transaction]))
+    }
+
+    /// A reader is given a committed record.
+    pub(crate) fn read(&mut self, reader: u64, index: i32, value: u64) -> Result<(), Violation> {
+        self.may_be_seen(index, value)?;
+        self.delivered.entry((reader, index)).or_default().push(value);
+        Ok(())
+    }
+
+    fn may_be_seen(&self, index: i32, value: u64) -> Result<(), Violation> {
+        match self.fate_of(index, value)? {
+            (_, Fate::Asked | Fate::Committed) => Ok(()),
+            (transaction, fate) => {
+                Err(broken(index, format!("a reader sees {value} of transaction {transaction}, which is {fate:?}")))
+            }
+        }
+    }
+
+    /// All that a reader of committed data sees of each partition in the end, in order.
+    pub(crate) fn judge(&self, seen: &BTreeMap<i32, Vec<u64>>) -> Result<(), Violation> {
+        let all: BTreeSet<u64> = seen.values().flatten().copied().collect();
+        for (index, values) in seen {
+            values.iter().try_for_each(|value| self.may_be_seen(*index, *value))?;
+            if values.iter().collect::<BTreeSet<_>>().len() != values.len() {
+                return Err(broken(*index, "a record is there twice".to_owned()));
+            }
+        }
+        for (transaction, records) in &self.records {
+            let visible = records.iter().filter(|(_, value)| all.contains(value)).count();
+            let fate = self.fates[*transaction];
+            let is_absent = visible == 0 && fate != Fate::Committed;
+            if visible != records.len() && !is_absent {
+                let what = format!("of transaction {transaction}, {fate:?}, {visible} of {records:?} are there");
+                return Err(broken(records.first().map_or(0, |(index, _)| *index), what));
+            }
+        }
+        for ((reader, index), values) in &self.delivered {
+            let there = seen.get(index).map_or(&[][..], Vec::as_slice);
+            if !there.starts_with(values) {
+                let at = values.iter().zip(there).take_while(|(given, there)| given == there).count();
+                let what = format!(
+                    "reader {reader} was given {:?} after {at} records, where {:?} is",
+                    values.get(at),
+                    there.get(at)
+                );
+                return Err(broken(*index, what));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn transfer(known: &mut Transfers, fate: Fate) -> (u64, u64) {
+        let transaction = known.begin();
+        let both = (known.send(transaction, 0), known.send(transaction, 1));
+        known.ends(transaction, fate);
+        both
+    }
+
+    fn judged(known: &Transfers, zero: &[u64], one: &[u64]) -> Result<(), Violation> {
+        known.judge(&BTreeMap::from([(0, zero.to_vec()), (1, one.to_vec())]))
+    }
+
+    #[test]
+    fn what_is_committed_is_there_as_a_whole_and_what_is_not_is_not() {
+        let mut known = Transfers::default();
+        let committed = transfer(&mut known, Fate::Committed);
+        let aborted = transfer(&mut known, Fate::Aborted);
+        let open = transfer(&mut known, Fate::Open);
+        let asked = transfer(&mut known, Fate::Asked);
+        assert!(judged(&known, &[committed.0], &[committed.1]).is_ok());
+        assert!(judged(&known, &[committed.0, asked.0], &[asked.1, committed.1]).is_ok());
+        for (zero, one) in [
+            (vec![], vec![committed.1]),
+            (vec![], vec![]),
+            (vec![committed.0, asked.0], vec![committed.1]),
+            (vec![committed.0, committed.0], vec![committed.1]),
+            (vec![committed.0, aborted.0], vec![committed.1, aborted.1]),
+            (vec![committed.0, open.0], vec![committed.1, open.1]),
+            (vec![committed.0, 99], vec![committed.1]),
+        ] {
+            assert!(judged(&known, &zero, &one).is_err(), "{zero:?} {one:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_gets_what_is_there_in_the_end_from_the_first_on() {
+        let mut known = Transfers::default();
+        let (first, second) = (transfer(&mut known, Fate::Committed), transfer(&mut known, Fate::Committed));
+        known.read(1, 0, first.0).unwrap();
+        known.read(2, 0, second.0).unwrap();
+        assert!(judged(&known, &[first.0, second.0], &[first.1, second.1]).is_err(), "reader 2 has missed one");
+        let open = transfer(&mut known, Fate::Open);
+        assert!(known.read(1, 0, open.0).is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! Transactions over the wire: producers that share transactional ids, so that some are zombies, in both protocols, and readers of
+//! committed data.
+//!
+//! Their records lie in a topic of their own, beside which shards split and merge as beside any other.
+
+mod producer;
+mod reader;
+
+pub(crate) use producer::transfers;
+pub(crate) use reader::{judge, reader};
+
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
+use ottla_env::sim::{self, SimNode};
+use uuid::Uuid;
+
+use super::pause;
+use crate::registry::node_of;
+use crate::wire::{Client, text};
+use crate::world::World;
+
+const TOPIC: &str = "transfers";
+const PARTITIONS: i32 = 4;
+const CREATE: i16 = 7;
+
+/// Creates the topic unless it is there; its id.
+async fn topic(world: &World, client: &mut Client) -> Option<Uuid> {
+    let known = || world.image().and_then(|image| image.topic(TOPIC).map(|topic| topic.id));
+    while known().is_none() && world.workload_runs() {
+        // Nothing is deleted: a reader gets all that was ever committed.
+        let kept = CreatableTopicConfig::default().with_name(text("retention.ms")).with_value(Some(text("-1")));
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(text(TOPIC)))
+            .with_num_partitions(PARTITIONS)
+            .with_replication_factor(world.factor().unwrap_or(-1))
+            .with_configs(vec![kept]);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(2_000);
+        let _ = client.call(world.random_node(), CREATE, &request).await;
+        pause(300).await;
+    }
+    known()
+}
+
+/// The node for the next request about a partition: mostly the one that leads it as some node has it, sometimes any.
+fn target(world: &World, index: i32) -> SimNode {
+    let any = world.random_node();
+    let known = || {
+        let image = world.image()?;
+        let topic = image.topic(TOPIC)?;
+        let led = world.running_nodes().into_iter().filter_map(|running| {
+            let leader = running.partitions.leadership(topic, index);
+            Some((leader.leader_epoch, leader.leader?))
+        });
+        led.max().map(|(_, node)| node_of(node))
+    };
+    if sim::random_below(20) == 0 { any } else { known().unwrap_or(any) }
+}

@@ -1,0 +1,259 @@
+//! A transactional producer: begins, sends to some partitions, commits or aborts, as a client library does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    AddPartitionsToTxnRequest, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest,
+    ProducerId, TopicName, TransactionalId,
+};
+use ottla_env::rt;
+use ottla_env::sim::{self, SimNode};
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
+use ottla_protocol::error::ErrorCode;
+
+use super::{PARTITIONS, TOPIC, target};
+use crate::laws::transfers::Fate;
+use crate::registry::node_of;
+use crate::wire::{Client, text};
+use crate::workload::pause;
+use crate::world::World;
+
+const FIND: i16 = 4;
+const INIT: i16 = 4;
+const TRANSACTION: i8 = 1;
+/// Of `transaction.version` 1: partitions are added by a request, epochs stay.
+const ADD_PARTITIONS: i16 = 3;
+const PRODUCE_BEFORE_BUMPS: i16 = 11;
+const END_BEFORE_BUMPS: i16 = 3;
+/// Of version 2: Produce adds partitions, the epoch grows with each transaction.
+const PRODUCE_WITH_BUMPS: i16 = 12;
+const END_WITH_BUMPS: i16 = 5;
+
+/// Why a client cannot go on with its producer.
+struct Lost;
+
+/// What an answer says.
+enum Told {
+    Done,
+    Again,
+    Lost(i16),
+}
+
+fn told(code: i16) -> Told {
+    match ErrorCode::from_code(code) {
+        Some(ErrorCode::None) => Told::Done,
+        Some(code) if code.is_retriable() => Told::Again,
+        _ => Told::Lost(code),
+    }
+}
+
+struct Producer {
+    world: World,
+    client: Client,
+    id: String,
+    coordinator: Option<SimNode>,
+    /// `transaction.version` that the client follows.
+    bumps: bool,
+    producer: (i64, i16),
+    sequences: BTreeMap<i32, i32>,
+}
+
+/// Runs transactions until the workload ends, and aborts what is left open then. Two of these share each transactional id.
+pub(crate) async fn transfers(world: World, number: u64) {
+    let client = Client::new(world.clone(), &format!("transfers-{number}"));
+    let id = format!("transfers-{}", number / 2);
+    let (coordinator, sequences) = Default::default();
+    let bumps = sim::random_below(2) == 0;
+    let mut producer = Producer { world, client, id, coordinator, bumps, producer: (-1, -1), sequences };
+    if super::topic(&producer.world, &mut producer.client).await.is_none() {
+        return;
+    }
+    while producer.world.workload_runs() {
+        producer.bumps = sim::random_below(2) == 0;
+        if producer.begin_anew().await.is_err() {
+            pause(200).await;
+            continue;
+        }
+        // A zombie comes back after others have begun with its id.
+        for _ in 0..1 + sim::random_below(12) {
+            if producer.world.workload_runs() && producer.transaction().await.is_err() {
+                break;
+            }
+            pause(if sim::random_below(8) == 0 { 3_000 } else { 30 }).await;
+        }
+    }
+    while producer.world.broken().is_none() && producer.begin_anew().await.is_err() {
+        pause(200).await;
+    }
+}
+
+impl Producer {
+    async fn find(&mut self) -> Option<SimNode> {
+        if self.coordinator.is_none() {
+            let keys = vec![text(&self.id)];
+            let request = FindCoordinatorRequest::default().with_key_type(TRANSACTION).with_coordinator_keys(keys);
+            let answer = self.client.call(self.world.random_node(), FIND, &request).await?;
+            let found = answer.coordinators.first().filter(|found| found.error_code == 0)?;
+            self.coordinator = Some(node_of(ottla_protocol::ids::NodeId(found.node_id.0)));
+        }
+        self.coordinator
+    }
+
+    /// Asks the coordinator until it says something final: whether every attempt before was answered, and what.
+    async fn ask<R: kafka_protocol::protocol::Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+        code_of: impl Fn(&R::Response) -> i16,
+    ) -> (bool, Result<R::Response, Lost>) {
+        let mut is_certain = true;
+        while self.world.broken().is_none() {
+            let Some(node) = self.find().await else {
+                pause(100).await;
+                continue;
+            };
+            match self.client.call(node, version, request).await {
+                Some(answer) => match told(code_of(&answer)) {
+                    Told::Done => return (is_certain, Ok(answer)),
+                    Told::Lost(code) => {
+                        let line = format!("node {} tells {} {}: {code}", node.0, self.id, std::any::type_name::<R>());
+                        self.world.trace(None, line);
+                        return (is_certain, Err(Lost));
+                    }
+                    // What timed out may be written yet.
+                    Told::Again => is_certain &= code_of(&answer) == ErrorCode::ConcurrentTransactions.code(),
+                },
+                None => is_certain = false,
+            }
+            if sim::random_below(2) == 0 {
+                self.coordinator = None;
+            }
+            pause(80).await;
+        }
+        (false, Err(Lost))
+    }
+
+    /// InitProducerId: others that have the id are fenced, and what they have open is aborted.
+    async fn begin_anew(&mut self) -> Result<(), Lost> {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(TransactionalId(text(&self.id))))
+            .with_transaction_timeout_ms(1_000 + i32::try_from(sim::random_below(8_000)).unwrap_or(0));
+        let given = self.ask(INIT, &request, |answer| answer.error_code).await.1?;
+        self.producer = (given.producer_id.0, given.producer_epoch);
+        self.sequences.clear();
+        let (id, (producer, epoch)) = (&self.id, self.producer);
+        self.world.trace(None, format!("{id} has producer {producer} epoch {epoch}, bumps {}", self.bumps));
+        Ok(())
+    }
+
+    async fn transaction(&mut self) -> Result<(), Lost> {
+        let transaction = self.world.oracle().transfers.begin();
+        let mut indexes: Vec<i32> = (0..PARTITIONS).collect();
+        for _ in 0..1 + sim::random_below(3) {
+            indexes.remove(usize::try_from(sim::random_below(indexes.len() as u64)).unwrap_or(0));
+        }
+        if !self.bumps {
+            self.add(&indexes).await?;
+        }
+        for index in indexes {
+            let count = 1 + sim::random_below(2);
+            let values: Vec<u64> = (0..count).map(|_| self.world.oracle().transfers.send(transaction, index)).collect();
+            self.send(index, &values).await?;
+            pause(15).await;
+        }
+        // Longer than some transactions may stay open.
+        if sim::random_below(15) == 0 {
+            rt::sleep(Duration::from_secs(4)).await;
+        }
+        self.end(transaction, sim::random_below(3) != 0).await
+    }
+
+    async fn add(&mut self, indexes: &[i32]) -> Result<(), Lost> {
+        let topic = AddPartitionsToTxnTopic::default().with_name(TopicName(text(TOPIC)));
+        let request = AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(TransactionalId(text(&self.id)))
+            .with_v3_and_below_producer_id(ProducerId(self.producer.0))
+            .with_v3_and_below_producer_epoch(self.producer.1)
+            .with_v3_and_below_topics(vec![topic.with_partitions(indexes.to_vec())]);
+        let code_of = |answer: &kafka_protocol::messages::AddPartitionsToTxnResponse| {
+            let topics = answer.results_by_topic_v3_and_below.iter().flat_map(|topic| &topic.results_by_partition);
+            topics.map(|one| one.partition_error_code).find(|code| *code != 0).unwrap_or(0)
+        };
+        self.ask(ADD_PARTITIONS, &request, code_of).await.1.map(drop)
+    }
+
+    fn batch(&self, index: i32, values: &[u64]) -> Bytes {
+        let sequence = self.sequences.get(&index).copied().unwrap_or(0);
+        let (producer, epoch) = self.producer;
+        let mut builder = BatchBuilder::new(Codec::None).with_producer(producer, epoch, sequence).transactional();
+        for value in values {
+            let value = &value.to_be_bytes();
+            builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(value), headers: &[] });
+        }
+        match builder.build() {
+            Ok(bytes) => bytes,
+            Err(error) => panic!("a batch of the workload: {error}"),
+        }
+    }
+
+    /// Sends a batch until it is acknowledged.
+    async fn send(&mut self, index: i32, values: &[u64]) -> Result<(), Lost> {
+        let data = PartitionProduceData::default().with_index(index).with_records(Some(self.batch(index, values)));
+        let topic = TopicProduceData::default().with_name(TopicName(text(TOPIC))).with_partition_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_transactional_id(Some(TransactionalId(text(&self.id))))
+            .with_acks(-1)
+            .with_timeout_ms(2_000)
+            .with_topic_data(vec![topic]);
+        let version = if self.bumps { PRODUCE_WITH_BUMPS } else { PRODUCE_BEFORE_BUMPS };
+        while self.world.broken().is_none() {
+            let node = target(&self.world, index);
+            let answer = self.client.call(node, version, &request).await;
+            let code = answer.as_ref().and_then(|answer| answer.responses.first()?.partition_responses.first());
+            match code.map(|one| told(one.error_code)) {
+                Some(Told::Done) => {
+                    *self.sequences.entry(index).or_default() += i32::try_from(values.len()).unwrap_or(0);
+                    return Ok(());
+                }
+                Some(Told::Lost(code)) => {
+                    self.world.trace(None, format!("node {} refuses {values:?} of {}: {code}", node.0, self.id));
+                    return Err(Lost);
+                }
+                Some(Told::Again) | None => pause(80).await,
+            }
+        }
+        Err(Lost)
+    }
+
+    async fn end(&mut self, transaction: usize, commits: bool) -> Result<(), Lost> {
+        if commits {
+            self.world.oracle().transfers.ends(transaction, Fate::Asked);
+        }
+        let request = EndTxnRequest::default()
+            .with_transactional_id(TransactionalId(text(&self.id)))
+            .with_producer_id(ProducerId(self.producer.0))
+            .with_producer_epoch(self.producer.1)
+            .with_committed(commits);
+        let version = if self.bumps { END_WITH_BUMPS } else { END_BEFORE_BUMPS };
+        let (is_certain, ended) = self.ask(version, &request, |answer| answer.error_code).await;
+        let fate = match (&ended, commits) {
+            (Ok(_), true) => Fate::Committed,
+            (_, false) => Fate::Aborted,
+            (Err(Lost), true) if is_certain => Fate::Aborted,
+            (Err(Lost), true) => Fate::Asked,
+        };
+        self.world.oracle().transfers.ends(transaction, fate);
+        self.world.trace(None, format!("{} ends transaction {transaction}: {fate:?}", self.id));
+        let answer = ended?;
+        if self.bumps {
+            self.producer = (answer.producer_id.0, answer.producer_epoch);
+            self.sequences.clear();
+        }
+        Ok(())
+    }
+}
