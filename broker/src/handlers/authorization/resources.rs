@@ -99,14 +99,6 @@ pub(super) fn try_for_each<E>(
         Request::LeaveGroup(body) => check(Resource::Group(&body.group_id)),
         Request::DescribeGroups(body) => body.groups.iter().try_for_each(|group| check(Resource::Group(group))),
         Request::DeleteGroups(body) => body.groups_names.iter().try_for_each(|group| check(Resource::Group(group))),
-        Request::OffsetCommit(body) => {
-            check(Resource::Group(&body.group_id))?;
-            body.topics.iter().try_for_each(|topic| check(name_or_id(&topic.name, topic.topic_id)))
-        }
-        Request::OffsetDelete(body) => {
-            check(Resource::Group(&body.group_id))?;
-            topics(&body.topics, |topic| &topic.name, check)
-        }
         Request::OffsetFetch(body) => offset_fetch(body, check),
         Request::FindCoordinator(body) => find_coordinator(body, check),
         Request::DescribeConfigs(body) => configs(&body.resources, |of| (of.resource_type, &of.resource_name), check),
@@ -118,7 +110,9 @@ pub(super) fn try_for_each<E>(
         | Request::AddOffsetsToTxn(_)
         | Request::EndTxn(_)
         | Request::TxnOffsetCommit(_)
-        | Request::DescribeTransactions(_) => of_transactions(request, check),
+        | Request::DescribeTransactions(_)
+        | Request::OffsetCommit(_)
+        | Request::OffsetDelete(_) => of_several(request, check),
         Request::WriteTxnMarkers(_)
         | Request::ListTransactions(_)
         | Request::ListGroups(_)
@@ -139,8 +133,8 @@ pub(super) fn try_for_each<E>(
     }
 }
 
-/// What requests about transactions name.
-fn of_transactions<E>(request: &Request, check: &mut impl FnMut(Resource<'_>) -> Result<(), E>) -> Result<(), E> {
+/// What requests name that are about resources of several kinds, or of transactions.
+fn of_several<E>(request: &Request, check: &mut impl FnMut(Resource<'_>) -> Result<(), E>) -> Result<(), E> {
     match request {
         Request::AddPartitionsToTxn(body) => {
             let one = Some(&body.v3_and_below_transactional_id).filter(|id| !id.is_empty());
@@ -163,6 +157,14 @@ fn of_transactions<E>(request: &Request, check: &mut impl FnMut(Resource<'_>) ->
         }
         Request::DescribeTransactions(body) => {
             body.transactional_ids.iter().try_for_each(|id| check(Resource::TransactionalId(id)))
+        }
+        Request::OffsetCommit(body) => {
+            check(Resource::Group(&body.group_id))?;
+            body.topics.iter().try_for_each(|topic| check(name_or_id(&topic.name, topic.topic_id)))
+        }
+        Request::OffsetDelete(body) => {
+            check(Resource::Group(&body.group_id))?;
+            topics(&body.topics, |topic| &topic.name, check)
         }
         _ => Ok(()),
     }

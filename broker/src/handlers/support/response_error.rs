@@ -22,23 +22,19 @@ fn code_of(response: &Response) -> i16 {
     match response {
         Response::Produce(_) | Response::Fetch(_) => 0,
         Response::ListOffsets(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
-        Response::Metadata(body) => {
-            first(std::iter::once(body.error_code).chain(body.topics.iter().map(|topic| topic.error_code)))
-        }
+        Response::Metadata(body) => whole_or(body.error_code, body.topics.iter().map(|topic| topic.error_code)),
         Response::OffsetCommit(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
         Response::OffsetFetch(body) => {
             let of_groups = body.groups.iter().map(|group| group.error_code);
             let of_partitions = body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code);
-            first(std::iter::once(body.error_code).chain(of_groups).chain(of_partitions))
+            whole_or(body.error_code, of_groups.chain(of_partitions))
         }
         Response::FindCoordinator(body) => {
-            first(std::iter::once(body.error_code).chain(body.coordinators.iter().map(|found| found.error_code)))
+            whole_or(body.error_code, body.coordinators.iter().map(|one| one.error_code))
         }
         Response::JoinGroup(body) => body.error_code,
         Response::Heartbeat(body) => body.error_code,
-        Response::LeaveGroup(body) => {
-            first(std::iter::once(body.error_code).chain(body.members.iter().map(|member| member.error_code)))
-        }
+        Response::LeaveGroup(body) => whole_or(body.error_code, body.members.iter().map(|one| one.error_code)),
         Response::SyncGroup(body) => body.error_code,
         Response::DescribeGroups(body) => first(body.groups.iter().map(|group| group.error_code)),
         Response::ListGroups(body) => body.error_code,
@@ -63,29 +59,25 @@ fn code_of(response: &Response) -> i16 {
         Response::DeleteAcls(body) => first(body.filter_results.iter().map(|result| result.error_code)),
         Response::DescribeConfigs(body) => first(body.results.iter().map(|result| result.error_code)),
         Response::AlterConfigs(body) => first(body.responses.iter().map(|result| result.error_code)),
-        Response::DescribeLogDirs(body) => {
-            first(std::iter::once(body.error_code).chain(body.results.iter().map(|result| result.error_code)))
-        }
+        Response::DescribeLogDirs(body) => whole_or(body.error_code, body.results.iter().map(|one| one.error_code)),
         Response::CreatePartitions(body) => first(body.results.iter().map(|result| result.error_code)),
         Response::DeleteGroups(body) => first(body.results.iter().map(|result| result.error_code)),
         Response::IncrementalAlterConfigs(body) => first(body.responses.iter().map(|result| result.error_code)),
         Response::OffsetDelete(body) => body.error_code,
         Response::DescribeCluster(body) => body.error_code,
-        Response::ElectLeaders(body) => first(
-            std::iter::once(body.error_code)
-                .chain(body.replica_election_results.iter().flat_map(|t| &t.partition_result).map(|p| p.error_code)),
+        Response::ElectLeaders(body) => whole_or(
+            body.error_code,
+            body.replica_election_results.iter().flat_map(|t| &t.partition_result).map(|p| p.error_code),
         ),
-        Response::AlterPartitionReassignments(body) => first(
-            std::iter::once(body.error_code)
-                .chain(body.responses.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
-        ),
+        Response::AlterPartitionReassignments(body) => {
+            whole_or(body.error_code, body.responses.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
+        }
         Response::ListPartitionReassignments(body) => body.error_code,
         Response::UnregisterBroker(body) => body.error_code,
         Response::UpdateFeatures(body) => body.error_code,
-        Response::DescribeQuorum(body) => first(
-            std::iter::once(body.error_code)
-                .chain(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
-        ),
+        Response::DescribeQuorum(body) => {
+            whole_or(body.error_code, body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
+        }
         Response::DescribeProducers(body) => {
             first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
         }
@@ -99,7 +91,7 @@ fn of_transactions(response: &Response) -> i16 {
         Response::AddPartitionsToTxn(body) => {
             let several = body.results_by_transaction.iter().flat_map(|one| &one.topic_results);
             let partitions = several.chain(&body.results_by_topic_v3_and_below).flat_map(|t| &t.results_by_partition);
-            first(std::iter::once(body.error_code).chain(partitions.map(|p| p.partition_error_code)))
+            whole_or(body.error_code, partitions.map(|p| p.partition_error_code))
         }
         Response::AddOffsetsToTxn(body) => body.error_code,
         Response::EndTxn(body) => body.error_code,
@@ -112,6 +104,11 @@ fn of_transactions(response: &Response) -> i16 {
         Response::ListTransactions(body) => body.error_code,
         _ => 0,
     }
+}
+
+/// The error of the whole answer, else the first of its parts.
+fn whole_or(whole: i16, parts: impl Iterator<Item = i16>) -> i16 {
+    first(std::iter::once(whole).chain(parts))
 }
 
 fn first(mut codes: impl Iterator<Item = i16>) -> i16 {
