@@ -35,7 +35,9 @@ const PARTITIONS_PER_REQUEST_MAX: usize = 2_000;
 
 /// Where partitions and coordinators are led.
 #[derive(Clone)]
-pub struct TransactionPeers {
+pub struct TransactionPeers(Arc<Inner>);
+
+struct Inner {
     metadata: Arc<dyn MetadataView>,
     partitions: NodePartitions,
 }
@@ -50,14 +52,14 @@ impl std::fmt::Debug for TransactionPeers {
 
 impl TransactionPeers {
     pub(super) fn new(metadata: Arc<dyn MetadataView>, partitions: NodePartitions) -> Self {
-        Self { metadata, partitions }
+        Self(Arc::new(Inner { metadata, partitions }))
     }
 
     /// Writes the markers of a transaction into these partitions: for each what became of it.
     pub(super) async fn write_markers(&self, producer: Producer, marker: Marker, partitions: Partitions) -> Outcomes {
         let (mut by_leader, unknown) = self.by_leader(&partitions);
         let mut outcomes = self.unknown(unknown).await;
-        let own = by_leader.remove(&Some(self.partitions.node())).unwrap_or_default();
+        let own = by_leader.remove(&Some(self.0.partitions.node())).unwrap_or_default();
         let unled = by_leader.remove(&None).unwrap_or_default();
         outcomes.extend(each(&unled).map(|(topic, index)| (topic, index, MarkerOutcome::Retry)));
         let elsewhere = by_leader.into_iter().filter_map(|(node, partitions)| Some((node?, partitions)));
@@ -74,7 +76,7 @@ impl TransactionPeers {
 
     /// Partitions by the node that leads them, if any is known to; and those that this node's metadata does not have.
     fn by_leader(&self, partitions: &Partitions) -> (BTreeMap<Option<NodeId>, Partitions>, Partitions) {
-        let (image, mut leaders) = (self.metadata.image(), self.partitions.leaders());
+        let (image, mut leaders) = (self.0.metadata.image(), self.0.partitions.leaders());
         let (mut by_leader, mut unknown) = (BTreeMap::<_, Partitions>::new(), Partitions::new());
         for (topic, index) in each(partitions) {
             let record = image.topic(&topic).filter(|record| record.route(index).is_some());
@@ -92,8 +94,8 @@ impl TransactionPeers {
         if unknown.is_empty() {
             return Vec::new();
         }
-        let is_current = self.metadata.read_index().await;
-        let image = self.metadata.image();
+        let is_current = self.0.metadata.read_index().await;
+        let image = self.0.metadata.image();
         let one = |(topic, index): (Arc<str>, i32)| {
             let is_deleted = is_current && !is_there(&image, &topic, index);
             (topic, index, if is_deleted { MarkerOutcome::Done } else { MarkerOutcome::Retry })
@@ -116,7 +118,7 @@ impl TransactionPeers {
                 part.entry(topic.clone()).or_default().insert(*index);
             }
             let request = PeerRequest::WriteMarkers { producer, marker, partitions: listed(&part) }.encode();
-            let answer = self.partitions.ask_transactions(node, request, MARKER_WAIT).await;
+            let answer = self.0.partitions.ask_transactions(node, request, MARKER_WAIT).await;
             let answers = answer.and_then(|answer| decode_answer::<MarkerOutcome>(&answer, some.len()));
             let answers = answers.unwrap_or_else(|| vec![MarkerOutcome::Retry; some.len()]);
             outcomes.extend(some.iter().zip(answers).map(|((topic, index), outcome)| (topic.clone(), *index, outcome)));
@@ -144,7 +146,7 @@ impl TransactionPeers {
         topic: &str,
         index: i32,
     ) -> BoxFuture<'static, MarkerOutcome> {
-        let partition = match self.partitions.find_now(TopicRef::Name(topic), index) {
+        let partition = match self.0.partitions.find_now(TopicRef::Name(topic), index) {
             Ok(Some(partition)) => partition,
             // Another node leads it, or it was deleted: the coordinator looks where.
             Ok(None) | Err(_) => return std::future::ready(MarkerOutcome::Retry).boxed(),
@@ -163,14 +165,14 @@ impl TransactionPeers {
         async move { marked(&appended.await.map(drop)) }.boxed()
     }
 
-    /// Answers other nodes from now on.
+    /// Answers other nodes from now on, as long as handles are kept: the shards, to which these lead, keep the service.
     pub(super) fn serve(&self, transactions: &Transactions) {
-        let (peers, transactions) = (self.clone(), transactions.clone());
+        let (peers, transactions) = (Arc::downgrade(&self.0), transactions.downgrade());
         let service: PeerService = Arc::new(move |request| {
-            let (peers, transactions) = (peers.clone(), transactions.clone());
-            async move { peers.answer(&transactions, &request).await }.boxed()
+            let (peers, transactions) = (peers.upgrade().map(Self), transactions.upgrade());
+            async move { peers?.answer(&transactions?, &request).await }.boxed()
         });
-        self.partitions.serve_transactions(service);
+        self.0.partitions.serve_transactions(service);
     }
 
     async fn answer(&self, transactions: &Transactions, request: &[u8]) -> Option<Bytes> {
@@ -201,14 +203,14 @@ impl TransactionPeers {
         added_by: Option<i16>,
     ) -> Result<Vec<Result<(), TransactionError>>, TransactionError> {
         let index = transactions.coordinator_partition(id);
-        let image = self.metadata.image();
+        let image = self.0.metadata.image();
         let topic = image.topic(InternalTopic::TransactionState.name()).ok_or(TransactionError::NotCoordinator)?;
-        let coordinator = self.partitions.leaders().of(topic, index).node.ok_or(TransactionError::NotCoordinator)?;
+        let coordinator = self.0.partitions.leaders().of(topic, index).node.ok_or(TransactionError::NotCoordinator)?;
         let question = Question { id, producer, partitions, added_by };
-        if coordinator == self.partitions.node() {
+        if coordinator == self.0.partitions.node() {
             return Ok(question.decide(transactions).await);
         }
-        let answer = self.partitions.ask_transactions(coordinator, question.encode(), QUESTION_WAIT).await;
+        let answer = self.0.partitions.ask_transactions(coordinator, question.encode(), QUESTION_WAIT).await;
         let answer = answer.and_then(|answer| decode_answer(&answer, partitions.len()));
         answer.ok_or(TransactionError::CoordinatorNotAvailable)
     }

@@ -35,6 +35,16 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct Transactions(Arc<Shared>);
 
+/// A handle that does not keep the coordinator.
+#[derive(Debug, Clone)]
+pub(super) struct WeakTransactions(Weak<Shared>);
+
+impl WeakTransactions {
+    pub(super) fn upgrade(&self) -> Option<Transactions> {
+        self.0.upgrade().map(Transactions)
+    }
+}
+
 /// A transactional id as its coordinator has it.
 pub type Described = Arc<TransactionValue>;
 
@@ -58,6 +68,10 @@ impl Transactions {
     /// Creates `__transaction_state` unless it exists; false if that is not possible now.
     pub async fn ensure_topic(&self) -> bool {
         self.0.log.topic().ensure_topic().await
+    }
+
+    pub(super) fn downgrade(&self) -> WeakTransactions {
+        WeakTransactions(Arc::downgrade(&self.0))
     }
 
     /// Stops coordinating.
