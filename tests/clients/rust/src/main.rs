@@ -345,6 +345,8 @@ impl Scenario {
         });
         let read: BTreeSet<_> = seen.into_values().map(|(_, value, _)| String::from_utf8_lossy(&value).into_owned()).collect();
         assert_eq!(read, values("first").into_iter().chain(values("last")).collect());
+        // A fetch that still waits would be told that its topic is gone.
+        drop(consumer);
         admin.delete_topics(&[&name], &options).await.expect("delete")[0].as_ref().expect("topic deleted");
         ok("transactions");
     }
