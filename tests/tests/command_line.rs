@@ -252,10 +252,11 @@ fn feature_levels_are_told_and_raised_only_where_all_nodes_understand_them() {
             features,
             json!([
                 { "name": "metadata.version", "oldest": 30, "newest": 30, "level": 30 },
-                { "name": "ottla.version", "oldest": 1, "newest": NEWEST_LEVEL, "level": NEWEST_LEVEL }
+                { "name": "ottla.version", "oldest": 1, "newest": NEWEST_LEVEL, "level": NEWEST_LEVEL },
+                { "name": "transaction.version", "oldest": 0, "newest": 2, "level": 2 }
             ])
         );
-        assert_eq!(good(broker, "feature list").lines().count(), 3);
+        assert_eq!(good(broker, "feature list").lines().count(), 4);
         // Whichever node is asked, the one that leads the metadata decides.
         let newest = format!("feature upgrade ottla.version={NEWEST_LEVEL}");
         let raised = good(broker, &format!("{newest} --dry-run"));
