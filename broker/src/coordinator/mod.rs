@@ -3,6 +3,9 @@
 //! `group` coordinates consumer groups and keeps their offsets; `lag` says how far behind they are.
 //! May not know: sockets, wire versions, Raft.
 
+mod by_leadership;
+#[cfg(test)]
+mod fake_topic;
 pub mod group;
 pub mod lag;
 mod partition_writer;

@@ -73,6 +73,59 @@ pub trait TopicLog: Debug + Send + Sync + 'static {
     fn ensure_topic(&self) -> BoxFuture<'static, bool>;
 }
 
+/// Why a coordinator can neither read nor write its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    /// Another node leads it, or none: clients look for the coordinator again.
+    NotLed,
+    /// It is led here: clients ask again.
+    NotNow,
+}
+
+impl From<&PartitionError> for Unavailable {
+    fn from(error: &PartitionError) -> Self {
+        match error {
+            PartitionError::UnknownTopicOrPartition
+            | PartitionError::UnknownTopicId
+            | PartitionError::LeaderNotAvailable
+            | PartitionError::NotLeaderOrFollower
+            | PartitionError::FencedLeaderEpoch
+            | PartitionError::UnknownLeaderEpoch
+            | PartitionError::Storage => Self::NotLed,
+            PartitionError::OffsetOutOfRange
+            | PartitionError::OffsetNotAvailable
+            | PartitionError::TimedOut
+            | PartitionError::PolicyViolation(_) => Self::NotNow,
+        }
+    }
+}
+
+/// Why a batch was not taken, or not known to be; none if it was judged and refused.
+pub(super) fn unavailable(error: &AppendError) -> Option<Unavailable> {
+    match error {
+        AppendError::Partition(error) => Some(error.into()),
+        AppendError::NotEnoughReplicas
+        | AppendError::NotEnoughReplicasAfterAppend
+        | AppendError::Overloaded
+        | AppendError::DiskFull => Some(Unavailable::NotNow),
+        AppendError::MessageTooLarge
+        | AppendError::EntryTooLarge { .. }
+        | AppendError::Group(_)
+        | AppendError::Corrupt(_)
+        | AppendError::InvalidRecord { .. }
+        | AppendError::InvalidTimestamp { .. }
+        | AppendError::UnsupportedForMessageFormat
+        | AppendError::UnsupportedCompressionType
+        | AppendError::InternalTopic
+        | AppendError::OutOfOrderSequence
+        | AppendError::InvalidProducerEpoch
+        | AppendError::InvalidTransactionState
+        | AppendError::TransactionEnded
+        | AppendError::RefusedByCoordinator(_)
+        | AppendError::TransactionCoordinatorFenced => None,
+    }
+}
+
 /// The partition of an internal topic that keeps a group or a transactional id: Java's hash of the id, made positive, modulo the count.
 #[must_use]
 pub fn partition_for(id: &str, partition_count: i32) -> i32 {

@@ -9,12 +9,12 @@ use kafka_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::ProducerId;
 
-use super::support::transaction_error::{code, require_transactions};
+use super::support::transaction_error::{KnownFrom, require_transactions};
 use crate::coordinator::group::OFFSETS_TOPIC;
 use crate::coordinator::transaction::{Partitions, Producer};
 use crate::handlers::context::Context;
 
-const KNOWS_FENCED_FROM: i16 = 2;
+const KNOWN_FROM: KnownFrom = KnownFrom { fenced: 2, abortable: 4 };
 /// `transaction.version` of clients that add partitions by requests of their own.
 const ADDED_BY: i16 = 0;
 
@@ -33,5 +33,5 @@ async fn add(ctx: &Context, version: i16, request: &AddOffsetsToTxnRequest) -> R
     let added = Partitions::from([(Arc::from(OFFSETS_TOPIC), BTreeSet::from([index]))]);
     let producer = Producer { id: ProducerId(request.producer_id.0), epoch: request.producer_epoch };
     let added = ctx.transactions.add(&request.transactional_id, producer, added, ADDED_BY).await;
-    added.map_err(|error| code(error, version >= KNOWS_FENCED_FROM))
+    added.map_err(|error| KNOWN_FROM.code(version, error))
 }

@@ -4,8 +4,6 @@
 //! already; v5+ TRANSACTION_ABORTABLE where they do not, before that INVALID_TXN_STATE. If a partition does not exist,
 //! none is added: UNKNOWN_TOPIC_OR_PARTITION, and OPERATION_NOT_ATTEMPTED for the others.
 
-use std::sync::Arc;
-
 use kafka_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 use kafka_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
@@ -14,13 +12,13 @@ use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResp
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::ProducerId;
 
-use super::support::transaction_error::{code, require_transactions};
-use crate::coordinator::transaction::{Partitions, Producer, TransactionError};
+use super::support::transaction_error::{KnownFrom, require_transactions};
+use crate::coordinator::transaction::partitions::{NamedPartition, by_topic, named};
+use crate::coordinator::transaction::{Producer, TransactionError};
 use crate::handlers::context::Context;
 
-const KNOWS_FENCED_FROM: i16 = 2;
+const KNOWN_FROM: KnownFrom = KnownFrom { fenced: 2, abortable: 5 };
 const SEVERAL_FROM: i16 = 4;
-const ABORTABLE_FROM: i16 = 5;
 
 pub(super) async fn handle(
     ctx: &Context,
@@ -47,11 +45,7 @@ pub(super) async fn handle(
 
 /// For each of the partitions in order.
 async fn outcomes(ctx: &Context, version: i16, asked: &AddPartitionsToTxnTransaction) -> Vec<ErrorCode> {
-    let place = |topic: &AddPartitionsToTxnTopic| {
-        let name: Arc<str> = Arc::from(topic.name.as_str());
-        topic.partitions.iter().map(|index| (name.clone(), *index)).collect::<Vec<_>>()
-    };
-    let all: Vec<(Arc<str>, i32)> = asked.topics.iter().flat_map(place).collect();
+    let all = named(asked.topics.iter().map(|topic| (topic.name.as_str(), topic.partitions.as_slice())));
     if let Err(error) = require_transactions(ctx) {
         return vec![error; all.len()];
     }
@@ -59,8 +53,7 @@ async fn outcomes(ctx: &Context, version: i16, asked: &AddPartitionsToTxnTransac
     let id = asked.transactional_id.as_str();
     let told = |outcome: Result<(), TransactionError>| match outcome {
         Ok(()) => ErrorCode::None,
-        Err(TransactionError::NotInTransaction) if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
-        Err(error) => code(error, version >= KNOWS_FENCED_FROM),
+        Err(error) => KNOWN_FROM.code(version, error),
     };
     if asked.verify_only {
         let verified = ctx.transactions.verify(id, producer, &all).await;
@@ -70,21 +63,16 @@ async fn outcomes(ctx: &Context, version: i16, asked: &AddPartitionsToTxnTransac
     if let Some(unknown) = unknown(ctx, &all).await {
         return unknown;
     }
-    let mut added = Partitions::new();
-    for (topic, index) in &all {
-        added.entry(topic.clone()).or_default().insert(*index);
-    }
     let client_version = if version >= SEVERAL_FROM { 2 } else { 0 };
-    let outcome = ctx.transactions.add(id, producer, added, client_version).await;
+    let outcome = ctx.transactions.add(id, producer, by_topic(&all), client_version).await;
     vec![told(outcome); all.len()]
 }
 
 /// The answer if some of the partitions do not exist, as a read index confirms.
-async fn unknown(ctx: &Context, all: &[(Arc<str>, i32)]) -> Option<Vec<ErrorCode>> {
+async fn unknown(ctx: &Context, all: &[NamedPartition]) -> Option<Vec<ErrorCode>> {
     let are_there = || {
         let image = ctx.metadata.image();
-        let is_there = |(topic, index): &(Arc<str>, i32)| image.topic(topic).is_some_and(|t| t.route(*index).is_some());
-        all.iter().map(is_there).collect::<Vec<bool>>()
+        all.iter().map(|(topic, index)| image.has_partition(topic, *index)).collect::<Vec<bool>>()
     };
     if are_there().into_iter().all(|is_there| is_there) {
         return None;

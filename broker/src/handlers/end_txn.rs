@@ -7,11 +7,11 @@ use kafka_protocol::messages::{EndTxnRequest, EndTxnResponse, ProducerId};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids;
 
-use super::support::transaction_error::{code, require_transactions};
+use super::support::transaction_error::{KnownFrom, require_transactions};
 use crate::coordinator::transaction::Producer;
 use crate::handlers::context::Context;
 
-const KNOWS_FENCED_FROM: i16 = 2;
+const KNOWN_FROM: KnownFrom = KnownFrom { fenced: 2, abortable: 4 };
 const BUMPS_FROM: i16 = 5;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: &EndTxnRequest) -> EndTxnResponse {
@@ -30,5 +30,5 @@ async fn end(ctx: &Context, version: i16, request: &EndTxnRequest) -> Result<Pro
     let producer = Producer { id: ids::ProducerId(request.producer_id.0), epoch: request.producer_epoch };
     let bumps = version >= BUMPS_FROM;
     let ended = ctx.transactions.end(&request.transactional_id, producer, request.committed, bumps).await;
-    ended.map_err(|error| code(error, version >= KNOWS_FENCED_FROM))
+    ended.map_err(|error| KNOWN_FROM.code(version, error))
 }

@@ -10,11 +10,11 @@ use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, Pr
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids;
 
-use super::support::transaction_error::{code, require_transactions};
+use super::support::transaction_error::{KnownFrom, require_transactions};
 use crate::coordinator::transaction::{Init, TransactionError};
 use crate::handlers::context::Context;
 
-const KNOWS_FENCED_FROM: i16 = 4;
+const KNOWN_FROM: KnownFrom = KnownFrom { fenced: 4, abortable: 5 };
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: &InitProducerIdRequest) -> InitProducerIdResponse {
     let outcome = match &request.transactional_id {
@@ -60,5 +60,5 @@ async fn transactional(
             "client {client:?} asks for transaction.timeout.ms={asked}, and transaction.max.timeout.ms is {max} here"
         );
     }
-    outcome.map(|producer| (producer.id, producer.epoch)).map_err(|error| code(error, version >= KNOWS_FENCED_FROM))
+    outcome.map(|producer| (producer.id, producer.epoch)).map_err(|error| KNOWN_FROM.code(version, error))
 }

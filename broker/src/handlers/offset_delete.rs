@@ -15,7 +15,7 @@ use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let image = ctx.metadata.image();
-    let known = |name: &str, index: i32| image.topic(name).is_some_and(|topic| topic.route(index).is_some());
+    let known = |name: &str, index: i32| image.has_partition(name, index);
     let mut topics: Vec<(Arc<str>, Vec<i32>)> = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let indexes = topic.partitions.iter().map(|partition| partition.partition_index);

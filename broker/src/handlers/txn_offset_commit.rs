@@ -14,7 +14,7 @@ use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::ProducerId;
 
-use super::support::transaction_error::require_transactions;
+use super::support::transaction_error::{KnownFrom, NEVER, require_transactions};
 use crate::coordinator::group::classic::MemberRef;
 use crate::coordinator::group::{Commit, CommitTransaction, GroupError, NewOffset, OFFSETS_TOPIC};
 use crate::coordinator::transaction::{Producer, TransactionError};
@@ -24,7 +24,7 @@ use crate::partition::{ProducerTransaction, TopicRef, TransactionDecision, Trans
 
 const NAMES_MEMBER_FROM: i16 = 3;
 const ADDS_FROM: i16 = 5;
-const ABORTABLE_FROM: i16 = 4;
+const KNOWN_FROM: KnownFrom = KnownFrom { fenced: NEVER, abortable: 4 };
 /// `transaction.version` of clients whose requests add partitions.
 const ADDED_BY: i16 = 2;
 /// How often a commit is tried whose transaction ends meanwhile.
@@ -36,7 +36,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: TxnOffsetCommit
     let mut outcomes = commit(ctx, version, &request, offsets).await.into_iter();
     let topic = |topic: &TxnOffsetCommitRequestTopic| {
         let one = |index: i32| {
-            let error = match is_there(&image, &topic.name, index) {
+            let error = match image.has_partition(&topic.name, index) {
                 true => outcomes.next().unwrap_or(ErrorCode::UnknownServerError),
                 false => ErrorCode::UnknownTopicOrPartition,
             };
@@ -47,10 +47,6 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: TxnOffsetCommit
     };
     let topics = request.topics.iter().map(topic).collect();
     TxnOffsetCommitResponse::default().with_topics(topics)
-}
-
-fn is_there(image: &MetadataImage, topic: &str, index: i32) -> bool {
-    image.topic(topic).is_some_and(|topic| topic.route(index).is_some())
 }
 
 /// The offsets of partitions that exist, in order.
@@ -106,7 +102,7 @@ async fn commit(
             break;
         }
     }
-    outcomes.into_iter().map(|outcome| told(version, outcome)).collect()
+    outcomes.into_iter().map(told).collect()
 }
 
 /// What the commit has to do with the producer's transaction in the group's partition; the coordinator is asked if none is open.
@@ -133,21 +129,15 @@ async fn enter(
 
 fn refused(version: i16, error: TransactionError) -> ErrorCode {
     match error {
-        TransactionError::ProducerFenced => ErrorCode::InvalidProducerEpoch,
-        TransactionError::NotInTransaction if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
         // The client asks the same coordinator of the group again.
         TransactionError::ConcurrentTransactions
         | TransactionError::NotCoordinator
         | TransactionError::CoordinatorNotAvailable => ErrorCode::CoordinatorLoadInProgress,
-        error => error.code(),
+        error => KNOWN_FROM.code(version, error),
     }
 }
 
-fn told(version: i16, outcome: Result<(), GroupError>) -> ErrorCode {
-    match outcome {
-        Ok(()) => ErrorCode::None,
-        // The group is between two generations: clients before KIP-447 name none.
-        Err(GroupError::TransactionEnded) if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
-        Err(error) => ErrorCode::from_code(error.code()).unwrap_or(ErrorCode::UnknownServerError),
-    }
+fn told(outcome: Result<(), GroupError>) -> ErrorCode {
+    let code = outcome.err().map_or(0, GroupError::code);
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
 }

@@ -4,8 +4,6 @@
 //! `kafka-transactions.sh abort` names the producer, its epoch and the coordinator's epoch, as DescribeProducers shows them.
 //! Errors: NOT_LEADER_OR_FOLLOWER, INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED, UNKNOWN_TOPIC_OR_PARTITION.
 
-use std::sync::Arc;
-
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
@@ -15,6 +13,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::ProducerId;
 
 use super::support::transaction_error::require_transactions;
+use crate::coordinator::transaction::partitions::{NamedPartition, named};
 use crate::coordinator::transaction::{MarkerOutcome, Producer};
 use crate::handlers::context::Context;
 use crate::replicated::transactions::Marker;
@@ -40,11 +39,7 @@ pub(super) async fn handle(ctx: &Context, request: WriteTxnMarkersRequest) -> Wr
 }
 
 async fn outcomes(ctx: &Context, asked: &WritableTxnMarker) -> Vec<ErrorCode> {
-    let place = |topic: &WritableTxnMarkerTopic| {
-        let name: Arc<str> = Arc::from(topic.name.as_str());
-        topic.partition_indexes.iter().map(|index| (name.clone(), *index)).collect::<Vec<_>>()
-    };
-    let all: Vec<(Arc<str>, i32)> = asked.topics.iter().flat_map(place).collect();
+    let all = named(asked.topics.iter().map(|topic| (topic.name.as_str(), topic.partition_indexes.as_slice())));
     if let Err(error) = require_transactions(ctx) {
         return vec![error; all.len()];
     }
@@ -53,11 +48,11 @@ async fn outcomes(ctx: &Context, asked: &WritableTxnMarker) -> Vec<ErrorCode> {
     let marker = Marker { commits, coordinator_epoch, version: MARKER_VERSION };
     let written = ctx.transaction_peers.write_markers_here(producer, marker, &all).await;
     let image = ctx.metadata.image();
-    let told = |((topic, index), outcome): (&(Arc<str>, i32), MarkerOutcome)| match outcome {
+    let told = |((topic, index), outcome): (&NamedPartition, MarkerOutcome)| match outcome {
         MarkerOutcome::Done => ErrorCode::None,
         MarkerOutcome::CoordinatorFenced => ErrorCode::TransactionCoordinatorFenced,
         MarkerOutcome::ProducerFenced => ErrorCode::InvalidProducerEpoch,
-        MarkerOutcome::Retry => match image.topic(topic).is_some_and(|topic| topic.route(*index).is_some()) {
+        MarkerOutcome::Retry => match image.has_partition(topic, *index) {
             true => ErrorCode::NotLeaderOrFollower,
             false => ErrorCode::UnknownTopicOrPartition,
         },

@@ -428,6 +428,12 @@ pub struct MetadataImage {
 }
 
 impl MetadataImage {
+    /// True if there is a topic of this name with this partition.
+    #[must_use]
+    pub fn has_partition(&self, topic: &str, index: i32) -> bool {
+        self.topic(topic).is_some_and(|topic| topic.route(index).is_some())
+    }
+
     /// The topic called `name`.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {

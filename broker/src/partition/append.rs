@@ -175,8 +175,12 @@ impl Partition {
     fn producer_batch(&self, data: &[u8], origin: Origin) -> Option<ProducerBatch> {
         let Origin::Client(connection) = origin else { return None };
         let header = BatchHeader::parse(data).filter(BatchHeader::is_idempotent)?;
+        Some(self.batch_of(connection, &header))
+    }
+
+    fn batch_of(&self, connection: ConnectionId, header: &BatchHeader) -> ProducerBatch {
         let key = ProducerKey { connection, producer: ProducerId(header.producer_id), partition: self.id };
-        Some(ProducerBatch { key, epoch: header.producer_epoch, sequence: header.base_sequence, arrival: 0 })
+        ProducerBatch { key, epoch: header.producer_epoch, sequence: header.base_sequence, arrival: 0 }
     }
 }
 
@@ -212,9 +216,7 @@ impl Partition {
     /// Notes an idempotent batch that is refused before it is enqueued: what its producer sends behind it on this connection is refused
     /// too.
     pub(crate) fn note_refused(&self, connection: ConnectionId, header: &BatchHeader, error: &AppendError) {
-        let key = ProducerKey { connection, producer: ProducerId(header.producer_id), partition: self.id };
-        let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
-        self.shard.note_refusal(ProducerBatch { key, epoch, sequence, arrival: 0 }, error);
+        self.shard.note_refusal(self.batch_of(connection, header), error);
     }
 
     /// Notes a batch that was refused on this connection before the partition was found: what its producer sends behind

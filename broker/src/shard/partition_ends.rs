@@ -15,7 +15,7 @@ use super::handle::Shard;
 use super::lag_request::{CommittedPosition, EndsAnswer, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
 use super::rpc::{NodeRequest, PeerService};
-use crate::metadata::{MetadataImage, node_rpc_address};
+use crate::metadata::MetadataImage;
 
 /// How long another node has to answer with the ends of a batch of partitions, some of which may need a lookup on disk.
 const ENDS_WAIT: Duration = Duration::from_secs(3);
@@ -51,12 +51,7 @@ impl Shards {
     }
 
     async fn ask_about_lag(&self, node: NodeId, request: LagRequest, wait: Duration) -> Option<Bytes> {
-        let request = NodeRequest::ConsumerLag(request).encode();
-        self.0
-            .host
-            .request(node_rpc_address(self.0.node), node_rpc_address(node), request, Priority::Bulk, wait)
-            .await
-            .ok()
+        self.ask_node(node, &NodeRequest::ConsumerLag(request), Priority::Bulk, wait).await
     }
 
     async fn ends_here(&self, topics: &[TopicPositions]) -> Vec<EndsAnswer> {

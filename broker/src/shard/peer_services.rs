@@ -10,7 +10,6 @@ use ottla_raft::Priority;
 
 use super::manager::Shards;
 use super::rpc::{NodeRequest, PeerService};
-use crate::metadata::node_rpc_address;
 
 impl Shards {
     /// Serves other nodes' requests about transactions from now on; the first service stays.
@@ -24,7 +23,6 @@ impl Shards {
 
     /// The response of another node to a request about transactions; `None` if none came in time.
     pub(crate) async fn ask_transactions(&self, node: NodeId, request: Bytes, wait: Duration) -> Option<Bytes> {
-        let (own, request) = (node_rpc_address(self.0.node), NodeRequest::Transactions(request).encode());
-        self.0.host.request(own, node_rpc_address(node), request, Priority::Normal, wait).await.ok()
+        self.ask_node(node, &NodeRequest::Transactions(request), Priority::Normal, wait).await
     }
 }

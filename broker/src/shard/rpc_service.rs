@@ -55,6 +55,18 @@ impl Shards {
         self.0.host.serve(node_rpc_address(self.0.node), service);
     }
 
+    /// The response of another node to a request; `None` if none came in time.
+    pub(super) async fn ask_node(
+        &self,
+        node: NodeId,
+        request: &NodeRequest,
+        priority: Priority,
+        wait: Duration,
+    ) -> Option<Bytes> {
+        let (own, other) = (node_rpc_address(self.0.node), node_rpc_address(node));
+        self.0.host.request(own, other, request.encode(), priority, wait).await.ok()
+    }
+
     async fn elect_preferred_here(&self, shard: ShardId) -> ElectionOutcome {
         match self.get(shard) {
             Some(shard) => transfer::elect_preferred(&shard, &*self.0.metadata).await,
@@ -74,9 +86,8 @@ impl Shards {
                     rt::timeout(left, self.elect_preferred_here(shard)).await.unwrap_or(ElectionOutcome::TimedOut)
                 }
                 Some(node) => {
-                    let (own, request) = (node_rpc_address(self.0.node), NodeRequest::ElectPreferred(shard).encode());
-                    let response =
-                        self.0.host.request(own, node_rpc_address(node), request, Priority::Normal, left).await.ok();
+                    let request = NodeRequest::ElectPreferred(shard);
+                    let response = self.ask_node(node, &request, Priority::Normal, left).await;
                     let outcome = response.and_then(|response| ElectionOutcome::decode(&response));
                     outcome.unwrap_or(ElectionOutcome::TimedOut)
                 }
@@ -111,15 +122,9 @@ impl Shards {
     /// connection closed, and the node is suspected from then on: a client that is sent to a dead node tries no other
     /// for a second.
     pub async fn ping(&self, nodes: BTreeSet<NodeId>) {
-        let own = node_rpc_address(self.0.node);
         let pings = nodes.into_iter().filter(|node| *node != self.0.node).map(|node| async move {
             // A node that does not respond in time may be alive: the state of the connection counts, not the timeout.
-            drop(
-                self.0
-                    .host
-                    .request(own, node_rpc_address(node), NodeRequest::Ping.encode(), Priority::Normal, PING_TIMEOUT)
-                    .await,
-            );
+            let _ = self.ask_node(node, &NodeRequest::Ping, Priority::Normal, PING_TIMEOUT).await;
         });
         join_all(pings).await;
     }

@@ -12,7 +12,7 @@ use ottla_raft::Priority;
 use super::clock::{Agreement, JUMP_MS_MIN};
 use super::manager::Shards;
 use super::rpc::{NodeRequest, SetClockOutcome};
-use crate::metadata::{FeatureLevel, ShardId, node_rpc_address};
+use crate::metadata::{FeatureLevel, ShardId};
 use crate::replicated::command::Command;
 
 /// Releases below this feature level stop at the command.
@@ -32,9 +32,8 @@ impl Shards {
                     rt::timeout(left, self.set_clock_here(shard, to_ms)).await.unwrap_or(SetClockOutcome::TimedOut)
                 }
                 Some(node) => {
-                    let (own, request) = (node_rpc_address(self.node()), NodeRequest::SetClock(shard, to_ms).encode());
-                    let response =
-                        self.0.host.request(own, node_rpc_address(node), request, Priority::Normal, left).await.ok();
+                    let request = NodeRequest::SetClock(shard, to_ms);
+                    let response = self.ask_node(node, &request, Priority::Normal, left).await;
                     response
                         .and_then(|response| SetClockOutcome::decode(&response))
                         .unwrap_or(SetClockOutcome::TimedOut)

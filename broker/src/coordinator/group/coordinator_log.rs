@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::error::GroupError;
-use crate::coordinator::topic_log::TopicLog;
+use crate::coordinator::topic_log::{TopicLog, Unavailable, unavailable};
 use crate::metadata::FeatureLevel;
 use crate::replicated::error::{AppendError, PartitionError};
 use crate::replicated::group::store::GroupStore;
@@ -34,43 +34,30 @@ pub trait CoordinatorLog: Debug + Send + Sync + 'static {
     fn deleted_topics(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>>;
 }
 
+impl From<Unavailable> for GroupError {
+    fn from(why: Unavailable) -> Self {
+        match why {
+            Unavailable::NotLed => Self::NotCoordinator,
+            Unavailable::NotNow => Self::CoordinatorNotAvailable,
+        }
+    }
+}
+
 /// The group error for a failed append.
 pub(super) fn append_refusal(error: &AppendError) -> GroupError {
+    if let Some(why) = unavailable(error) {
+        return why.into();
+    }
     match error {
-        AppendError::Partition(error) => partition_refusal(error),
         AppendError::MessageTooLarge | AppendError::EntryTooLarge { .. } => GroupError::CommitTooLarge,
         AppendError::Group(code) => GroupError::from_apply(*code),
         AppendError::InvalidProducerEpoch => GroupError::InvalidProducerEpoch,
         AppendError::InvalidTransactionState | AppendError::TransactionEnded => GroupError::TransactionEnded,
-        AppendError::NotEnoughReplicas
-        | AppendError::NotEnoughReplicasAfterAppend
-        | AppendError::Overloaded
-        | AppendError::DiskFull => GroupError::CoordinatorNotAvailable,
-        AppendError::Corrupt(_)
-        | AppendError::InvalidRecord { .. }
-        | AppendError::InvalidTimestamp { .. }
-        | AppendError::UnsupportedForMessageFormat
-        | AppendError::UnsupportedCompressionType
-        | AppendError::InternalTopic
-        | AppendError::OutOfOrderSequence
-        | AppendError::RefusedByCoordinator(_)
-        | AppendError::TransactionCoordinatorFenced => GroupError::Internal,
+        _ => GroupError::Internal,
     }
 }
 
 /// The group error for a refusal of the partition.
 pub(super) fn partition_refusal(error: &PartitionError) -> GroupError {
-    match error {
-        PartitionError::UnknownTopicOrPartition
-        | PartitionError::UnknownTopicId
-        | PartitionError::LeaderNotAvailable
-        | PartitionError::NotLeaderOrFollower
-        | PartitionError::FencedLeaderEpoch
-        | PartitionError::UnknownLeaderEpoch
-        | PartitionError::Storage => GroupError::NotCoordinator,
-        PartitionError::OffsetOutOfRange
-        | PartitionError::OffsetNotAvailable
-        | PartitionError::TimedOut
-        | PartitionError::PolicyViolation(_) => GroupError::CoordinatorNotAvailable,
-    }
+    Unavailable::from(error).into()
 }

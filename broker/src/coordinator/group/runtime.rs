@@ -4,14 +4,13 @@
 //! May not know: wire versions, Raft, how a group decides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use ottla_env::critical::Owner;
 use ottla_env::rt;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::classic::{Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, Settings, Sync};
@@ -22,7 +21,8 @@ use super::partition_coordinator::{
     wait_for_all,
 };
 use crate::config::Config;
-use crate::coordinator::topic_log::{Leadership, partition_for};
+use crate::coordinator::by_leadership::ByLeadership;
+use crate::coordinator::topic_log::partition_for;
 use crate::replicated::group::store::GroupStore;
 
 /// New members have no id yet and cannot heartbeat; Kafka gives their joins as long.
@@ -71,19 +71,12 @@ impl From<&Config> for GroupSettings {
 /// The pause before a coordinator that has panicked is started again, since it may panic as soon as it starts.
 const REVIVE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The running coordinator of a partition's groups.
-#[derive(Debug)]
-struct Running {
-    by: Leadership,
-    commands: mpsc::Sender<Command>,
-}
-
 #[derive(Debug)]
 struct Shared {
     settings: GroupSettings,
     log: Arc<dyn CoordinatorLog>,
-    coordinators: RwLock<BTreeMap<i32, Running>>,
-    stopped: AtomicBool,
+    /// Where the commands to the coordinator of a partition's groups go.
+    coordinators: ByLeadership<mpsc::Sender<Command>>,
     /// Notified when a coordinator has panicked.
     revive: Arc<Notify>,
 }
@@ -96,8 +89,8 @@ impl Groups {
     /// Starts coordinating the groups of all partitions that this node leads.
     #[must_use]
     pub fn new(settings: GroupSettings, log: Arc<dyn CoordinatorLog>) -> Self {
-        let (coordinators, stopped, revive) = Default::default();
-        let shared = Arc::new(Shared { settings, log, coordinators, stopped, revive });
+        let (coordinators, revive) = Default::default();
+        let shared = Arc::new(Shared { settings, log, coordinators, revive });
         rt::spawn_critical("coordinator", Owner::process(), watch_leadership(Arc::downgrade(&shared)));
         Self(shared)
     }
@@ -115,9 +108,7 @@ impl Groups {
 
     /// Stops coordinating: parked requests are answered NOT_COORDINATOR, coordinators end.
     pub fn stop(&self) {
-        let mut coordinators = self.0.coordinators.write();
-        self.0.stopped.store(true, Ordering::Relaxed);
-        coordinators.clear();
+        self.0.coordinators.stop();
     }
 
     /// The coordinator of a partition's groups, started if this node has just begun to lead it. Waits for a partition
@@ -335,32 +326,22 @@ fn not_empty(group: &str) -> Result<(), GroupError> {
 impl Shared {
     fn coordinator_of(&self, partition: i32) -> Option<mpsc::Sender<Command>> {
         let by = self.log.topic().leadership(partition)?;
-        let usable = |running: &&Running| running.by == by && !running.commands.is_closed();
-        if let Some(running) = self.coordinators.read().get(&partition).filter(usable) {
-            return Some(running.commands.clone());
-        }
-        let mut coordinators = self.coordinators.write();
-        if let Some(running) = coordinators.get(&partition).filter(usable) {
-            return Some(running.commands.clone());
-        }
-        if self.stopped.load(Ordering::Relaxed) {
-            return None;
-        }
-        let store = self.log.store(partition)?;
-        let settings = CoordinatorSettings {
-            group: Settings {
-                initial_rebalance_delay_ms: self.settings.initial_rebalance_delay_ms,
-                new_member_join_timeout_ms: NEW_MEMBER_JOIN_TIMEOUT_MS,
-                members_max: self.settings.members_max,
-            },
-            retention_ms: self.settings.retention_ms,
-            expiration_interval_ms: self.settings.retention_check_interval_ms,
+        let start = || {
+            let store = self.log.store(partition)?;
+            let settings = CoordinatorSettings {
+                group: Settings {
+                    initial_rebalance_delay_ms: self.settings.initial_rebalance_delay_ms,
+                    new_member_join_timeout_ms: NEW_MEMBER_JOIN_TIMEOUT_MS,
+                    members_max: self.settings.members_max,
+                },
+                retention_ms: self.settings.retention_ms,
+                expiration_interval_ms: self.settings.retention_check_interval_ms,
+            };
+            let revive = self.revive.clone();
+            let task_owner = Owner::new(move |_| revive.notify_one());
+            Some(PartitionCoordinator::start(partition, by, settings, self.log.clone(), store, task_owner))
         };
-        let revive = self.revive.clone();
-        let task_owner = Owner::new(move |_| revive.notify_one());
-        let commands = PartitionCoordinator::start(partition, by, settings, self.log.clone(), store, task_owner);
-        coordinators.insert(partition, Running { by, commands: commands.clone() });
-        Some(commands)
+        self.coordinators.get_or_start(partition, by, |commands| !commands.is_closed(), start)
     }
 }
 

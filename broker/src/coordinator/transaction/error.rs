@@ -5,6 +5,7 @@
 use ottla_protocol::error::ErrorCode;
 use thiserror::Error;
 
+use crate::coordinator::topic_log::{Unavailable, unavailable};
 use crate::replicated::error::{AppendError, PartitionError};
 
 /// Why a request is refused.
@@ -61,47 +62,23 @@ impl TransactionError {
     }
 }
 
+impl From<Unavailable> for TransactionError {
+    fn from(why: Unavailable) -> Self {
+        match why {
+            Unavailable::NotLed => Self::NotCoordinator,
+            Unavailable::NotNow => Self::CoordinatorNotAvailable,
+        }
+    }
+}
+
 impl From<&AppendError> for TransactionError {
     fn from(error: &AppendError) -> Self {
-        match error {
-            AppendError::Partition(error) => error.into(),
-            AppendError::NotEnoughReplicas
-            | AppendError::NotEnoughReplicasAfterAppend
-            | AppendError::Overloaded
-            | AppendError::DiskFull => Self::CoordinatorNotAvailable,
-            AppendError::MessageTooLarge
-            | AppendError::EntryTooLarge { .. }
-            | AppendError::Group(_)
-            | AppendError::Corrupt(_)
-            | AppendError::InvalidRecord { .. }
-            | AppendError::InvalidTimestamp { .. }
-            | AppendError::UnsupportedForMessageFormat
-            | AppendError::UnsupportedCompressionType
-            | AppendError::InternalTopic
-            | AppendError::OutOfOrderSequence
-            | AppendError::InvalidProducerEpoch
-            | AppendError::InvalidTransactionState
-            | AppendError::TransactionEnded
-            | AppendError::RefusedByCoordinator(_)
-            | AppendError::TransactionCoordinatorFenced => Self::Internal,
-        }
+        unavailable(error).map_or(Self::Internal, Self::from)
     }
 }
 
 impl From<&PartitionError> for TransactionError {
     fn from(error: &PartitionError) -> Self {
-        match error {
-            PartitionError::UnknownTopicOrPartition
-            | PartitionError::UnknownTopicId
-            | PartitionError::LeaderNotAvailable
-            | PartitionError::NotLeaderOrFollower
-            | PartitionError::FencedLeaderEpoch
-            | PartitionError::UnknownLeaderEpoch
-            | PartitionError::Storage => Self::NotCoordinator,
-            PartitionError::OffsetOutOfRange
-            | PartitionError::OffsetNotAvailable
-            | PartitionError::TimedOut
-            | PartitionError::PolicyViolation(_) => Self::CoordinatorNotAvailable,
-        }
+        Unavailable::from(error).into()
     }
 }

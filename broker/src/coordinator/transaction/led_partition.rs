@@ -4,8 +4,8 @@
 //!     a request   decides by the replicated value -> its record is appended -> applied -> answer
 //!     a task      prepared: markers to all partitions, again until all are written -> the completed record
 //!
-//! An id has one transition at a time; meanwhile others are answered CONCURRENT_TRANSACTIONS. A transition goes on if nobody
-//! waits for it any more. What a task does it finds in the store, so that it does not matter which request, coordinator or
+//! An id has one transition at a time; meanwhile other requests are answered CONCURRENT_TRANSACTIONS. A transition goes on if its
+//! client does not wait any more. What a task does it finds in the store, so that it does not matter which request, coordinator or
 //! panic left it there. May not know: wire versions, which node leads what.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::error::TransactionError;
+use super::partitions::each;
 use super::transaction_log::{MarkerOutcome, TransactionLog};
-use super::transitions::{Partitions, Producer, Refusal, Transition, completed};
+use super::transitions::{Producer, Refusal, Transition, completed};
 use crate::coordinator::topic_log::{AppendFuture, Conditions, Leadership, PartitionClock};
 use crate::replicated::error::{AppendError, PartitionError};
 use crate::replicated::transaction::{Status, TransactionRecord, TransactionStore, TransactionValue};
@@ -31,10 +32,14 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// What a request has made of an id.
 #[derive(Debug)]
 pub(super) enum Changed {
-    /// This is in force: appended now, or there before.
+    /// This is in force from now on.
     To(Arc<TransactionValue>),
+    /// This was in force before.
+    Nothing(Arc<TransactionValue>),
     /// The open transaction is being aborted first: ask again.
     AbortsFirst,
+    /// The id is forgotten.
+    Removed,
 }
 
 /// A partition as its coordinator leads it.
@@ -48,7 +53,7 @@ pub(super) struct LedPartition {
     in_transition: Mutex<BTreeSet<Arc<str>>>,
     /// Ids whose markers a task writes.
     completing: Mutex<BTreeSet<Arc<str>>>,
-    /// Who waits for the next record of an id.
+    /// Requests that wait for the next record of an id.
     waiting: Mutex<BTreeMap<Arc<str>, Arc<Notify>>>,
 }
 
@@ -74,14 +79,6 @@ impl LedPartition {
         Some(partition)
     }
 
-    pub(super) fn index(&self) -> i32 {
-        self.index
-    }
-
-    pub(super) fn by(&self) -> Leadership {
-        self.by
-    }
-
     pub(super) fn store(&self) -> &Arc<Mutex<TransactionStore>> {
         &self.store
     }
@@ -97,7 +94,7 @@ impl LedPartition {
         if self.is_led() { Ok(()) } else { Err(TransactionError::NotCoordinator) }
     }
 
-    /// The time by which records are stamped and ids expire. Whoever leads has applied all that was appended before.
+    /// The time by which records are stamped and ids expire. A leader that serves has applied all that was appended before.
     pub(super) fn clock(&self) -> Result<PartitionClock, TransactionError> {
         let clock = if self.is_led() { self.log.topic().clock(self.index) } else { None };
         clock.ok_or(TransactionError::NotCoordinator)
@@ -109,7 +106,7 @@ impl LedPartition {
         id: &Arc<str>,
         decide: impl FnOnce(Option<&TransactionValue>, i64) -> Result<Transition, Refusal>,
     ) -> Result<Changed, Refusal> {
-        let (value, aborts_first, appended) = {
+        let (changed, appended) = {
             let mut in_transition = self.in_transition.lock();
             if in_transition.contains(id) {
                 return Err(TransactionError::ConcurrentTransactions.into());
@@ -117,38 +114,19 @@ impl LedPartition {
             let now_ms = self.clock()?.now_ms;
             // What is applied to an id is in transition here first, so nothing changes between this and the append.
             let current = self.store.lock().get(id).cloned();
-            let (value, aborts_first) = match decide(current.as_deref(), now_ms)? {
-                Transition::Append(value) => (value, false),
-                Transition::AbortFirst(value) => (value, true),
+            let (value, changed) = match decide(current.as_deref(), now_ms)? {
+                Transition::Append(value) => (Some(value.clone()), Changed::To(Arc::new(value))),
+                Transition::AbortFirst(value) => (Some(value), Changed::AbortsFirst),
+                Transition::Remove => (None, Changed::Removed),
                 Transition::Nothing => {
-                    return current.map(Changed::To).ok_or(TransactionError::Internal.into());
+                    return current.map(Changed::Nothing).ok_or(TransactionError::Internal.into());
                 }
             };
             in_transition.insert(id.clone());
-            let record = TransactionRecord { id: id.to_string(), value: Some(value.clone()) };
-            (value, aborts_first, self.append(record, now_ms))
+            (changed, self.append(TransactionRecord { id: id.to_string(), value }, now_ms))
         };
         self.clone().finish(id.clone(), appended).await?;
-        Ok(if aborts_first { Changed::AbortsFirst } else { Changed::To(Arc::new(value)) })
-    }
-
-    /// Removes an id if it is still as `may_go` wants it.
-    pub(super) async fn forget(
-        self: &Arc<Self>,
-        id: &Arc<str>,
-        may_go: impl FnOnce(&TransactionValue) -> bool,
-    ) -> Result<(), TransactionError> {
-        let appended = {
-            let mut in_transition = self.in_transition.lock();
-            let now_ms = self.clock()?.now_ms;
-            let current = self.store.lock().get(id).cloned();
-            if in_transition.contains(id) || !current.is_some_and(|current| may_go(&current)) {
-                return Ok(());
-            }
-            in_transition.insert(id.clone());
-            self.append(TransactionRecord { id: id.to_string(), value: None }, now_ms)
-        };
-        self.clone().finish(id.clone(), appended).await
+        Ok(changed)
     }
 
     fn append(&self, record: TransactionRecord, now_ms: i64) -> AppendFuture {
@@ -220,29 +198,30 @@ impl LedPartition {
             coordinator_epoch: self.by.epoch.0,
             version: if prepared.client_version >= 2 { 2 } else { 1 },
         };
-        let mut left = prepared.partitions.clone();
+        let mut left = each(&prepared.partitions);
         let mut pause = RETRY_MIN;
         while !left.is_empty() {
             if !self.is_led() {
                 return;
             }
             let outcomes = self.log.write_markers(producer, marker, left.clone()).await;
-            if outcomes.iter().any(|(.., outcome)| *outcome == MarkerOutcome::CoordinatorFenced) {
+            if outcomes.iter().any(|(_, outcome)| *outcome == MarkerOutcome::CoordinatorFenced) {
                 tracing::info!(id = &**id, "another coordinator of the transactional id writes its markers");
                 // This one learns soon that it leads no more.
                 return rt::sleep(RETRY_MAX).await;
             }
-            for (topic, index, outcome) in outcomes {
-                if outcome == MarkerOutcome::ProducerFenced {
-                    tracing::warn!(
-                        id = &**id,
-                        "the producer has gone on in {topic}-{index}: its transaction ended before"
-                    );
-                }
-                if outcome != MarkerOutcome::Retry {
-                    remove(&mut left, &topic, index);
-                }
+            let (asked, answered) = (left.len(), outcomes.len());
+            assert_eq!(
+                asked, answered,
+                "transactional id {id}, producer {}: markers and what became of them",
+                producer.id.0
+            );
+            for ((topic, index), _) in outcomes.iter().filter(|(_, outcome)| *outcome == MarkerOutcome::ProducerFenced)
+            {
+                tracing::warn!(id = &**id, "the producer has gone on in {topic}-{index}: its transaction ended before");
             }
+            let again = outcomes.into_iter().filter(|(_, outcome)| *outcome == MarkerOutcome::Retry);
+            left = again.map(|(partition, _)| partition).collect();
             if !left.is_empty() {
                 rt::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
@@ -264,15 +243,6 @@ impl LedPartition {
             }
             rt::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
-}
-
-fn remove(partitions: &mut Partitions, topic: &Arc<str>, index: i32) {
-    if let Some(indexes) = partitions.get_mut(topic) {
-        indexes.remove(&index);
-        if indexes.is_empty() {
-            partitions.remove(topic);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //!     transitions     pure: what a request makes of a transactional id
 //!     led_partition   one partition of `__transaction_state` that this node leads: transitions, and the markers that follow
-//!     sweep           time-outs, and ids that nobody uses any more
+//!     sweep           time-outs, and ids that no client uses any more
 //!     runtime         `Transactions`, what handlers call
 //!     peers           markers to the leaders of partitions, questions of these to coordinators
 //!
@@ -10,6 +10,7 @@
 
 mod error;
 mod led_partition;
+pub mod partitions;
 mod patience;
 mod peer_requests;
 mod peers;
@@ -23,9 +24,10 @@ mod transaction_log;
 pub mod transitions;
 
 pub use error::TransactionError;
+pub use partitions::Partitions;
 pub use peers::TransactionPeers;
 pub use runtime::{Described, Transactions};
 pub use settings::TransactionSettings;
 pub use state_log::start;
 pub use transaction_log::{MarkerOutcome, TransactionLog};
-pub use transitions::{Init, Partitions, Producer, Refusal};
+pub use transitions::{Init, Producer, Refusal};

@@ -13,8 +13,9 @@
 use bytes::Bytes;
 
 use super::error::TransactionError;
+use super::partitions::{NamedPartition, named};
 use super::transaction_log::MarkerOutcome;
-use super::transitions::{Partitions, Producer};
+use super::transitions::Producer;
 use crate::codec::{CodecError, Value, decode_version, encode, encode_version, record};
 use crate::replicated::transactions::Marker;
 
@@ -81,13 +82,18 @@ pub(crate) fn decode_answer<T: Value>(bytes: &[u8], count: usize) -> Option<Vec<
     crate::codec::decode(bytes, "answer").ok().filter(|outcomes: &Vec<T>| outcomes.len() == count)
 }
 
-/// For a request.
-pub(crate) fn listed(partitions: &Partitions) -> Vec<TopicIndexes> {
-    let of_topic = |(topic, indexes): (&std::sync::Arc<str>, &std::collections::BTreeSet<i32>)| TopicIndexes {
-        topic: topic.to_string(),
-        indexes: indexes.iter().copied().collect(),
+/// For a request, in order.
+pub(crate) fn listed(partitions: &[NamedPartition]) -> Vec<TopicIndexes> {
+    let of_topic = |same: &[NamedPartition]| TopicIndexes {
+        topic: same[0].0.to_string(),
+        indexes: same.iter().map(|(_, index)| *index).collect(),
     };
-    partitions.iter().map(of_topic).collect()
+    partitions.chunk_by(|one, next| one.0 == next.0).map(of_topic).collect()
+}
+
+/// The counterpart of [`listed`].
+pub(crate) fn unlisted(topics: &[TopicIndexes]) -> Vec<NamedPartition> {
+    named(topics.iter().map(|of| (of.topic.as_str(), of.indexes.as_slice())))
 }
 
 #[cfg(test)]

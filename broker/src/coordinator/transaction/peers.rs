@@ -2,7 +2,7 @@
 //!
 //! May not know: what a transition or a marker does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use ottla_protocol::batch::{ControlRecord, encode_control_batch};
 use ottla_protocol::ids::NodeId;
 
 use super::error::TransactionError;
-use super::peer_requests::{PeerRequest, TopicIndexes, decode_answer, encode_answer, listed};
+use super::partitions::{NamedPartition, by_topic};
+use super::peer_requests::{PeerRequest, decode_answer, encode_answer, listed, unlisted};
 use super::runtime::Transactions;
 use super::transaction_log::MarkerOutcome;
-use super::transitions::{Partitions, Producer};
-use crate::metadata::{InternalTopic, MetadataImage};
+use super::transitions::Producer;
+use crate::metadata::InternalTopic;
 use crate::partition::{
     AppendError, AppendOptions, Origin, PartitionError, Partitions as NodePartitions, TopicRef, TransactionDecision,
     TransactionPart,
@@ -42,7 +43,7 @@ struct Inner {
     partitions: NodePartitions,
 }
 
-type Outcomes = Vec<(Arc<str>, i32, MarkerOutcome)>;
+type Outcomes = Vec<(NamedPartition, MarkerOutcome)>;
 
 impl std::fmt::Debug for TransactionPeers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,52 +56,56 @@ impl TransactionPeers {
         Self(Arc::new(Inner { metadata, partitions }))
     }
 
-    /// Writes the markers of a transaction into these partitions: for each what became of it.
-    pub(super) async fn write_markers(&self, producer: Producer, marker: Marker, partitions: Partitions) -> Outcomes {
-        let (mut by_leader, unknown) = self.by_leader(&partitions);
+    /// Writes the markers of a transaction into these partitions: for each, in any order, what became of it.
+    pub(super) async fn write_markers(
+        &self,
+        producer: Producer,
+        marker: Marker,
+        partitions: &[NamedPartition],
+    ) -> Outcomes {
+        let (mut by_leader, unknown) = self.by_leader(partitions);
         let mut outcomes = self.unknown(unknown).await;
         let own = by_leader.remove(&Some(self.0.partitions.node())).unwrap_or_default();
         let unled = by_leader.remove(&None).unwrap_or_default();
-        outcomes.extend(each(&unled).map(|(topic, index)| (topic, index, MarkerOutcome::Retry)));
+        outcomes.extend(unled.into_iter().map(|partition| (partition, MarkerOutcome::Retry)));
         let elsewhere = by_leader.into_iter().filter_map(|(node, partitions)| Some((node?, partitions)));
         let elsewhere = elsewhere.map(|(node, partitions)| self.ask_for_markers(node, producer, marker, partitions));
-        let here = async {
-            let written = self.write_markers_here(producer, marker, &each(&own).collect::<Vec<_>>()).await;
-            each(&own).zip(written).map(|((topic, index), outcome)| (topic, index, outcome)).collect::<Outcomes>()
-        };
-        let (here, elsewhere) = tokio::join!(here, join_all(elsewhere));
-        outcomes.extend(here);
+        let (here, elsewhere) = tokio::join!(self.write_markers_here(producer, marker, &own), join_all(elsewhere));
+        outcomes.extend(own.into_iter().zip(here));
         outcomes.extend(elsewhere.into_iter().flatten());
         outcomes
     }
 
     /// Partitions by the node that leads them, if any is known to; and those that this node's metadata does not have.
-    fn by_leader(&self, partitions: &Partitions) -> (BTreeMap<Option<NodeId>, Partitions>, Partitions) {
+    fn by_leader(
+        &self,
+        partitions: &[NamedPartition],
+    ) -> (BTreeMap<Option<NodeId>, Vec<NamedPartition>>, Vec<NamedPartition>) {
         let (image, mut leaders) = (self.0.metadata.image(), self.0.partitions.leaders());
-        let (mut by_leader, mut unknown) = (BTreeMap::<_, Partitions>::new(), Partitions::new());
-        for (topic, index) in each(partitions) {
-            let record = image.topic(&topic).filter(|record| record.route(index).is_some());
+        let (mut by_leader, mut unknown) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+        for (topic, index) in partitions {
+            let record = image.topic(topic).filter(|record| record.route(*index).is_some());
             let into = match record {
-                Some(record) => by_leader.entry(leaders.of(record, index).node).or_default(),
+                Some(record) => by_leader.entry(leaders.of(record, *index).node).or_default(),
                 None => &mut unknown,
             };
-            into.entry(topic).or_default().insert(index);
+            into.push((topic.clone(), *index));
         }
         (by_leader, unknown)
     }
 
     /// A partition that is certainly deleted needs no marker.
-    async fn unknown(&self, unknown: Partitions) -> Outcomes {
+    async fn unknown(&self, unknown: Vec<NamedPartition>) -> Outcomes {
         if unknown.is_empty() {
             return Vec::new();
         }
         let is_current = self.0.metadata.read_index().await;
         let image = self.0.metadata.image();
-        let one = |(topic, index): (Arc<str>, i32)| {
-            let is_deleted = is_current && !is_there(&image, &topic, index);
-            (topic, index, if is_deleted { MarkerOutcome::Done } else { MarkerOutcome::Retry })
+        let one = |(topic, index): NamedPartition| {
+            let is_deleted = is_current && !image.has_partition(&topic, index);
+            ((topic, index), if is_deleted { MarkerOutcome::Done } else { MarkerOutcome::Retry })
         };
-        each(&unknown).map(one).collect()
+        unknown.into_iter().map(one).collect()
     }
 
     async fn ask_for_markers(
@@ -108,20 +113,15 @@ impl TransactionPeers {
         node: NodeId,
         producer: Producer,
         marker: Marker,
-        partitions: Partitions,
+        partitions: Vec<NamedPartition>,
     ) -> Outcomes {
-        let all: Vec<(Arc<str>, i32)> = each(&partitions).collect();
-        let mut outcomes = Vec::with_capacity(all.len());
-        for some in all.chunks(PARTITIONS_PER_REQUEST_MAX) {
-            let mut part = Partitions::new();
-            for (topic, index) in some {
-                part.entry(topic.clone()).or_default().insert(*index);
-            }
-            let request = PeerRequest::WriteMarkers { producer, marker, partitions: listed(&part) }.encode();
+        let mut outcomes = Vec::with_capacity(partitions.len());
+        for some in partitions.chunks(PARTITIONS_PER_REQUEST_MAX) {
+            let request = PeerRequest::WriteMarkers { producer, marker, partitions: listed(some) }.encode();
             let answer = self.0.partitions.ask_transactions(node, request, MARKER_WAIT).await;
             let answers = answer.and_then(|answer| decode_answer::<MarkerOutcome>(&answer, some.len()));
             let answers = answers.unwrap_or_else(|| vec![MarkerOutcome::Retry; some.len()]);
-            outcomes.extend(some.iter().zip(answers).map(|((topic, index), outcome)| (topic.clone(), *index, outcome)));
+            outcomes.extend(some.iter().cloned().zip(answers));
         }
         outcomes
     }
@@ -131,9 +131,9 @@ impl TransactionPeers {
         &self,
         producer: Producer,
         marker: Marker,
-        partitions: &[(Arc<str>, i32)],
+        partitions: &[NamedPartition],
     ) -> Vec<MarkerOutcome> {
-        let append = |(topic, index): &(Arc<str>, i32)| self.append_marker(producer, marker, topic, *index);
+        let append = |(topic, index): &NamedPartition| self.append_marker(producer, marker, topic, *index);
         // Enqueued one after the other, so that those of one shard are in one entry; then waited for.
         let appended: Vec<_> = partitions.iter().map(append).collect();
         join_all(appended).await
@@ -178,14 +178,14 @@ impl TransactionPeers {
     async fn answer(&self, transactions: &Transactions, request: &[u8]) -> Option<Bytes> {
         let (id, producer, partitions, added_by) = match PeerRequest::decode(request).ok()? {
             PeerRequest::WriteMarkers { producer, marker, partitions } => {
-                return Some(encode_answer(&self.write_markers_here(producer, marker, &all(&partitions)).await));
+                return Some(encode_answer(&self.write_markers_here(producer, marker, &unlisted(&partitions)).await));
             }
             PeerRequest::Add { id, producer, partitions, client_version } => {
                 (id, producer, partitions, Some(client_version))
             }
             PeerRequest::Verify { id, producer, partitions } => (id, producer, partitions, None),
         };
-        let question = Question { id: &id, producer, partitions: &all(&partitions), added_by };
+        let question = Question { id: &id, producer, partitions: &unlisted(&partitions), added_by };
         Some(encode_answer(&question.decide(transactions).await))
     }
 
@@ -199,7 +199,7 @@ impl TransactionPeers {
         transactions: &Transactions,
         id: &str,
         producer: Producer,
-        partitions: &[(Arc<str>, i32)],
+        partitions: &[NamedPartition],
         added_by: Option<i16>,
     ) -> Result<Vec<Result<(), TransactionError>>, TransactionError> {
         let index = transactions.coordinator_partition(id);
@@ -220,15 +220,13 @@ impl TransactionPeers {
 struct Question<'a> {
     id: &'a str,
     producer: Producer,
-    partitions: &'a [(Arc<str>, i32)],
+    partitions: &'a [NamedPartition],
     added_by: Option<i16>,
 }
 
 impl Question<'_> {
     fn encode(&self) -> Bytes {
-        let one = |(topic, index): &(Arc<str>, i32)| TopicIndexes { topic: topic.to_string(), indexes: vec![*index] };
-        let (id, producer) = (self.id.to_owned(), self.producer);
-        let partitions = self.partitions.iter().map(one).collect();
+        let (id, producer, partitions) = (self.id.to_owned(), self.producer, listed(self.partitions));
         match self.added_by {
             Some(client_version) => PeerRequest::Add { id, producer, partitions, client_version }.encode(),
             None => PeerRequest::Verify { id, producer, partitions }.encode(),
@@ -240,10 +238,7 @@ impl Question<'_> {
         let count = self.partitions.len();
         let outcome = match self.added_by {
             Some(client_version) => {
-                let mut added = Partitions::new();
-                for (topic, index) in self.partitions {
-                    added.entry(topic.clone()).or_default().insert(*index);
-                }
+                let added = by_topic(self.partitions);
                 let added = transactions.add(self.id, self.producer, added, client_version).await;
                 added.map(|()| vec![Ok(()); count])
             }
@@ -251,27 +246,6 @@ impl Question<'_> {
         };
         outcome.unwrap_or_else(|error| vec![Err(error); count])
     }
-}
-
-/// The partitions of a request, in order.
-fn all(partitions: &[TopicIndexes]) -> Vec<(Arc<str>, i32)> {
-    let of_topic = |named: &TopicIndexes| {
-        let topic: Arc<str> = Arc::from(&*named.topic);
-        named.indexes.iter().map(|index| (topic.clone(), *index)).collect::<Vec<_>>()
-    };
-    partitions.iter().flat_map(of_topic).collect()
-}
-
-fn each(partitions: &Partitions) -> impl Iterator<Item = (Arc<str>, i32)> {
-    let of_topic = |(topic, indexes): (&Arc<str>, &BTreeSet<i32>)| {
-        let topic = topic.clone();
-        indexes.iter().map(move |index| (topic.clone(), *index)).collect::<Vec<_>>()
-    };
-    partitions.iter().flat_map(of_topic)
-}
-
-fn is_there(image: &MetadataImage, topic: &str, index: i32) -> bool {
-    image.topic(topic).is_some_and(|topic| topic.route(index).is_some())
 }
 
 /// What became of a marker whose append has ended.

@@ -1,25 +1,24 @@
-//! [`Transactions`]: what handlers call. Finds the partition of a transactional id where this node leads it, and aborts and
-//! forgets ids when their time has come.
+//! [`Transactions`]: what handlers call. Finds the partition of a transactional id where this node leads it, and has its ids aborted
+//! and forgotten when their time has come.
 //!
 //! May not know: wire versions, Raft, what a transition does.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use ottla_env::critical::Owner;
 use ottla_env::rt;
 use ottla_protocol::ids::ProducerId;
-use parking_lot::RwLock;
 
 use super::error::TransactionError;
 use super::led_partition::{Changed, LedPartition};
+use super::partitions::Partitions;
 use super::patience::Patience;
 use super::settings::TransactionSettings;
 use super::sweep;
 use super::transaction_log::TransactionLog;
-use super::transitions::{self, Init, Partitions, Producer, Refusal, Transition};
+use super::transitions::{self, Init, Producer, Refusal, Transition};
+use crate::coordinator::by_leadership::ByLeadership;
 use crate::coordinator::topic_log::partition_for;
 use crate::replicated::transaction::TransactionValue;
 
@@ -27,8 +26,7 @@ use crate::replicated::transaction::TransactionValue;
 struct Shared {
     settings: TransactionSettings,
     log: Arc<dyn TransactionLog>,
-    partitions: RwLock<BTreeMap<i32, Arc<LedPartition>>>,
-    stopped: AtomicBool,
+    partitions: ByLeadership<Arc<LedPartition>>,
 }
 
 /// The coordinator of this node's transactional ids. Cheap to clone.
@@ -52,8 +50,7 @@ impl Transactions {
     /// Starts coordinating the transactional ids of all partitions that this node leads.
     #[must_use]
     pub fn new(settings: TransactionSettings, log: Arc<dyn TransactionLog>) -> Self {
-        let (partitions, stopped) = Default::default();
-        let shared = Arc::new(Shared { settings, log, partitions, stopped });
+        let shared = Arc::new(Shared { settings, log, partitions: ByLeadership::default() });
         rt::spawn_critical("transactions", Owner::process(), watch_leadership(Arc::downgrade(&shared)));
         rt::spawn_critical("transaction-time-outs", Owner::process(), sweep_all(Arc::downgrade(&shared)));
         Self(shared)
@@ -65,20 +62,13 @@ impl Transactions {
         partition_for(id, self.0.log.topic().partition_count())
     }
 
-    /// Creates `__transaction_state` unless it exists; false if that is not possible now.
-    pub async fn ensure_topic(&self) -> bool {
-        self.0.log.topic().ensure_topic().await
-    }
-
     pub(super) fn downgrade(&self) -> WeakTransactions {
         WeakTransactions(Arc::downgrade(&self.0))
     }
 
     /// Stops coordinating.
     pub fn stop(&self) {
-        let mut partitions = self.0.partitions.write();
-        self.0.stopped.store(true, Ordering::Relaxed);
-        partitions.clear();
+        self.0.partitions.stop();
     }
 
     /// InitProducerId: the producer that has the id from now on. CONCURRENT_TRANSACTIONS while what the id had is being ended.
@@ -89,13 +79,16 @@ impl Transactions {
         }
         let decide =
             move |current: Option<&TransactionValue>, fresh, now_ms| transitions::init(current, asked, fresh, now_ms);
-        let partition = self.led(id).await?;
-        let mut patience = Patience::new(partition, Arc::from(id));
+        let (partition, id) = (self.led(id).await?, Arc::from(id));
+        let mut patience = Patience::new(partition.clone(), Arc::clone(&id));
         loop {
             patience.attempt();
-            let outcome = match self.change(id, decide).await {
-                Ok(Changed::To(value)) => Ok(Producer { id: value.producer_id, epoch: value.epoch }),
+            let outcome = match self.change(&partition, &id, decide).await {
+                Ok(Changed::To(value) | Changed::Nothing(value)) => {
+                    Ok(Producer { id: value.producer_id, epoch: value.epoch })
+                }
                 Ok(Changed::AbortsFirst) => Err(TransactionError::ConcurrentTransactions),
+                Ok(Changed::Removed) => Err(TransactionError::Internal),
                 Err(error) => Err(error),
             };
             if !patience.again(&outcome).await {
@@ -112,27 +105,24 @@ impl Transactions {
         added: Partitions,
         client_version: i16,
     ) -> Result<(), TransactionError> {
-        let partition = self.led(id).await?;
-        let id: Arc<str> = Arc::from(id);
-        let is_there = AtomicBool::new(false);
+        let (partition, id) = (self.led(id).await?, Arc::from(id));
         let decide = |current: Option<&TransactionValue>, now_ms| {
-            let transition = transitions::add(current, producer, &added, client_version, now_ms)?;
-            is_there.store(transition == Transition::Nothing, Ordering::Relaxed);
-            Ok(transition)
+            Ok(transitions::add(current, producer, &added, client_version, now_ms)?)
         };
-        let mut patience = Patience::new(partition.clone(), id.clone());
+        let mut patience = Patience::new(partition.clone(), Arc::clone(&id));
         loop {
             patience.attempt();
             let outcome = self.within(partition.change(&id, decide)).await.map_err(refused);
-            if !patience.again(&outcome).await {
-                outcome?;
-                break;
+            if patience.again(&outcome).await {
+                continue;
             }
+            return match outcome? {
+                Changed::To(_) => Ok(()),
+                // They are there: unless another coordinator has ended the transaction.
+                Changed::Nothing(_) => self.within(partition.confirm()).await,
+                Changed::AbortsFirst | Changed::Removed => Err(TransactionError::Internal),
+            };
         }
-        if is_there.load(Ordering::Relaxed) {
-            return self.within(partition.confirm()).await;
-        }
-        Ok(())
     }
 
     /// For each of the partitions whether it belongs to the producer's open transaction.
@@ -161,9 +151,9 @@ impl Transactions {
         let decide = move |current: Option<&TransactionValue>, fresh, now_ms| {
             transitions::end(current, producer, commits, bumps, fresh, now_ms)
         };
-        match self.change(id, decide).await? {
-            Changed::To(value) => Ok(transitions::next_producer(&value)),
-            Changed::AbortsFirst => Err(TransactionError::Internal),
+        match self.change(&self.led(id).await?, &Arc::from(id), decide).await? {
+            Changed::To(value) | Changed::Nothing(value) => Ok(transitions::next_producer(&value)),
+            Changed::AbortsFirst | Changed::Removed => Err(TransactionError::Internal),
         }
     }
 
@@ -178,25 +168,24 @@ impl Transactions {
     /// ListTransactions: all ids that this node coordinates.
     #[must_use]
     pub fn list(&self) -> Vec<(Arc<str>, Described)> {
-        let led: Vec<_> = self.0.partitions.read().values().filter(|led| led.is_led()).cloned().collect();
-        let ids = |led: &Arc<LedPartition>| {
+        let led = self.0.partitions.all().into_iter().filter(|led| led.is_led());
+        let ids = |led: Arc<LedPartition>| {
             let store = led.store().lock();
             store.iter().map(|(id, value)| (id.clone(), value.clone())).collect::<Vec<_>>()
         };
-        led.iter().flat_map(ids).collect()
+        led.flat_map(ids).collect()
     }
 
     /// Decides what becomes of an id, with a new producer id if that is needed.
     async fn change(
         &self,
-        id: &str,
+        partition: &Arc<LedPartition>,
+        id: &Arc<str>,
         decide: impl Fn(Option<&TransactionValue>, Option<ProducerId>, i64) -> Result<Transition, Refusal>,
     ) -> Result<Changed, TransactionError> {
-        let partition = self.led(id).await?;
-        let id: Arc<str> = Arc::from(id);
         let change = |fresh| {
             let decide = &decide;
-            self.within(partition.change(&id, move |current, now_ms| decide(current, fresh, now_ms)))
+            self.within(partition.change(id, move |current, now_ms| decide(current, fresh, now_ms)))
         };
         match change(None).await {
             Err(Refusal::NeedsProducerId) => {
@@ -241,28 +230,13 @@ fn refused(refusal: Refusal) -> TransactionError {
 impl Shared {
     fn led(&self, index: i32) -> Option<Arc<LedPartition>> {
         let by = self.log.topic().leadership(index)?;
-        let usable = |led: &&Arc<LedPartition>| led.by() == by;
-        if let Some(led) = self.partitions.read().get(&index).filter(usable) {
-            return Some(led.clone());
-        }
-        let mut partitions = self.partitions.write();
-        if let Some(led) = partitions.get(&index).filter(usable) {
-            return Some(led.clone());
-        }
-        if self.stopped.load(Ordering::Relaxed) {
-            return None;
-        }
-        let led = LedPartition::start(index, by, self.log.clone())?;
-        partitions.insert(index, led.clone());
-        Some(led)
+        let start = || LedPartition::start(index, by, self.log.clone());
+        self.partitions.get_or_start(index, by, |_| true, start)
     }
 
-    /// All partitions that this node leads; those of which it does not lead any more are forgotten.
+    /// All partitions that this node leads.
     fn all_led(&self) -> Vec<Arc<LedPartition>> {
-        let led: Vec<_> = (0..self.log.topic().partition_count()).filter_map(|index| self.led(index)).collect();
-        let indexes: BTreeSet<i32> = led.iter().map(|led| led.index()).collect();
-        self.partitions.write().retain(|index, _| indexes.contains(index));
-        led
+        (0..self.log.topic().partition_count()).filter_map(|index| self.led(index)).collect()
     }
 }
 
@@ -284,7 +258,11 @@ async fn sweep_all(shared: Weak<Shared>) {
     let mut next_expiration = rt::now() + settings.expiration_interval;
     loop {
         rt::sleep(settings.abort_interval).await;
-        let Some(led) = shared.upgrade().map(|shared| shared.all_led()) else { return };
+        let Some(shared) = shared.upgrade() else { return };
+        // Partitions that this node leads no more keep nothing in memory.
+        shared.partitions.retain(|led| led.is_led());
+        let led = shared.all_led();
+        drop(shared);
         let expires = rt::now() >= next_expiration;
         if expires {
             next_expiration = rt::now() + settings.expiration_interval;

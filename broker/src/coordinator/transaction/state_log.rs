@@ -6,11 +6,12 @@ use futures_util::future::BoxFuture;
 use ottla_protocol::ids::ProducerId;
 use parking_lot::Mutex;
 
+use super::partitions::NamedPartition;
 use super::peers::TransactionPeers;
 use super::runtime::Transactions;
 use super::settings::TransactionSettings;
 use super::transaction_log::{MarkerOutcome, TransactionLog};
-use super::transitions::{Partitions, Producer};
+use super::transitions::Producer;
 use crate::coordinator::partition_writer::PartitionWriter;
 use crate::coordinator::topic_log::TopicLog;
 use crate::metadata::{InternalTopic, MetadataHandle};
@@ -69,9 +70,9 @@ impl TransactionLog for StateLog {
         &self,
         producer: Producer,
         marker: Marker,
-        partitions: Partitions,
-    ) -> BoxFuture<'static, Vec<(Arc<str>, i32, MarkerOutcome)>> {
+        partitions: Vec<NamedPartition>,
+    ) -> BoxFuture<'static, Vec<(NamedPartition, MarkerOutcome)>> {
         let peers = self.peers.clone();
-        Box::pin(async move { peers.write_markers(producer, marker, partitions).await })
+        Box::pin(async move { peers.write_markers(producer, marker, &partitions).await })
     }
 }

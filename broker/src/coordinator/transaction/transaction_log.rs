@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 use ottla_protocol::ids::ProducerId;
 use parking_lot::Mutex;
 
-use super::transitions::{Partitions, Producer};
+use super::partitions::NamedPartition;
+use super::transitions::Producer;
 use crate::coordinator::topic_log::TopicLog;
 use crate::replicated::transaction::TransactionStore;
 use crate::replicated::transactions::Marker;
@@ -43,6 +44,6 @@ pub trait TransactionLog: Debug + Send + Sync + 'static {
         &self,
         producer: Producer,
         marker: Marker,
-        partitions: Partitions,
-    ) -> BoxFuture<'static, Vec<(Arc<str>, i32, MarkerOutcome)>>;
+        partitions: Vec<NamedPartition>,
+    ) -> BoxFuture<'static, Vec<(NamedPartition, MarkerOutcome)>>;
 }

@@ -10,20 +10,15 @@
 //!
 //! May not know: whether a transition of the id is under way (then it answers CONCURRENT_TRANSACTIONS), the log, markers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use ottla_protocol::ids::ProducerId;
 
 use super::error::TransactionError;
+use super::partitions::Partitions;
 use crate::replicated::transaction::records::NO_EPOCH;
 use crate::replicated::transaction::{Status, TransactionValue};
 
 /// Clients never get an epoch above this: the one that is left is for fencing them.
 const EPOCH_MAX: i16 = i16::MAX - 1;
-
-/// Partitions by topic.
-pub type Partitions = BTreeMap<Arc<str>, BTreeSet<i32>>;
 
 /// Why there is no transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +42,8 @@ pub enum Transition {
     Append(TransactionValue),
     /// The transaction is aborted first: this is appended, and the request is answered CONCURRENT_TRANSACTIONS.
     AbortFirst(TransactionValue),
+    /// The id is forgotten: no client has used it for long.
+    Remove,
     /// Nothing changes: the request is answered by what is there.
     Nothing,
 }

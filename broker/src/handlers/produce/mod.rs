@@ -33,7 +33,7 @@ use super::support::{endpoints, text};
 use crate::handlers::context::Context;
 use crate::metrics::TopicMetrics;
 use crate::partition::{
-    Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
+    Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, Partition, PartitionError, TopicRef,
 };
 use crate::server::dispatch::CloseReason;
 
@@ -58,16 +58,25 @@ struct Part {
     index: i32,
     pending: Pending,
     cached: Option<Arc<CachedPartition>>,
-    /// The batch, where its transaction may have ended since its coordinator was asked.
-    again: Option<Bytes>,
+    /// Its partition and batch, where its transaction may have ended since its coordinator was asked.
+    again: Option<(Partition, Bytes)>,
     bytes: u64,
     records: u64,
+}
+
+impl Part {
+    /// Its outcome is known; one whose partition was cached is counted here.
+    fn settle(&mut self, outcome: Result<Appended, AppendError>) {
+        if let Some(cached) = &self.cached {
+            count(&cached.metrics, self, &outcome);
+        }
+        self.pending = Pending::Settled(outcome);
+    }
 }
 
 /// The future of a Produce request; resolves to its [`Outcome`].
 pub(crate) struct Producing {
     ctx: Arc<Context>,
-    version: i16,
     options: AppendOptions,
     client: Client,
     /// What the coordinator of the request's transaction is asked: the parts that this enqueues or refuses.
@@ -96,8 +105,7 @@ pub(crate) fn start(
     let transactional_id = request.transactional_id.as_ref().map(|id| Arc::from(id.as_str()));
     let client = Client { version, transactional_id };
     let (topics, parts) = (Vec::new(), Vec::new());
-    let mut producing =
-        Producing { ctx, version, options, client, asking: None, topics, parts, settled: 0, ready: None };
+    let mut producing = Producing { ctx, options, client, asking: None, topics, parts, settled: 0, ready: None };
     if acks.is_none() {
         producing.ready = Some(refused(request, ErrorCode::InvalidRequiredAcks));
         return (producing, true);
@@ -171,7 +179,7 @@ fn enqueue(
             part(Pending::Enqueued(cached.partition.append(batch, &options)), Some(cached))
         }
         Begin::Ask(opening) => {
-            let again = Some(opening.batch());
+            let again = Some(opening.place());
             Part { again, ..part(Pending::Opening(opening), Some(cached)) }
         }
     }
@@ -227,10 +235,10 @@ impl Producing {
         let begun = ready!(asking.as_mut().poll(task));
         self.asking = None;
         for (number, outcome) in begun {
-            self.parts[number].pending = match outcome {
-                Ok(appending) => Pending::Enqueued(appending),
-                Err(error) => Pending::Settled(Err(error)),
-            };
+            match outcome {
+                Ok(appending) => self.parts[number].pending = Pending::Enqueued(appending),
+                Err(error) => self.parts[number].settle(Err(error)),
+            }
         }
         Poll::Ready(())
     }
@@ -251,10 +259,10 @@ impl Producing {
         let settled = match &mut part.pending {
             Pending::Settled(_) => return Poll::Ready(()),
             Pending::Enqueued(appending) => match ready!(Pin::new(appending).poll(task)) {
-                Err(AppendError::TransactionEnded) if part.again.is_some() => {
-                    let batch = part.again.take().unwrap_or_default();
-                    return self.append_again(number, batch, task);
-                }
+                Err(AppendError::TransactionEnded) => match part.again.take() {
+                    Some(again) => return self.append_again(number, again, task),
+                    None => Err(AppendError::TransactionEnded),
+                },
                 settled => settled,
             },
             Pending::Opening(_) | Pending::Asked => unreachable!("part {number} is polled before its coordinator"),
@@ -273,22 +281,18 @@ impl Producing {
                 return self.poll_part(number, task);
             }
         };
-        if let Some(cached) = &part.cached {
-            count(&cached.metrics, part, &settled);
-        }
-        part.pending = Pending::Settled(settled);
+        part.settle(settled);
         Poll::Ready(())
     }
 
     /// Its transaction may be another one by now: its coordinator is asked once more.
-    fn append_again(&mut self, number: usize, batch: Bytes, task: &mut Task<'_>) -> Poll<()> {
-        let part = &mut self.parts[number];
-        let Some(cached) = part.cached.clone() else { return Poll::Ready(()) };
+    fn append_again(&mut self, number: usize, again: (Partition, Bytes), task: &mut Task<'_>) -> Poll<()> {
         let (ctx, client, options) = (self.ctx.clone(), self.client.clone(), self.options.clone());
-        part.pending = Pending::Resolving(
+        self.parts[number].pending = Pending::Resolving(
             async move {
-                // Counted with the part, whose partition is known.
-                (None, transactional::append(&ctx, &client, &cached.partition, batch, &options).await)
+                let (partition, batch) = again;
+                // Counted with the part, whose partition is cached.
+                (None, transactional::append(&ctx, &client, &partition, batch, &options).await)
             }
             .boxed(),
         );
@@ -300,7 +304,7 @@ impl Producing {
         let mut response = ProduceResponse { topics: Vec::with_capacity(self.topics.len()), ..Default::default() };
         let mut parts = std::mem::take(&mut self.parts).into_iter();
         for (topic, count) in std::mem::take(&mut self.topics) {
-            let answers = parts.by_ref().take(count).map(|part| answer(&self.ctx, self.version, &topic, part));
+            let answers = parts.by_ref().take(count).map(|part| answer(&self.ctx, self.client.version, &topic, part));
             let partitions = answers.collect();
             response.topics.push(ProduceTopicResponse { name: topic.name, id: topic.id, partitions });
         }

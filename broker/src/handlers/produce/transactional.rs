@@ -14,7 +14,7 @@ use ottla_protocol::ids::ProducerId;
 
 use crate::coordinator::transaction::{Producer, TransactionError};
 use crate::handlers::context::Context;
-use crate::levels::TRANSACTIONS;
+use crate::handlers::support::transaction_error::{KnownFrom, NEVER, require_transactions};
 use crate::partition::{
     AppendError, AppendOptions, Appended, Appending, Origin, Partition, ProducerTransaction, TransactionDecision,
     TransactionPart,
@@ -22,8 +22,7 @@ use crate::partition::{
 
 /// From here on the partitions of a request are added to the transaction.
 const ADDS_FROM: i16 = 12;
-/// From here on clients know TRANSACTION_ABORTABLE.
-const ABORTABLE_FROM: i16 = 11;
+const KNOWN_FROM: KnownFrom = KnownFrom { fenced: NEVER, abortable: 11 };
 /// What `transaction.version` clients follow that add partitions so.
 const ADDED_BY: i16 = 2;
 /// How often a batch is tried whose transaction ends meanwhile.
@@ -45,8 +44,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    pub(super) fn batch(&self) -> Bytes {
-        self.batch.clone()
+    pub(super) fn place(&self) -> (Partition, Bytes) {
+        (self.partition.clone(), self.batch.clone())
     }
 }
 
@@ -65,8 +64,8 @@ fn is_transactional(batch: &[u8]) -> bool {
 
 /// Looks at the transaction of a batch.
 pub(super) fn begin(ctx: &Context, client: &Client, partition: &Partition, batch: Bytes) -> Begin {
-    // Without an id nobody can be asked: apply's rules refuse the batch.
-    if !is_transactional(&batch) || client.transactional_id.is_none() || ctx.metadata.image().level < TRANSACTIONS {
+    // Without an id there is no coordinator that the leader could ask: the append refuses the batch.
+    if !is_transactional(&batch) || client.transactional_id.is_none() || require_transactions(ctx).is_err() {
         return Begin::Enqueue(batch, None);
     }
     let Some(header) = BatchHeader::parse(&batch) else { return Begin::Enqueue(batch, None) };
@@ -126,11 +125,9 @@ async fn answers(ctx: &Context, client: &Client, openings: &[Opening]) -> Vec<Re
 /// The code that makes this client do the right thing: most must not look for another leader, or give up.
 fn code(version: i16, error: TransactionError) -> ErrorCode {
     match error {
-        TransactionError::ProducerFenced => ErrorCode::InvalidProducerEpoch,
-        TransactionError::NotInTransaction if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
         TransactionError::ConcurrentTransactions if version < ADDS_FROM => ErrorCode::NotEnoughReplicas,
         TransactionError::NotCoordinator | TransactionError::CoordinatorNotAvailable => ErrorCode::NotEnoughReplicas,
-        other => other.code(),
+        error => KNOWN_FROM.code(version, error),
     }
 }
 

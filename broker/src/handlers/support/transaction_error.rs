@@ -15,10 +15,24 @@ pub(crate) fn require_transactions(ctx: &Context) -> Result<(), ErrorCode> {
     if level >= TRANSACTIONS { Ok(()) } else { Err(ErrorCode::TransactionalIdAuthorizationFailed) }
 }
 
-/// The code for an error. `knows_fenced`: the client knows PRODUCER_FENCED, else it is told INVALID_PRODUCER_EPOCH.
-pub(crate) fn code(error: TransactionError, knows_fenced: bool) -> ErrorCode {
-    match error {
-        TransactionError::ProducerFenced if !knows_fenced => ErrorCode::InvalidProducerEpoch,
-        error => error.code(),
+/// From which versions of a request on clients know a code.
+pub(crate) struct KnownFrom {
+    /// PRODUCER_FENCED; before that they are told INVALID_PRODUCER_EPOCH.
+    pub(crate) fenced: i16,
+    /// TRANSACTION_ABORTABLE; before that they are told INVALID_TXN_STATE.
+    pub(crate) abortable: i16,
+}
+
+/// No version knows it.
+pub(crate) const NEVER: i16 = i16::MAX;
+
+impl KnownFrom {
+    /// The code for an error in the answer to a request of this version.
+    pub(crate) fn code(&self, version: i16, error: TransactionError) -> ErrorCode {
+        match error {
+            TransactionError::ProducerFenced if version < self.fenced => ErrorCode::InvalidProducerEpoch,
+            TransactionError::NotInTransaction if version < self.abortable => ErrorCode::InvalidTxnState,
+            error => error.code(),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! May not know: what the records mean.
 
 use bytes::Bytes;
-use ottla_protocol::batch::{BatchBuilder, BatchHeader, NewRecord};
+use ottla_protocol::batch::{BatchBuilder, BatchHeader, NO_SEQUENCE, NewRecord};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::ids::ProducerId;
 
@@ -12,9 +12,6 @@ use super::schema::Malformed;
 
 /// A record's key and value.
 pub(crate) type KeyValue = (Bytes, Option<Bytes>);
-
-/// What a coordinator writes for a producer has no sequence.
-const NO_SEQUENCE: i32 = -1;
 
 /// A batch is closed once it is this large; one larger record still makes a batch of its own.
 const BATCH_BYTES_TARGET: usize = 256 * 1024;

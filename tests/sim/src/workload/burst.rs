@@ -13,7 +13,7 @@ use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
 
-use super::{NAME, pause, target, value_of};
+use super::{NAME, built, pause, target, value_of};
 use crate::laws::{fencing, i5_once};
 use crate::world::World;
 
@@ -42,10 +42,7 @@ fn batch(codec: Codec, producer: i64, epoch: i16, sequence: i32, values: &[u64])
         let value = &value.to_be_bytes();
         builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(value), headers: &[] });
     }
-    match builder.build() {
-        Ok(bytes) => bytes,
-        Err(error) => panic!("a batch of the workload: {error}"),
-    }
+    built(builder)
 }
 
 /// Sends until the workload ends and everything sent is acknowledged.

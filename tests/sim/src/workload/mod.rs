@@ -26,9 +26,11 @@ pub(crate) mod trimmer;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use ottla_broker::partition::TopicRef;
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
+use ottla_protocol::batch::BatchBuilder;
 
 use crate::world::World;
 
@@ -76,6 +78,14 @@ fn trace_answer(world: &World, request: &str, answer: Option<impl std::fmt::Debu
     match answer {
         Some(answer) => world.trace_fault(format!("{request}: {answer:?}")),
         None => world.trace(None, format!("{request}: no answer")),
+    }
+}
+
+/// The batch that a client sends.
+fn built(builder: BatchBuilder) -> Bytes {
+    match builder.build() {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("a batch of the workload: {error}"),
     }
 }
 

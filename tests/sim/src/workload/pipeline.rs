@@ -16,7 +16,7 @@ use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
 
-use super::{PIPELINE_FROM, pause, target, value_of};
+use super::{PIPELINE_FROM, built, pause, target, value_of};
 use crate::laws::i5_once;
 use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
@@ -86,10 +86,7 @@ fn batch(codec: Codec, producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
         let value = &value.to_be_bytes();
         builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(value), headers: &[] });
     }
-    match builder.build() {
-        Ok(bytes) => bytes,
-        Err(error) => panic!("a batch of the workload: {error}"),
-    }
+    built(builder)
 }
 
 /// The answer for the only batch of a request.

@@ -9,7 +9,7 @@ use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
 
-use super::{NAME, pause, target, value_of};
+use super::{NAME, built, pause, target, value_of};
 use crate::laws::i5_once;
 use crate::min_in_sync;
 use crate::world::World;
@@ -22,10 +22,7 @@ fn batch(codec: Codec, (id, sequence): (i64, i32), values: &[u64]) -> Bytes {
     for value in values {
         builder.push(&NewRecord { timestamp, key: Some(&padding), value: Some(&value.to_be_bytes()), headers: &[] });
     }
-    match builder.build() {
-        Ok(bytes) => bytes,
-        Err(error) => panic!("a batch of the workload: {error}"),
-    }
+    built(builder)
 }
 
 async fn send(

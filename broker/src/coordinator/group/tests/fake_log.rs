@@ -1,101 +1,67 @@
-//! One partition of `__consumer_offsets` in memory: judges and applies in order, after a delay, unless told otherwise.
+//! One partition of `__consumer_offsets` in memory, and the topics that are deleted.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use ottla_env::{rt, watch};
-use ottla_protocol::ids::LeaderEpoch;
+use ottla_env::watch;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::subscription;
+use crate::coordinator::fake_topic::FakeTopic;
+pub(super) use crate::coordinator::fake_topic::LogState;
 use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
 use crate::coordinator::group::coordinator_log::CoordinatorLog;
 use crate::coordinator::group::partition_coordinator::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
-use crate::coordinator::topic_log::{AppendFuture, Conditions, Leadership, PartitionClock, TopicLog};
+use crate::coordinator::topic_log::TopicLog;
 use crate::metadata::{FeatureLevel, Levels};
-use crate::replicated::error::{AppendError, PartitionError};
+use crate::replicated::error::AppendError;
 use crate::replicated::group::store::{GroupChange, GroupStore};
-
-/// The partition's clock when the node's monotonic clock began.
-const BEGAN_MS: i64 = 1_700_000_000_000;
-
-type Queued = (Bytes, Bytes, oneshot::Sender<Result<(), AppendError>>);
-
-/// How the log behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogState {
-    Applies,
-    /// Takes batches and does nothing with them.
-    Stalls,
-    /// Refuses before anything is written.
-    Refuses,
-}
 
 #[derive(Debug)]
 pub(super) struct FakeLog {
+    topic: FakeTopic,
     pub(super) store: Arc<Mutex<GroupStore>>,
-    topic: Mutex<Uuid>,
-    epoch: Mutex<Option<i32>>,
-    last_epoch: Mutex<i32>,
-    leadership: watch::Sender<u64>,
     deletions: watch::Sender<u64>,
-    state: watch::Sender<LogState>,
-    queue: mpsc::UnboundedSender<Queued>,
     deleted: Mutex<Vec<String>>,
-    pub(super) read_indexes: Mutex<usize>,
     pub(super) level: Mutex<FeatureLevel>,
     /// Every batch that was accepted, in order.
     pub(super) written: Arc<Mutex<Vec<Bytes>>>,
 }
 
+impl Deref for FakeLog {
+    type Target = FakeTopic;
+
+    fn deref(&self) -> &FakeTopic {
+        &self.topic
+    }
+}
+
 impl FakeLog {
     pub(super) fn start() -> Arc<Self> {
-        let (queue, queued) = mpsc::unbounded_channel();
-        let log = Arc::new(Self {
-            store: Arc::default(),
-            topic: Mutex::new(Uuid::from_u128(1)),
-            epoch: Mutex::new(Some(1)),
-            last_epoch: Mutex::new(1),
-            leadership: watch::Sender::new(0),
-            deletions: watch::Sender::new(0),
-            state: watch::Sender::new(LogState::Applies),
-            queue,
-            deleted: Mutex::default(),
-            read_indexes: Mutex::default(),
-            level: Mutex::new(Levels::OWN.newest),
-            written: Arc::default(),
+        let (store, written) = (Arc::<Mutex<GroupStore>>::default(), Arc::<Mutex<Vec<Bytes>>>::default());
+        let (applied, accepted) = (store.clone(), written.clone());
+        let topic = FakeTopic::start(move |batch, conditions| {
+            let mut store = applied.lock();
+            let change = GroupChange::decode(conditions.guard.as_ref(), &batch).unwrap();
+            store.judge(&change).map_err(AppendError::Group)?;
+            store.apply(change);
+            accepted.lock().push(batch);
+            Ok(())
         });
-        let (store, written) = (log.store.clone(), log.written.clone());
-        rt::spawn(apply_in_order(store, written, queued, log.state.subscribe()));
-        log
-    }
-
-    pub(super) fn lose_leadership(&self) {
-        *self.epoch.lock() = None;
-        self.leadership.send_modify(|version| *version += 1);
-    }
-
-    pub(super) fn win_leadership(&self) {
-        let mut last = self.last_epoch.lock();
-        *last += 1;
-        *self.epoch.lock() = Some(*last);
-        self.leadership.send_modify(|version| *version += 1);
+        let (deletions, deleted) = (watch::Sender::new(0), Mutex::default());
+        Arc::new(Self { topic, store, deletions, deleted, level: Mutex::new(Levels::OWN.newest), written })
     }
 
     /// The topic is deleted, and created again: the partition begins in the epoch that it had, and holds nothing.
     pub(super) fn create_anew(&self) {
-        *self.topic.lock() = Uuid::from_u128(2);
+        self.topic.set_topic(Uuid::from_u128(2));
         *self.store.lock() = GroupStore::default();
         self.deletions.send_modify(|version| *version += 1);
-    }
-
-    pub(super) fn set_state(&self, state: LogState) {
-        self.state.send_replace(state);
     }
 
     pub(super) fn delete_topic(&self, topic: &str) {
@@ -104,79 +70,9 @@ impl FakeLog {
     }
 }
 
-async fn apply_in_order(
-    store: Arc<Mutex<GroupStore>>,
-    written: Arc<Mutex<Vec<Bytes>>>,
-    mut queued: mpsc::UnboundedReceiver<Queued>,
-    mut state: watch::Receiver<LogState>,
-) {
-    while let Some((batch, guard, done)) = queued.recv().await {
-        rt::sleep(Duration::from_millis(2)).await;
-        if state.wait_for(|state| *state != LogState::Stalls).await.is_err() {
-            return;
-        }
-        let mut store = store.lock();
-        let change = GroupChange::decode(Some(&guard), &batch).unwrap();
-        let outcome = store.judge(&change).map_err(AppendError::Group);
-        if outcome.is_ok() {
-            store.apply(change);
-            written.lock().push(batch);
-        }
-        drop(done.send(outcome));
-    }
-}
-
-impl TopicLog for FakeLog {
-    fn partition_count(&self) -> i32 {
-        1
-    }
-
-    fn leadership(&self, _: i32) -> Option<Leadership> {
-        let (topic, epoch) = (*self.topic.lock(), (*self.epoch.lock())?);
-        Some(Leadership { topic, epoch: LeaderEpoch(epoch) })
-    }
-
-    fn leadership_changes(&self) -> watch::Receiver<u64> {
-        self.leadership.subscribe()
-    }
-
-    fn clock(&self, _: i32) -> Option<PartitionClock> {
-        // A shard clock goes its own way, whatever the node's wall clock does.
-        let now_ms = BEGAN_MS + rt::now().0 / 1_000_000;
-        Some(PartitionClock { now_ms, for_expiry_ms: Some(now_ms) })
-    }
-
-    fn wait_until_led(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
-        Box::pin(std::future::ready(Err(PartitionError::NotLeaderOrFollower)))
-    }
-
-    fn append(&self, partition: i32, by: Leadership, batch: Bytes, conditions: Conditions) -> AppendFuture {
-        let refusal = match (self.leadership(partition), *self.state.borrow()) {
-            (led, _) if led != Some(by) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
-            (_, LogState::Refuses) => Some(AppendError::DiskFull),
-            _ => None,
-        };
-        if let Some(error) = refusal {
-            return Box::pin(std::future::ready(Err(error)));
-        }
-        let (done, outcome) = oneshot::channel();
-        self.queue.send((batch, conditions.guard.unwrap(), done)).unwrap();
-        Box::pin(async move { outcome.await.unwrap() })
-    }
-
-    fn read_index(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
-        *self.read_indexes.lock() += 1;
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn ensure_topic(&self) -> BoxFuture<'static, bool> {
-        Box::pin(std::future::ready(true))
-    }
-}
-
 impl CoordinatorLog for FakeLog {
     fn topic(&self) -> &dyn TopicLog {
-        self
+        &self.topic
     }
 
     fn level(&self) -> FeatureLevel {

@@ -7,9 +7,10 @@ use ottla_protocol::ids::ProducerId;
 use proptest::prelude::*;
 
 use crate::coordinator::transaction::error::TransactionError;
+use crate::coordinator::transaction::partitions::Partitions;
 use crate::coordinator::transaction::transitions::{
-    Init, Partitions, Producer, Refusal, Transition, aborted_by_coordinator, add, completed, end, init, is_expired,
-    next_producer, verify,
+    Init, Producer, Refusal, Transition, aborted_by_coordinator, add, completed, end, init, is_expired, next_producer,
+    verify,
 };
 use crate::replicated::transaction::{Status, TransactionValue};
 
@@ -264,7 +265,7 @@ proptest! {
                         clients = [None; 2];
                         value = next;
                     }
-                    Ok(Transition::Nothing) => prop_assert!(false, "nothing"),
+                    Ok(Transition::Nothing | Transition::Remove) => prop_assert!(false, "nothing"),
                     Err(error) => prop_assert_eq!(error, TransactionError::ConcurrentTransactions.into()),
                 },
                 Act::Add(who) => {

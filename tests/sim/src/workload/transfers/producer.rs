@@ -20,7 +20,7 @@ use super::{PARTITIONS, TOPIC, target};
 use crate::laws::transfers::Fate;
 use crate::registry::node_of;
 use crate::wire::{Client, text};
-use crate::workload::pause;
+use crate::workload::{built, pause};
 use crate::world::World;
 
 const FIND: i16 = 4;
@@ -195,10 +195,7 @@ impl Producer {
             let value = &value.to_be_bytes();
             builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(value), headers: &[] });
         }
-        match builder.build() {
-            Ok(bytes) => bytes,
-            Err(error) => panic!("a batch of the workload: {error}"),
-        }
+        built(builder)
     }
 
     /// Sends a batch until it is acknowledged.
