@@ -21,6 +21,7 @@ pub(crate) enum Better {
 pub(crate) const RATE: &str = "MB/s";
 pub(crate) const RECORDS: &str = "records/s";
 pub(crate) const REQUESTS: &str = "requests/s";
+pub(crate) const TRANSACTIONS: &str = "transactions/s";
 pub(crate) const CPU: &str = "broker CPU s/GB";
 pub(crate) const CPU_REQUEST: &str = "broker CPU us/request";
 pub(crate) const CLIENT_CPU: &str = "client CPU s/GB";
@@ -76,6 +77,7 @@ pub(crate) const METRICS: &[(&str, Better)] = &[
     (RATE, Better::Higher),
     (RECORDS, Better::Higher),
     (REQUESTS, Better::Higher),
+    (TRANSACTIONS, Better::Higher),
     (CPU, Better::Lower),
     (CPU_REQUEST, Better::Lower),
     (P50, Better::Lower),

@@ -53,6 +53,15 @@ impl Counts {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Something that should have begun at a time is done, if the measured window is open.
+    pub(crate) fn took(&self, intended: u64, bytes: usize) {
+        if self.counting.load(Ordering::Relaxed) {
+            self.count(bytes);
+            let took = self.now().saturating_sub(intended).max(1_000);
+            self.latency.lock().expect("histogram").saturating_record(took);
+        }
+    }
+
     /// Something of a partition was acknowledged or read.
     pub(crate) fn moved(&self, partition: i32) {
         let Some(last) = &self.last else { return };
@@ -89,6 +98,17 @@ pub(crate) fn say(line: &str) {
     std::io::stdout().flush().expect("stdout");
 }
 
+/// Of a producer whose records are not counted.
+pub(crate) struct Quiet;
+
+impl ClientContext for Quiet {}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
 /// Takes what a producer is told.
 pub(crate) struct Delivered(pub(crate) Arc<Counts>);
 
@@ -105,10 +125,6 @@ impl ProducerContext for Delivered {
             return;
         };
         counts.moved(message.partition());
-        if counts.counting.load(Ordering::Relaxed) {
-            counts.count(message.payload_len());
-            let took = counts.now().saturating_sub(intended as u64).max(1_000);
-            counts.latency.lock().expect("histogram").saturating_record(took);
-        }
+        counts.took(intended as u64, message.payload_len());
     }
 }

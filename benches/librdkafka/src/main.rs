@@ -1,11 +1,12 @@
-//! A load by librdkafka, as applications use it: `produce` or `consume` for some seconds, with librdkafka's defaults; or
+//! A load by librdkafka, as applications use it: `produce`, `consume` or `transact` for some seconds, with librdkafka's defaults; or
 //! `watch`, a producer, and `group`, a consumer, that go on whatever happens and are asked for figures.
 //!
-//! Usage: `librdkafka-load produce|consume|watch|group NAME=VALUE...`. Prints `begin` when the measured window opens and one line
+//! Usage: `librdkafka-load produce|consume|transact|watch|group NAME=VALUE...`. Prints `begin` when the measured window opens and one line
 //! of figures when it closes, so that whoever started it can look at the broker at both ends.
 
 mod counts;
 mod group;
+mod transact;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -210,8 +211,9 @@ fn main() {
     match what.as_str() {
         "produce" => produce(&options),
         "consume" => consume(&options),
+        "transact" => transact::transact(&options),
         "watch" => watch::watch(&options),
         "group" => group::group(&options),
-        _ => panic!("produce, consume, watch or group"),
+        _ => panic!("produce, consume, transact, watch or group"),
     }
 }

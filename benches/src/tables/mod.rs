@@ -10,6 +10,7 @@ mod nats;
 mod pool;
 mod produce;
 mod resizes;
+mod transactions;
 mod zones;
 
 use crate::bench::Bench;
@@ -32,6 +33,7 @@ pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
     ("nats", nats::nats),
     ("cluster", cluster::cluster),
     ("zones", zones::zones),
+    ("transactions", transactions::transactions),
     ("gaps", failover::gaps),
     ("partitions", cluster::partitions),
     ("pool", pool::pool),
