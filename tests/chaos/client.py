@@ -5,6 +5,9 @@ Usage, by workload.py: client.py producers BOOTSTRAP TOPIC CLIENT MESSAGE_TIMEOU
                        client.py reader BOOTSTRAP TOPIC CLIENT PARTITIONS                             assigns itself partitions, reads from the start
                        client.py keepers BOOTSTRAP TOPIC CLIENT PARTITIONS GROUP,NUMBER...            commit and fetch offsets (`keeper.py`)
                        client.py admin BOOTSTRAP TOPIC CLIENT FACTORS                                 changes topics (`topic_admin.py`)
+                       client.py transact BOOTSTRAP TOPIC CLIENT NAME PARTITIONS                      transactions (`transactional.py`)
+                       client.py transform BOOTSTRAP TOPIC CLIENT NAME GROUP NUMBER PARTITIONS        consumes, transforms and produces
+                       client.py isolated BOOTSTRAP TOPIC CLIENT LEVEL PARTITIONS                     reads at an isolation level
 Ends when its standard input does. May not know: faults, the verdict.
 """
 
@@ -18,6 +21,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from journal import CLIENTS_A_PROCESS, COMMON, PATIENT_MS, commit, end_with_input, ended, offsets_in, payload, say, value_of
 from keeper import Keeper
 from topic_admin import TopicAdmin
+from transactional import IsolatedReader, Transactor, Transform
 
 BURST_RECORDS_MAX = 40
 PAUSE_SECONDS_MAX = 0.15
@@ -211,6 +215,15 @@ def main():
             return
         case "admin":
             TopicAdmin(bootstrap, topic, client, numbers(rest[0])).run()
+            return
+        case "transact":
+            Transactor(bootstrap, topic, client, rest[0], numbers(rest[1])).run()
+            return
+        case "transform":
+            Transform(bootstrap, topic, client, *rest[:2], int(rest[2]), numbers(rest[3])).run()
+            return
+        case "isolated":
+            IsolatedReader(bootstrap, topic, client, rest[0], numbers(rest[1])).run()
             return
         case "producers":
             threads = [Bursts(bootstrap, topic, client + n, int(rest[0]), numbers(own)) for n, own in enumerate(rest[1:])]

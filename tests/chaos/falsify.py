@@ -3,9 +3,10 @@
 
 Usage: tests/chaos/falsify.py DIRECTORY NEW_DIRECTORY [--kind KIND] [--judge JUDGE]. KIND is what the broker is made to have forgotten:
 
-  record   an acknowledged record: polls and reads go on with the record behind it (workloads queue, group, mixed)
-  offset   the last commits of a group: at the end it has what was committed before (offsets, mixed)
-  topic    an acknowledged topic: at the end one node shows none (metadata, mixed)
+  record       an acknowledged record: polls and reads go on with the record behind it (workloads queue, group, mixed)
+  transaction  one of several records of a committed transaction (txn, mixed)
+  offset       the last commits of a group: at the end it has what was committed before (offsets, mixed)
+  topic        an acknowledged topic: at the end one node shows none (metadata, mixed)
 
 Without one: the first of them that the run's workload has. NEW_DIRECTORY gets the journal, the history, the verdict and the page, which says
 that it was falsified.
@@ -18,6 +19,7 @@ import shutil
 import history
 import page
 import topics
+import transactions
 import workloads
 from page import recorded
 
@@ -52,6 +54,16 @@ def without_record(journal):
     return f"record {value}, acknowledged at offset {offset} of partition {partition}, was taken out of everything that was read"
 
 
+def without_half(journal):
+    done = [one for one in transactions.of_journal(journal) if one.told == transactions.COMMITTED and len(one.writes) > 1]
+    one = done[len(done) // 2]
+    write = one.writes[0]
+    for line in without(journal, write.value):
+        if line["do"] == "begin" and "polled" in line:
+            line["polled"] = [record for record in line["polled"] if record[2] != write.value]
+    return f"record {write.value} of partition {write.partition}, one of {len(one.writes)} of a transaction, was taken out of everything that was read"
+
+
 def without_commits(journal):
     """What the observer fetched last of a group that has no members is what was committed there first."""
     line = next(line for line in reversed(journal) if line["do"] == "fetched" and line["client"] == OBSERVER and line["group"] >= workloads.KEPT_FROM)
@@ -77,12 +89,12 @@ def without_topic(journal):
     return f"topic {shown[0]} was taken out of what node {line['node']} showed in the end"
 
 
-KINDS = {"record": without_record, "offset": without_commits, "topic": without_topic}
+KINDS = {"record": without_record, "transaction": without_half, "offset": without_commits, "topic": without_topic}
 
 
 def kind_of(run):
     plan = workloads.PLANS[run.facts.get("workload", workloads.GROUP)]
-    return "record" if plan.producers else "offset" if plan.keepers else "topic"
+    return "record" if plan.producers else "transaction" if plan.transactors else "offset" if plan.keepers else "topic"
 
 
 def main():

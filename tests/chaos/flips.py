@@ -24,6 +24,8 @@ VALUE = re.compile(rb"(?<!\d)\d{12,14}:")
 REBUILD_SECONDS_MAX = 120
 # What a node logs of a batch that does not read back: the segment, and where the batch begins.
 DAMAGED = re.compile(r"damaged batch.* segment=(\d+) byte=(\d+)")
+# What it logs of a commit that its start finds damaged: entries that are not in a checkpoint yet are read then, and their replica is rebuilt.
+FOUND_AT_THE_START = re.compile(r"damage in the log, before what was durable .*?(\d+)\.log from=(\d+) to=(\d+)")
 # The workload's batches are shorter (client.py: five records).
 BATCH_BYTES_MAX = 4096
 
@@ -64,6 +66,8 @@ def noticed(segment, at, before, now, lines):
     places = (found.groups() for found in map(DAMAGED.search, lines) if found)
     met = sum(int(number) == segment and int(begin) <= at < int(begin) + BATCH_BYTES_MAX for number, begin in places)
     said = [f"the node met its damaged batch {met}x"] if met else []
+    ranges = (map(int, found.groups()) for found in map(FOUND_AT_THE_START.search, lines) if found)
+    said += ["the node found its commit damaged when it started"] if any(n == segment and begin <= at < end for n, begin, end in ranges) else []
     return said + (["the node corrected the byte on the disk"] if now == before else [])
 
 

@@ -5,23 +5,33 @@ A journal's lines, each with `t`, ns of the machine's monotonic clock, and `clie
     send records [[partition, value]]         a producer's burst begins
     sent results [[offset or null, t]]        the outcome of each: acknowledged there and then, or unknown
     gave up why                               the producer can not go on
-    subscribe group                           a member of a group
+    subscribe group transactional             a member of a group; transactional: it reads transactions, and its offsets are part of others
     assign partitions                         a reader of its own, from the beginning
-    poll begun records [[partition, offset, value]] rebalanced [partition]
+    poll begun records [[partition, offset, value]] rebalanced [partition] uncommitted       with it: the reader is at read_uncommitted
     fetched group begun offsets [[partition, offset or null]]    what the group had committed
     commit group offsets [[partition, offset]]                   begins
     committed partitions errors               those that were acknowledged; the others are unknown
-    read begun records ends [[partition, offset]]          everything, from the beginning
+    read begun records ends [[partition, offset]] uncommitted settled      everything, from the beginning; settled: when all is over
+    reached ends [[partition, offset]]        a reader of transactions was at these ends; one that transforms has processed what is below
+    initialized name begun                    a producer with this transactional id; those before it are zombies
+    not initialized name error                it begins again with another one
+    begin name begun polled rebalanced        a transaction begins; of one that transforms what it has polled, the last three as in `poll`
+    write records [[partition, value]] sources [[partition, offset]] or null     in the transaction; of what each is made
+    offsets group offsets [[partition, offset]]                  in the transaction
+    end commit                                its commit is asked for, or its abort
+    done told results [[offset or null, t]] error    "committed", "aborted" or null: what was acknowledged
     error code why partition offset           a consumer got this error
     change topic what partitions value        create, alter, grow (more partitions) or delete a topic begins
     changed topic error                       without an error: it was acknowledged; else it is unknown
     described begun node settled topics [[name, id or null, partitions, value]]    what a node shows, or a client is told; settled: when all is over
 
 A burst of which only a part was acknowledged becomes two operations: what is acknowledged has to be there, in its order; the rest may be.
-What is promised of topics is judged by `topics.py`. May not know: faults, how clients are run.
+What is promised of topics is judged by `topics.py`, and what the checker cannot say of transactions by `transactions.py`.
+May not know: faults, how clients are run.
 """
 
 import array
+import collections
 import collections.abc
 import functools
 import json
@@ -30,6 +40,7 @@ import subprocess
 import sys
 
 import topics
+import transactions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A member gets this when another one joins or leaves, and starts again where the group has committed.
@@ -89,8 +100,9 @@ class Records(collections.abc.Sequence):
 
 def compact(line):
     """A journal's line as it is kept."""
-    if line["do"] in ("poll", "read"):
-        line["records"] = Records(line["records"])
+    for name in ("records", "polled"):
+        if line["do"] in ("poll", "read", "begin") and name in line:
+            line[name] = Records(line[name])
     return line
 
 
@@ -127,12 +139,43 @@ def given(line):
     return [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
 
 
+def level(line):
+    return {"uncommitted": True} if line.get("uncommitted") else {}
+
+
 def told_by_poll(line):
-    return {"poll": {"records": given(line), "rebalanced": line["rebalanced"]}}
+    return {"poll": {"records": given(line), "rebalanced": line["rebalanced"], **level(line)}}
 
 
 def told_by_read(line):
-    return {"read": {"records": given(line), "ends": line["ends"]}}
+    return {"read": {"records": given(line), "ends": line["ends"], **level(line)}}
+
+
+def transacted(events, journal, last):
+    """All transactions, and their producers, where the order of these is known. A client's are one process: it has one at a time."""
+    producers = [one for own in transactions.instances(journal).values() for one in own]
+    names = sorted({one.name for one in producers})
+    for one in producers:
+        if one.epoch is not None:
+            action = {"init_producer": {"id": names.index(one.name), "epoch": one.epoch}}
+            events.pair(one.begun, one.initialized, one.client, "initializes", action, action)
+    sequences = collections.Counter()
+    for one in transactions.of_journal(journal):
+        instance, name, micro = one.instance, names.index(one.instance.name), []
+        if one.polled:
+            micro.append({"poll": given({"records": one.polled})})
+        for write in one.writes:
+            sent = {"partition": write.partition, "value": write.value}
+            if instance.epoch is not None:
+                sent["producer"] = {"id": name, "epoch": instance.epoch, "sequence": sequences[name]}
+                sequences[name] += 1
+            micro.append({"send": sent if write.offset is None else {**sent, "offset": write.offset}})
+        micro += [{"commit": {"group": group, "partition": partition, "offset": offset}} for group, partition, offset in one.offsets]
+        asked = [{"send": {key: of for key, of in step["send"].items() if key != "offset"}} if "send" in step else step for step in micro]
+        fate = one.fate()
+        phase = {transactions.FAILED: "fail", transactions.UNKNOWN: "info"}.get(fate, "ok")
+        told = {"micro": micro, "rebalanced": one.rebalanced, "abort": fate == transactions.ABORTED}
+        events.pair(one.begun, one.ended or last, one.client, "transacts", {"txn": {"micro": asked}}, {"txn": told}, phase)
 
 
 def of_journal(journal):
@@ -166,13 +209,14 @@ def of_journal(journal):
             case "committed":
                 committed(events, commits.pop(client), t, line["partitions"])
             case "read":
-                asked = {"read": {"records": [], "ends": line["ends"]}}
+                asked = {"read": {"records": [], "ends": line["ends"], **level(line)}}
                 events.pair(line["begun"], t, client, "reads all", asked, functools.partial(told_by_read, line))
     # Clients that were killed got no answer.
     for client, begun in bursts.items():
         sent(events, begun["t"], last, client, begun["records"], None)
     for begun in commits.values():
         committed(events, begun, last, [])
+    transacted(events, journal, last)
     return events.lines()
 
 
@@ -185,7 +229,7 @@ def complaints(journal):
         elif line["do"] == "error" and line["code"] in FALSE_ERRORS:
             who = f"a consumer of partition {line['partition']} (client {line.get('client', 0)}, t {line['t']})"
             found.append(f"{who} was told at offset {line['offset']}: {line['code']} {line['why']}")
-    return found + left_out(journal) + topics.complaints(journal)
+    return found + left_out(journal) + topics.complaints(journal) + transactions.complaints(journal)
 
 
 def counts(journal):
@@ -216,8 +260,9 @@ def application_errors(journal, begun, ended):
 
 
 def left_out(journal):
-    """Offsets below what a group has committed that none of its members had been given: every member begins where another committed."""
-    groups = {line["client"]: group_of(line) for line in journal if line["do"] == "subscribe"}
+    """Offsets below what a group has committed that none of its members had been given: every member begins where another committed.
+    Among transactions there are offsets that nobody is given."""
+    groups = {line["client"]: group_of(line) for line in journal if line["do"] == "subscribe" and not line.get("transactional")}
     read, ends = {}, {}
     for line in journal:
         group = groups.get(line.get("client"))

@@ -6,6 +6,7 @@ May not know: faults, the verdict, what a client does.
 
 import json
 import os
+import select
 import sys
 import threading
 import time
@@ -43,6 +44,11 @@ def end_with_input():
         ended.set()
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def is_told_to_end():
+    """Whether the input has ended, also where the thread that waits for it has had no time to say so: a client that stood still meanwhile."""
+    return ended.is_set() or bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 def say(what, /, **more):

@@ -20,6 +20,7 @@ SETTINGS = {
     "min.insync.replicas": "2",
     "group.initial.rebalance.delay.ms": "100",
     "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
     "auto.create.topics.enable": "false",
 }
 

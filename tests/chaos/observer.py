@@ -4,7 +4,7 @@ and what each node shows of topics; what it was told is in the journal as a clie
 
 import time
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import topics
@@ -12,19 +12,27 @@ import wire
 from journal import COMMON, offsets_in, value_of
 from network import CLIENTS
 from nodes import until
+from places import INPUT, OUTPUT, PARTITION_FROM, PLAIN, number_of, place
 from topic_admin import shown
 
 OBSERVER = 0
 PARTITIONS, FACTOR = 6, 3
+TRANSACTIONAL = (INPUT, OUTPUT)
 CATCH_UP_SECONDS_MAX = 60
 SETTLE_SECONDS_MAX = 30
 NAMES_ASKED = 200
 
 
+def numbers(topics):
+    """Of all partitions of these topics."""
+    return [PARTITION_FROM[suffix] + partition for suffix in topics for partition in range(PARTITIONS)]
+
+
 class Observer:
-    def __init__(self, network, bootstrap, topic, say):
-        """`say`: writes a line of the journal."""
-        self.network, self.bootstrap, self.topic, self.say_line = network, bootstrap, topic, say
+    def __init__(self, network, bootstrap, topic, topics, say):
+        """`topics`: those of the run by what follows its name; `say`: writes a line of the journal."""
+        self.network, self.bootstrap, self.topic, self.topics, self.say_line = network, bootstrap, topic, topics, say
+        # By number: a client of the group, and which topic it reads.
         self.groups = {}
 
     def say(self, what, begun, /, **more):
@@ -34,22 +42,23 @@ class Observer:
         with self.network.inside(CLIENTS):
             return Consumer({**COMMON, "bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False, **settings})
 
-    def follow(self, number, name):
+    def follow(self, number, name, suffix=PLAIN):
         """A group, whose committed offsets will be asked for."""
-        self.groups[number] = self.consumer(name)
+        self.groups[number] = (self.consumer(name), suffix)
 
     def admin(self):
         with self.network.inside(CLIENTS):
             return AdminClient({**COMMON, "bootstrap.servers": self.bootstrap})
 
-    def create_topic(self):
+    def create_topics(self):
         factor = min(FACTOR, len(self.nodes()))
-        admin = self.admin()
-        admin.create_topics([NewTopic(self.topic, PARTITIONS, factor)])[self.topic].result(30)
-        until("the topic has leaders", lambda: self.has_leaders(admin))
+        admin, names = self.admin(), [self.topic + suffix for suffix in self.topics]
+        for made in admin.create_topics([NewTopic(name, PARTITIONS, factor) for name in names]).values():
+            made.result(30)
+        until("the topics have leaders", lambda: all(self.has_leaders(admin, name) for name in names))
 
-    def has_leaders(self, admin):
-        found = admin.list_topics(self.topic, timeout=10).topics[self.topic].partitions
+    def has_leaders(self, admin, name):
+        found = admin.list_topics(name, timeout=10).topics[name].partitions
         return len(found) == PARTITIONS and all(part.leader >= 0 for part in found.values())
 
     def delete_topics(self):
@@ -71,41 +80,52 @@ class Observer:
 
     def committed(self, group):
         """What a group has committed, by partition; None if that is not told."""
-        begun = time.monotonic_ns()
+        begun, (one, suffix) = time.monotonic_ns(), self.groups[group]
         try:
-            asked = [TopicPartition(self.topic, p) for p in range(PARTITIONS)]
-            offsets = offsets_in(self.groups[group].committed(asked, timeout=10))
+            asked = [TopicPartition(*place(self.topic, number)) for number in numbers([suffix])]
+            offsets = offsets_in(one.committed(asked, timeout=10))
         # The coordinator is not found yet.
         except KafkaException:
             return None
         if offsets is not None:
+            offsets = [(PARTITION_FROM[suffix] + partition, offset) for partition, offset in offsets]
             self.say("fetched", begun, group=group, offsets=offsets)
         return offsets and dict(offsets)
 
-    def end_of(self, one, partition):
+    def end_of(self, one, number):
         """One more than a partition's end; None while a leader is looked for. A consumer's first question may find its own list empty."""
         try:
-            return one.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=30)[1] + 1
+            return one.get_watermark_offsets(TopicPartition(*place(self.topic, number)), timeout=30)[1] + 1
         except KafkaException:
             return None
 
-    def ends(self, one):
-        return {p: until(f"the end of partition {p} is told", lambda: self.end_of(one, p)) - 1 for p in range(PARTITIONS)}
+    def ends(self, one, topics=(PLAIN,)):
+        return {number: until(f"the end of partition {number} is told", lambda: self.end_of(one, number)) - 1 for number in numbers(topics)}
 
     def wait_for_groups(self, groups):
         """Until groups have read and committed everything."""
         for group in groups:
-            one = self.groups[group]
+            one, _ = self.groups[group]
             until(f"group {group} has committed everything", lambda: self.committed(group) == self.ends(one), CATCH_UP_SECONDS_MAX)
 
-    def wait_for_readers(self, positions):
+    def wait_for_readers(self, positions, topics=(PLAIN,)):
         """Until readers have read everything; `positions`: gives the offset of each one's next record, by partition."""
         one = self.consumer(f"{self.topic}-observer")
         try:
-            ends = {p: end for p, end in self.ends(one).items() if end > 0}
+            ends = {p: end for p, end in self.ends(one, topics).items() if end > 0}
         finally:
             one.close()
-        until("every reader has read everything", lambda: all(own == ends for own in positions()), CATCH_UP_SECONDS_MAX)
+        is_there = lambda own: all(own.get(p, 0) >= end for p, end in ends.items())
+        until("every reader has read everything", lambda: all(map(is_there, positions())), CATCH_UP_SECONDS_MAX)
+
+    def wait_for_transactions(self, topics):
+        """Until no transaction is open: each end for readers of committed data is that for others."""
+        levels = [self.consumer(f"{self.topic}-observer", **{"isolation.level": level}) for level in ("read_committed", "read_uncommitted")]
+        try:
+            until("no transaction is open any more", lambda: self.ends(levels[0], topics) == self.ends(levels[1], topics), CATCH_UP_SECONDS_MAX)
+        finally:
+            for one in levels:
+                one.close()
 
     def fetch_all(self, groups):
         for group in groups:
@@ -113,31 +133,50 @@ class Observer:
 
     # Records
 
-    def read_all(self, rack=""):
-        """Reads everything from the beginning, from the leaders or from the replicas of a zone. Where the machine is busy that
-        takes as long as it takes; to stand still is not to be readable."""
-        one = self.consumer("auditor", **{"auto.offset.reset": "error", "client.rack": rack})
+    def read_all(self, rack="", settled=False):
+        """Reads everything from the beginning, from the leaders or from the replicas of a zone. `settled`: when all is over."""
+        if PLAIN in self.topics:
+            self.read((PLAIN,), rack, settled)
+        if own := [suffix for suffix in TRANSACTIONAL if suffix in self.topics]:
+            self.read(own, rack, settled)
+            # It shows no record that the others miss but those of zombies, and these are in the log of every replica.
+            if not rack:
+                self.read(own, rack, settled, uncommitted=True)
+
+    def read(self, topics, rack, settled, uncommitted=False):
+        """Where the machine is busy that takes as long as it takes; to stand still is not to be readable."""
+        level = "read_uncommitted" if uncommitted else "read_committed"
+        settings = {"auto.offset.reset": "error", "client.rack": rack, "isolation.level": level, "enable.partition.eof": True}
+        one = self.consumer("auditor", **settings)
         try:
-            begun, ends, records = time.monotonic_ns(), self.ends(one), []
+            begun, ends, records = time.monotonic_ns(), self.ends(one, topics), []
             next_offsets = {p: 0 for p, end in ends.items() if end > 0}
-            one.assign([TopicPartition(self.topic, p, 0) for p in next_offsets])
+            one.assign([TopicPartition(*place(self.topic, p), 0) for p in next_offsets])
             deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
             while any(offset < ends[p] for p, offset in next_offsets.items()):
                 if time.monotonic() > deadline:
                     raise AssertionError(f"partitions can not be read to their ends {ends}, only to {next_offsets}")
                 before = dict(next_offsets)
                 for message in one.consume(1000, 0.5):
-                    if message.error() is not None:
-                        raise AssertionError(f"partition {message.partition()} at offset {message.offset()}: {message.error()}")
-                    if message.offset() < ends[message.partition()]:
-                        records.append((message.partition(), message.offset(), value_of(message.value())))
-                        next_offsets[message.partition()] = message.offset() + 1
+                    self.take(message, ends, next_offsets, records)
                 if next_offsets != before:
                     deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
-            self.say("read", begun, records=records, ends=sorted(ends.items()))
+            self.say("read", begun, records=records, ends=sorted(ends.items()), uncommitted=uncommitted, settled=settled)
             return len(records)
         finally:
             one.close()
+
+    def take(self, message, ends, next_offsets, records):
+        """A message of a full read: a record, or that the end is reached, behind which only markers of transactions may be passed over."""
+        error, offset = message.error(), message.offset()
+        number = number_of(self.topic, message.topic(), message.partition())
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            next_offsets[number] = max(offset, next_offsets[number])
+        elif error is not None:
+            raise AssertionError(f"partition {number} at offset {offset}: {error}")
+        elif offset < ends[number]:
+            records.append((number, offset, value_of(message.value())))
+            next_offsets[number] = offset + 1
 
     # Topics
 

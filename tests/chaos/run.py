@@ -12,6 +12,7 @@ again, and everything is read once more. The workloads (docs/chaos.md says what 
   group    the same producers, two consumer groups read and commit
   offsets  clients that are no members commit and fetch offsets in many groups
   metadata topics are made, altered, given partitions, deleted and made again; each node is asked what it shows
+  txn      transactions over several partitions, some aborted on purpose; consume, transform, produce; zombies; readers of each isolation level
   mixed    all of these at once, which is the default
 
   kill     kill -9 of a node, and its start         leader   a leader is cut off; another node has to take over
@@ -118,9 +119,17 @@ def arguments():
         parser.error("--containers belongs to --bootstrap")
     if (UPGRADE in given.kinds) != bool(given.old_broker):
         parser.error(f"{UPGRADE} and --old-broker belong together")
+    if given.old_broker and not plan_of(given).topics():
+        parser.error(f"a cluster of an older build is given no transactions, and {given.workload} has nothing else")
     if given.report and not given.report.absolute().parent.is_dir():
         parser.error(f"there is no directory for {given.report}")
     return given
+
+
+def plan_of(given):
+    """An older build may not have transactions, and an upgraded cluster has them only when its feature level is raised."""
+    plan = PLANS[given.workload]
+    return plan.without_transactions() if given.old_broker else plan
 
 
 def complete(given):
@@ -144,10 +153,13 @@ class Run:
         self.system = SYSTEMS[given.tested]
         # Nothing else in a cluster that others use has this name.
         topic = f"{TOPIC}-{given.seed}-{time.time_ns() // 1_000_000}" if given.bootstrap else TOPIC
-        self.nodes = self.system.nodes(given, directory, self.network, topic)
+        plan = plan_of(given)
+        # On which faults act.
+        target = topic + plan.topics()[0]
+        self.nodes = self.system.nodes(given, directory, self.network, target)
         factors = sorted({min(factor, len(self.nodes)) for factor in self.system.factors})
-        self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance, PLANS[given.workload], topic, factors)
-        self.nemesis = Nemesis(self.nodes, self.network, topic, chance, given.broker, self.system)
+        self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance, plan, topic, factors)
+        self.nemesis = Nemesis(self.nodes, self.network, target, chance, given.broker, self.system)
         self.nemesis.read_all, self.nemesis.stop_client = self.workload.observer.read_all, self.workload.stop_client
         self.complaints, self.without_effect, self.gaps = [], [], {}
         # Kinds of faults that had a measured effect at least once; without it the run proves nothing of them.
@@ -173,7 +185,7 @@ class Run:
             self.network.create()
             self.without_effect += self.nemesis.equip(self.given.kinds, self.directory)
             self.nodes.start()
-            self.workload.create_topic()
+            self.workload.create_topics()
             self.began, self.unix = time.monotonic_ns(), time.time()
             self.workload.start()
             self.workload.progress_since(0)
@@ -265,7 +277,7 @@ class Run:
         self.complaints += history.of_findings(report)
         self.without_effect += self.workload.unproved()
         say("longest gap by fault: " + ", ".join(f"{kind} {gap:.2f} s" for kind, gap in self.gaps.items()))
-        read = f", {report['records_read']} read and checked in all" if self.workload.plan.producers else ""
+        read = f", {report['records_read']} read and checked in all" if self.workload.plan.has_records() else ""
         say(f"{self.workload.counts()}{read}")
         for complaint in self.complaints[:40]:
             say(f"  {complaint}")
@@ -274,7 +286,7 @@ class Run:
         if self.complaints or report["verdict"] == "invalid":
             return INVALID
         # The checker knows nothing of topics.
-        is_proved = report["verdict"] == "valid" or not (self.workload.plan.producers or self.workload.plan.keepers)
+        is_proved = report["verdict"] == "valid" or not (self.workload.plan.has_records() or self.workload.plan.keepers)
         return VALID if is_proved and not effects.unproved(self.without_effect, self.effective) else UNKNOWN
 
     def facts(self, outcome):

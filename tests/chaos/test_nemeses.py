@@ -227,6 +227,10 @@ class Flips(unittest.TestCase):
         for segment, at in ((1, 1100), (2, 900), (2, 1000 + flips.BATCH_BYTES_MAX)):
             self.assertEqual(flips.noticed(segment, at, 1, 3, lines), [])
         self.assertEqual(flips.noticed(2, 1100, 1, None, []), [])
+        start = ["x ERROR damage in the log, before what was durable path=/data/log/0000000000000002.log from=1000 to=1200 commits=1"]
+        self.assertEqual(flips.noticed(2, 1100, 1, 3, start), ["the node found its commit damaged when it started"])
+        for segment, at in ((1, 1100), (2, 900), (2, 1200)):
+            self.assertEqual(flips.noticed(segment, at, 1, 3, start), [])
 
 
 class Kinds(unittest.TestCase):

@@ -1,4 +1,5 @@
-"""The workload: the clients that a plan (`workloads.py`) has, as processes; all but those that wait for a minute are killed and replaced.
+"""The workload: the clients that a plan (`workloads.py`) has, as processes; all but those that wait for a minute are killed and replaced, and
+those with transactions also replaced while they stand still, so that they go on as zombies.
 
 Their journals are collected here, and the observer's (`observer.py`). May not know: faults, the verdict.
 """
@@ -17,17 +18,22 @@ import typing
 
 import history
 import topics
+import transactions
 from broker import die_with_parent
 from journal import CLIENTS_A_PROCESS
 from network import CLIENTS
 from nodes import until
-from observer import OBSERVER, PARTITIONS, Observer
-from workloads import COOPERATIVE, RANGE
+from observer import OBSERVER, PARTITIONS, TRANSACTIONAL, Observer, numbers
+from places import INPUT, OUTPUT
+from workloads import COMMITTED, COOPERATIVE, RANGE, TRANSACT, TRANSFORM, TRANSFORM_GROUP, UNCOMMITTED
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The message timeout of one kind of producer outlasts a fault; the other's expires within it, so that outcomes are unknown.
 PATIENT_MS, HASTY_MS = 60_000, 1_500
 PROGRESS_SECONDS_MAX = 30
+# Of a client with transactions that is not killed but replaced while it stands still.
+ZOMBIE_CHANCE = 0.5
+TRANSACTION_SECONDS_MAX = 5
 
 
 @dataclasses.dataclass
@@ -53,16 +59,23 @@ class Workload:
         self.progress = {f"partition {p}": [] for p in range(PARTITIONS if plan.producers else 0)}
         self.progress |= {f"the offsets of group {group}": [] for group in plan.kept_groups()}
         self.progress |= {role: [] for role in plan.roles() if role.startswith("admin")}
+        self.progress |= {self.progress_of(number): [] for number in numbers([INPUT] if plan.transactors else [])}
         self.running, self.clients, self.positions, self.gatherers, self.next_process = {}, {}, {}, [], OBSERVER + 1
-        self.observer = Observer(network, bootstrap, topic, self.take)
+        # By the client that has taken their place: those that stand still until it is initialized; and those that have gone on, with their roles.
+        self.still, self.zombies = {}, []
+        # By client: the partitions to which its open transaction writes.
+        self.written = {}
+        self.observer = Observer(network, bootstrap, topic, plan.topics(), self.take)
 
     # Clients as processes
 
     def group_name(self, number):
         return f"{self.topic}-group-{number}"
 
-    def create_topic(self):
-        self.observer.create_topic()
+    def create_topics(self):
+        self.observer.create_topics()
+        for number in self.plan.transform_groups():
+            self.observer.follow(number, self.group_name(number), INPUT)
         for number in [*self.plan.member_groups(), *self.plan.kept_groups()]:
             self.observer.follow(number, self.group_name(number))
 
@@ -72,19 +85,26 @@ class Workload:
 
     def words(self, role):
         """What `client.py` is to do in this role: its kind, and what follows topic and number."""
-        every, (kind, *numbers) = ",".join(map(str, range(PARTITIONS))), role.split("-")
+        every, (kind, *ordinals) = ",".join(map(str, range(PARTITIONS))), role.split("-")
+        listed = lambda *suffixes: ",".join(map(str, numbers(suffixes)))
         match kind:
             case "patient":
                 return ["producers", str(PATIENT_MS), *map(str, range(PARTITIONS))]
             case "hasty":
                 return ["producers", str(HASTY_MS), every, every]
             case "member":
-                group = int(numbers[0])
+                group = int(ordinals[0])
                 return ["member", self.group_name(group), str(group), self.strategies[group]]
             case "reader":
                 return ["reader", every]
             case "keepers":
-                return ["keepers", every, *(f"{self.group_name(group)},{group}" for group in self.plan.kept_groups(int(numbers[0])))]
+                return ["keepers", every, *(f"{self.group_name(group)},{group}" for group in self.plan.kept_groups(int(ordinals[0])))]
+            case "transact":
+                return ["transact", f"{self.topic}-{role}", listed(INPUT)]
+            case "transform":
+                return ["transform", f"{self.topic}-{role}", self.group_name(TRANSFORM_GROUP), str(TRANSFORM_GROUP), listed(OUTPUT)]
+            case "committed" | "uncommitted":
+                return ["isolated", f"read_{kind}", listed(*TRANSACTIONAL)]
         return ["admin", ",".join(map(str, self.factors))]
 
     def begin(self, role):
@@ -99,7 +119,12 @@ class Workload:
             env={**os.environ, **self.network.environment},
             preexec_fn=die_with_parent,
         )
-        self.running[role], self.clients[role] = process, number * CLIENTS_A_PROCESS
+        client = number * CLIENTS_A_PROCESS
+        with self.lock:
+            # It takes the place of one that others waited for.
+            if waiting := self.still.pop(self.clients.get(role), None):
+                self.still[client] = waiting
+            self.running[role], self.clients[role] = process, client
         gatherer = threading.Thread(target=self.gather, args=(role, process), daemon=True)
         gatherer.start()
         self.gatherers.append(gatherer)
@@ -133,17 +158,70 @@ class Workload:
             case "poll" if role.startswith("reader"):
                 own = self.positions.setdefault(line["client"], {})
                 own.update((partition, offset + 1) for partition, offset, _ in line["records"])
+            case "reached":
+                # Those that transform share the partitions of their group: what one has reached all have.
+                own = self.positions.setdefault(TRANSFORM if role.startswith(TRANSFORM) else line["client"], {})
+                own.update((partition, max(offset, own.get(partition, 0))) for partition, offset in line["ends"])
+            case "initialized":
+                self.release(self.still.pop(line["client"], []))
+            case "begin":
+                self.written[line["client"]] = set()
+            case "write":
+                self.written[line["client"]] |= {partition for partition, _ in line["records"]}
+            case "done":
+                written = self.written.pop(line["client"])
+                is_progress = line["told"] == transactions.COMMITTED and role.startswith(TRANSACT)
+                for progress in set(map(self.progress_of, written)) if is_progress else ():
+                    self.progress[progress].append(t)
+
+    def progress_of(self, partition):
+        """Where few clients have transactions one of them says enough: that each partition takes records others show."""
+        return "transactions" if self.plan.producers else f"transactions to partition {partition}"
 
     def replaceable(self):
         return [role for role in self.running if role != history.PATIENT]
 
     def crash(self):
-        """kill -9 of a client; another one takes its place. Returns which one."""
+        """kill -9 of a client; another one takes its place. Returns which one, and whether it was kept."""
         role = self.chance.choice(self.replaceable())
+        if role.startswith((TRANSACT, TRANSFORM)) and self.chance.random() < ZOMBIE_CHANCE:
+            self.supersede(role)
+            return f"{role} (but kept it as a zombie)"
         self.running[role].kill()
         self.running[role].wait()
         self.begin(role)
         return role
+
+    def supersede(self, role):
+        """SIGSTOP of a client, in a transaction if it comes to one. It goes on when another one with its transactional id is initialized, and is
+        told to end with this transaction."""
+        process, client = self.running[role], self.clients[role]
+        with contextlib.suppress(AssertionError):
+            until("the client has written in a transaction", lambda: self.written.get(client), TRANSACTION_SECONDS_MAX)
+        process.send_signal(signal.SIGSTOP)
+        self.begin(role)
+        with self.lock:
+            self.still.setdefault(self.clients[role], []).append((role, process))
+            is_late = any(line["do"] == "initialized" and line["client"] == self.clients[role] for line in reversed(self.journal))
+            if is_late:
+                self.release(self.still.pop(self.clients[role]))
+
+    def release(self, waiting):
+        for role, process in waiting:
+            process.stdin.close()
+            process.send_signal(signal.SIGCONT)
+            self.zombies.append((role, process))
+
+    def end_zombies(self):
+        """Returns those that did not end."""
+        with self.lock:
+            for client in list(self.still):
+                self.release(self.still.pop(client))
+        # librdkafka (2.16) may crash when it is fenced while it commits offsets: its heap is damaged then.
+        codes = (0, -signal.SIGSEGV, -signal.SIGABRT)
+        failed = [self.end(f"{role}, a zombie,", process, codes) for role, process in self.zombies]
+        self.zombies = []
+        return list(filter(None, failed))
 
     def stop_client(self):
         """SIGSTOP of a client."""
@@ -169,17 +247,21 @@ class Workload:
             one.stdin.close()
         for role, one in chosen.items():
             del self.running[role]
-            try:
-                code = one.wait(PATIENT_MS / 1000 + 15)
-            except subprocess.TimeoutExpired:
-                one.kill()
-                code = "none"
-            if code != 0:
-                failed.append(f"client {role} ended with exit code {code}, see clients.log")
-        return failed
+            failed.append(self.end(role, one))
+        return list(filter(None, failed))
+
+    def end(self, role, one, codes=(0,)):
+        """Waits for the end of a process that was told to end. What went wrong, if anything did."""
+        try:
+            code = one.wait(PATIENT_MS / 1000 + 15)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            code = "none"
+        return f"client {role} ended with exit code {code}, see clients.log" if code not in codes else None
 
     def kill(self):
-        for one in self.running.values():
+        still = [process for waiting in self.still.values() for _, process in waiting]
+        for one in [*self.running.values(), *still, *(process for _, process in self.zombies)]:
             one.kill()
             one.wait()
 
@@ -213,17 +295,25 @@ class Workload:
             known, unknown, looks = topics.counts(self.journal)
             behind = topics.longest_behind(self.journal)
             said.append(f"{known} changes of topics acknowledged, {unknown} of unknown outcome, {looks} times asked, a node {behind:.2f} s behind at most")
+        if self.plan.transactors:
+            done = transactions.counts(self.journal)
+            outcomes = f"{done['committed']} transactions committed, {done['aborted']} aborted, {done['unknown']} of unknown outcome"
+            said.append(f"{outcomes}, {done['fenced']} times a producer was fenced, {done['transformed']} records transformed")
         return ", ".join(said)
 
     def unproved(self):
         """Clients of the plan that got nothing that could be judged."""
         found, (changes, _, _) = history.counts(self.journal), topics.counts(self.journal)
+        done = transactions.counts(self.journal)
         got = {
             "no record was acknowledged": not self.plan.producers or found["acknowledged"],
             "no consumer read a record": not self.plan.producers or found["polled"],
             "no commit was acknowledged": not (self.plan.strategies or self.plan.keepers) or found["commits"],
             "no committed offset was fetched": not (self.plan.strategies or self.plan.keepers) or found["fetches"],
             "no change of a topic was acknowledged": not self.plan.admins or changes,
+            "no transaction was committed": not self.plan.transactors or done["committed"],
+            "no transaction was aborted": not self.plan.transactors or done["aborted"],
+            "no record was transformed": not self.plan.transforms or done["transformed"],
         }
         return [what for what, is_there in got.items() if not is_there]
 
@@ -231,21 +321,35 @@ class Workload:
 
     def finish(self):
         """Stops all clients, those that consume when they have caught up. Returns those that did not stop."""
-        failed = self.stop("patient", "hasty", "keepers", "admin")
+        failed = self.stop("patient", "hasty", "keepers", "admin", TRANSACT)
         self.observer.wait_for_groups(self.plan.member_groups())
         if self.plan.readers:
-            readers = [client for role, client in self.clients.items() if role.startswith("reader")]
-            self.observer.wait_for_readers(lambda: [self.positions.get(client, {}) for client in readers])
-        return failed + self.stop("member", "reader")
+            self.observer.wait_for_readers(lambda: self.positions_of("reader"))
+        failed += self.stop("member", "reader")
+        return failed + (self.finish_transactions() if self.plan.transactors else [])
+
+    def finish_transactions(self):
+        """Producers have been stopped: what stood still goes on, and when no transaction is open all of the input is transformed and read."""
+        failed = self.end_zombies()
+        self.observer.wait_for_transactions([INPUT])
+        if self.plan.transforms:
+            self.observer.wait_for_readers(lambda: [self.positions.get(TRANSFORM, {})], [INPUT])
+        failed += self.stop(TRANSFORM)
+        self.observer.wait_for_transactions(TRANSACTIONAL)
+        self.observer.wait_for_readers(lambda: self.positions_of(COMMITTED, UNCOMMITTED), TRANSACTIONAL)
+        return failed + self.stop(COMMITTED, UNCOMMITTED)
+
+    def positions_of(self, *kinds):
+        return [self.positions.get(client, {}) for role, client in self.clients.items() if role.startswith(kinds)]
 
     def look(self, racks=("",)):
         """What groups have committed, what nodes show, and all records through the replicas of each zone."""
         self.observer.wait_for_groups(self.plan.member_groups())
-        self.observer.fetch_all(self.plan.kept_groups())
+        self.observer.fetch_all([*self.plan.kept_groups(), *self.plan.transform_groups()])
         if self.plan.admins:
             self.observer.settle_topics(sorted(self.journal, key=lambda line: line["t"]))
-        for rack in racks if self.plan.producers else ():
-            self.observer.read_all(rack)
+        for rack in racks if self.plan.has_records() else ():
+            self.observer.read_all(rack, settled=True)
 
     def clean_up(self):
         with contextlib.suppress(Exception):

@@ -71,7 +71,11 @@ def places_of(operation):
     told = operation.told
     if operation.kind in ("commit", "fetch"):
         return [(told["partition"], told["offset"], None)]
-    records = told if operation.kind == "send" else told.get("records", []) if operation.kind in ("poll", "read") else []
+    if operation.kind == "txn":
+        # What it has polled is in the polls of others, too.
+        records = [step["send"] for step in told["micro"] if "send" in step]
+    else:
+        records = told if operation.kind == "send" else told.get("records", []) if operation.kind in ("poll", "read") else []
     return [(record["partition"], record.get("offset"), record["value"]) for record in records]
 
 
@@ -125,7 +129,7 @@ class Around:
         for offset in near:
             sent, read = [], {}
             for operation, value in self.there[partition, offset]:
-                if operation.kind == "send":
+                if operation.kind in ("send", "txn"):
                     sent.append(f"{value} to client {self.who(operation.invoked)}, sent at {self.at(operation.invoked)} s")
                 elif value is not None:
                     read.setdefault(value, []).append(operation)

@@ -79,9 +79,9 @@ def document(title, body):
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fcfcfa; --ink: #1d1d1b; --soft: #5f5f5a; --line: #dedcd5; --box: #f3f2ee; --band: #8a877b;
-  --good: #157f4f; --bad: #c0262d; --open: #9a6700; --send: #2563c4; --poll: #9aa0a8; --commit: #159a6c; --fetch: #a04fd0; --read: #d07c00; --change: #b0325f; }
+  --good: #157f4f; --bad: #c0262d; --open: #9a6700; --send: #2563c4; --poll: #9aa0a8; --commit: #159a6c; --fetch: #a04fd0; --read: #d07c00; --change: #b0325f; --txn: #0e8f9c; }
 @media (prefers-color-scheme: dark) { :root { --page: #161615; --ink: #e8e6e1; --soft: #a3a19a; --line: #3a3935; --box: #21201e; --band: #b5b1a4;
-  --good: #45c48a; --bad: #ff6b6b; --open: #e0a93b; --send: #6ea8ff; --poll: #70767f; --commit: #3ecf9a; --fetch: #cf94f2; --read: #f2ae49; --change: #f07aa5; }
+  --good: #45c48a; --bad: #ff6b6b; --open: #e0a93b; --send: #6ea8ff; --poll: #70767f; --commit: #3ecf9a; --fetch: #cf94f2; --read: #f2ae49; --change: #f07aa5; --txn: #45c6d2; }
   .fault { fill-opacity: .22 !important; } .after { fill-opacity: .1 !important; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
@@ -112,7 +112,7 @@ svg { display: block; width: 100%; height: auto; } svg.narrow { display: none; }
 .dots { fill: none; stroke-linecap: round; } .crosses { fill: none; stroke-width: 1.4; } .area { stroke-width: 1.2; fill-opacity: .22; }
 .send { stroke: var(--send); --own: var(--send); } .poll { stroke: var(--poll); --own: var(--poll); } .commit { stroke: var(--commit); --own: var(--commit); }
 .fetch { stroke: var(--fetch); --own: var(--fetch); } .read { stroke: var(--read); --own: var(--read); }
-.change { stroke: var(--change); --own: var(--change); } .area { fill: var(--own); }
+.change { stroke: var(--change); --own: var(--change); } .txn { stroke: var(--txn); --own: var(--txn); } .area { fill: var(--own); }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; padding: 0; margin: 4px 0; list-style: none; font-size: 13px; color: var(--soft); }
 .key { display: inline-block; width: 10px; height: 10px; border-radius: 50%; background: var(--own); margin-right: 6px; }
 .key.fault, .key.after { background: var(--band); border-radius: 2px; opacity: .4; } .key.after { opacity: .17; }

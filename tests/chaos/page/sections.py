@@ -9,6 +9,7 @@ import re
 
 import history
 import topics
+import transactions
 import workloads
 from page import anomalies, series
 from page.chart import Chart, charts, duration_text
@@ -33,10 +34,13 @@ def why(recorded):
     if judged.get("verdict") != "valid":
         return "Nothing was found wrong, but nothing was read back either, so nothing was proved."
     plan = workloads.PLANS[facts_of.get("workload", workloads.GROUP)]
+    # Not where the cluster began with an older build.
+    has_transactions = any(line["do"] == "begin" for line in recorded.journal)
     proved = {
         "every acknowledged record was read at its offset, none twice and none out of order": plan.producers,
         "no committed offset was forgotten": plan.strategies or plan.keepers,
         "every node shows what was acknowledged of topics": plan.admins,
+        "every transaction is there as a whole or not at all, and each record of the input was processed once": has_transactions,
         "after each fault everything made progress again": True,
     }
     sentence = "; ".join(what for what, is_so in proved.items() if is_so)
@@ -55,6 +59,10 @@ def counts(recorded):
     }
     if looks:
         named |= {"changes of topics acknowledged": changes, "changes of unknown outcome": unknown, "answers on topics": looks}
+    done = transactions.counts(recorded.journal)
+    if done["committed"]:
+        outcomes = {"committed": done["committed"], "aborted": done["aborted"], "of unknown outcome": done["unknown"]}
+        named |= {f"transactions {outcome}": number for outcome, number in outcomes.items()}
     cells = [element("li", element("b", f"{number:,}") + text(name)) for name, number in named.items()]
     return element("ul", "".join(cells), class_="counts")
 

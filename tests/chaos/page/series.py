@@ -6,7 +6,7 @@ May not know: how any of it is drawn.
 import dataclasses
 import itertools
 
-SEND, POLL, COMMIT, FETCH, READ, CHANGE = "send", "poll", "commit", "fetch", "read", "change"
+SEND, POLL, COMMIT, FETCH, READ, CHANGE, TXN = "send", "poll", "commit", "fetch", "read", "change", "txn"
 # In the order in which they are drawn, and what each is.
 KINDS = {
     SEND: "record sent, until its acknowledgement",
@@ -15,6 +15,7 @@ KINDS = {
     FETCH: "committed offsets fetched",
     READ: "everything read from the beginning",
     CHANGE: "topic made, altered or deleted",
+    TXN: "transaction, from its beginning until its outcome",
 }
 
 
@@ -30,7 +31,7 @@ class Point:
 
 
 def points(journal):
-    found, open_sends, open_commits, open_changes = [], {}, {}, {}
+    found, open_sends, open_commits, open_changes, open_transactions = [], {}, {}, {}, {}
     for line in journal:
         client = line.get("client", 0)
         match line["do"]:
@@ -53,12 +54,17 @@ def points(journal):
                 found.append(Point(READ, line["begun"], line["t"]))
             case "change":
                 open_changes[client] = line["t"]
+            case "begin":
+                open_transactions[client] = line["t"]
+            case "done":
+                found.append(Point(TXN, open_transactions.pop(client), line["t"], line["told"] is not None))
             case "changed":
                 found.append(Point(CHANGE, open_changes.pop(client), line["t"], line["error"] is None))
     for line in open_sends.values():
         found += [Point(SEND, line["t"], None, False) for _ in line["records"]]
     found += [Point(COMMIT, line["t"], None, False) for line in open_commits.values()]
     found += [Point(CHANGE, t, None, False) for t in open_changes.values()]
+    found += [Point(TXN, t, None, False) for t in open_transactions.values()]
     return found
 
 
@@ -77,22 +83,28 @@ def summary(found):
 
 
 def acknowledged(journal):
-    """(time, value) of each acknowledged record."""
-    found, sent = [], {}
+    """(time, value) of each acknowledged record; one of a transaction is with its commit."""
+    found, sent, written = [], {}, {}
     for line in journal:
         if line["do"] == "send":
             sent[line["client"]] = line["records"]
         elif line["do"] == "sent":
             records = sent.pop(line["client"])
             found += [(t, value) for (_, value), (offset, t) in zip(records, line["results"]) if offset is not None]
+        elif line["do"] == "begin":
+            written[line["client"]] = []
+        elif line["do"] == "write":
+            written[line["client"]] += [value for _, value in line["records"]]
+        elif line["do"] == "done" and line["told"] == "committed":
+            found += [(line["t"], value) for value in written.pop(line["client"])]
     return found
 
 
 def first_seen(journal):
-    """When a consumer first had a record, by its value."""
+    """When a consumer first had a record, by its value; who reads what is not committed is not meant."""
     seen = {}
     for line in journal:
-        if line["do"] in ("poll", "read"):
+        if line["do"] in ("poll", "read") and not line.get("uncommitted"):
             for _, _, value in line["records"]:
                 seen[value] = min(line["t"], seen.get(value, line["t"]))
     return seen

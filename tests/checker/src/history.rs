@@ -18,8 +18,9 @@ pub(crate) const NO_OFFSET: u64 = u64::MAX;
 pub const IDS_MAX: u32 = 1 << 20;
 /// Events of one history; the graph packs two bits beside the number of an operation.
 pub const EVENTS_MAX: usize = 1 << 29;
-/// Micro-operations of one transaction.
-pub const MICRO_MAX: usize = 4;
+/// Micro-operations of one transaction. A real client that transforms what it has polled writes as many records, and commits an offset of
+/// each partition.
+pub const MICRO_MAX: usize = 64;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BadEvent {

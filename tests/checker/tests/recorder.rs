@@ -1,7 +1,7 @@
 //! What is no history is refused, and what is one goes through JSONL unharmed.
 
 use ottla_checker::event::{Action, Event, Micro, Phase, Polled, Sent, Transaction};
-use ottla_checker::{BadEvent, IDS_MAX, Recorder, Verdict, check, lines};
+use ottla_checker::{BadEvent, IDS_MAX, MICRO_MAX, Recorder, Verdict, check, lines};
 
 fn event(process: u32, phase: Phase, action: Action) -> Event {
     Event { time: 0, process, client: process, phase, action }
@@ -31,7 +31,7 @@ fn what_is_no_history_is_refused() {
     assert_eq!(refused(vec![event(IDS_MAX, Phase::Invoke, poll())]), Some(BadEvent::IdTooLarge));
     let partition = Action::Assign { partitions: vec![u32::MAX], from_beginning: false };
     assert_eq!(refused(vec![event(1, Phase::Invoke, partition)]), Some(BadEvent::IdTooLarge));
-    let micro = vec![Micro::Poll(Vec::new()); 5];
+    let micro = vec![Micro::Poll(Vec::new()); MICRO_MAX + 1];
     let long = Action::Txn(Transaction { micro, ..Transaction::default() });
     assert_eq!(refused(vec![event(1, Phase::Invoke, long)]), Some(BadEvent::TooManyMicros));
     let far = Action::LogStart { partition: 0, offset: u64::MAX };
