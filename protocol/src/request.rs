@@ -14,14 +14,16 @@ use kafka_protocol::messages::{
     FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
     LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
     ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest,
-    OffsetForLeaderEpochRequest, SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest,
+    OffsetForLeaderEpochRequest, SaslHandshakeRequest, SyncGroupRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest,
 };
 use kafka_protocol::protocol::Decodable;
 
 use crate::fetch::FetchRequest;
 use crate::header::{self, FixedHead, RequestHeader};
-use crate::messages::{ApiVersionsRequest, OffsetCommitRequest, OffsetFetchRequest};
+use crate::messages::{
+    ApiVersionsRequest, OffsetCommitRequest, OffsetFetchRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+};
 use crate::produce::ProduceRequest;
 use crate::schema;
 use crate::versions::ApiKey;

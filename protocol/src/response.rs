@@ -17,14 +17,13 @@ use kafka_protocol::messages::{
     JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse, ListOffsetsResponse,
     ListPartitionReassignmentsResponse, ListTransactionsResponse, MetadataResponse, OffsetCommitResponse,
     OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse,
-    TxnOffsetCommitResponse, UnregisterBrokerResponse, UpdateFeaturesResponse, WriteTxnMarkersResponse,
-    api_versions_response::ApiVersion,
+    UnregisterBrokerResponse, UpdateFeaturesResponse, WriteTxnMarkersResponse, api_versions_response::ApiVersion,
 };
 use kafka_protocol::protocol::Encodable;
 
 use crate::error::ErrorCode;
 use crate::fetch::FetchResponse;
-use crate::messages::{DeleteGroupsResponse, DescribeLogDirsResponse};
+use crate::messages::{DeleteGroupsResponse, DescribeLogDirsResponse, TxnOffsetCommitResponse};
 use crate::produce::ProduceResponse;
 use crate::versions::{ApiKey, SUPPORTED};
 
@@ -187,7 +186,7 @@ responses! {
     AddPartitionsToTxn(AddPartitionsToTxnResponse),
     AddOffsetsToTxn(AddOffsetsToTxnResponse),
     EndTxn(EndTxnResponse),
-    WriteTxnMarkers(WriteTxnMarkersResponse),
+    WriteTxnMarkers(WriteTxnMarkersResponse) as up to 1,
     TxnOffsetCommit(TxnOffsetCommitResponse),
     DescribeAcls(DescribeAclsResponse),
     CreateAcls(CreateAclsResponse),

@@ -1,29 +1,29 @@
-//! TxnOffsetCommit (key 28, v0-v5): offsets that a group commits with a transaction (KIP-98).
+//! TxnOffsetCommit (key 28, v0-v6): offsets that a group commits with a transaction (KIP-98).
 //!
 //! They become visible when the transaction's marker is applied in the group's partition. v3+ member and generation, judged when the
 //! commit is applied (KIP-447); v5 (KIP-890) adds the group's partition to the transaction, which before it AddOffsetsToTxn
-//! does. Errors that older clients do not know are told as those that they ask again for: COORDINATOR_LOAD_IN_PROGRESS.
+//! does; v6 topic ids (KIP-1319): UNKNOWN_TOPIC_ID, GROUP_ID_NOT_FOUND. Errors that older clients do not know are told as those that they ask again for: COORDINATOR_LOAD_IN_PROGRESS.
 
 use std::sync::Arc;
 
-use kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestTopic;
-use kafka_protocol::messages::txn_offset_commit_response::{
-    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
-};
-use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::ProducerId;
+use ottla_protocol::messages::{
+    TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic, TxnOffsetCommitResponse,
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
 
 use super::support::transaction_error::{KnownFrom, NEVER, require_transactions};
 use crate::coordinator::group::classic::MemberRef;
 use crate::coordinator::group::{Commit, CommitTransaction, GroupError, NewOffset, OFFSETS_TOPIC};
 use crate::coordinator::transaction::{Producer, TransactionError};
 use crate::handlers::context::Context;
-use crate::metadata::MetadataImage;
+use crate::metadata::{MetadataImage, Topic};
 use crate::partition::{ProducerTransaction, TopicRef, TransactionDecision, TransactionPart};
 
 const NAMES_MEMBER_FROM: i16 = 3;
 const ADDS_FROM: i16 = 5;
+const NAMES_TOPICS_BY_ID_FROM: i16 = 6;
 const KNOWN_FROM: KnownFrom = KnownFrom { fenced: NEVER, abortable: 4 };
 /// `transaction.version` of clients whose requests add partitions.
 const ADDED_BY: i16 = 2;
@@ -31,41 +31,61 @@ const ADDED_BY: i16 = 2;
 const ATTEMPTS_MAX: usize = 3;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
-    let image = ctx.metadata.image();
-    let offsets = offsets(&image, &request.topics);
+    let known = known_topics(ctx, version, &request.topics).await;
+    let offsets = request.topics.iter().zip(&known).flat_map(|(asked, topic)| offsets(asked, topic.as_ref())).collect();
     let mut outcomes = commit(ctx, version, &request, offsets).await.into_iter();
-    let topic = |topic: &TxnOffsetCommitRequestTopic| {
-        let one = |index: i32| {
-            let error = match image.has_partition(&topic.name, index) {
-                true => outcomes.next().unwrap_or(ErrorCode::UnknownServerError),
-                false => ErrorCode::UnknownTopicOrPartition,
+    let by_id = version >= NAMES_TOPICS_BY_ID_FROM;
+    let topic = |(asked, known): (&TxnOffsetCommitRequestTopic, Option<Arc<Topic>>)| {
+        let one = |partition_index: i32| {
+            let error = match &known {
+                Some(known) if known.route(partition_index).is_some() => {
+                    outcomes.next().unwrap_or(ErrorCode::UnknownServerError)
+                }
+                None if by_id => ErrorCode::UnknownTopicId,
+                _ => ErrorCode::UnknownTopicOrPartition,
             };
-            TxnOffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error.code())
+            TxnOffsetCommitResponsePartition { partition_index, error_code: error.code() }
         };
-        let partitions = topic.partitions.iter().map(|partition| partition.partition_index).map(one).collect();
-        TxnOffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
+        let partitions = asked.partitions.iter().map(|partition| partition.partition_index).map(one).collect();
+        TxnOffsetCommitResponseTopic { name: asked.name.clone(), topic_id: asked.topic_id, partitions }
     };
-    let topics = request.topics.iter().map(topic).collect();
-    TxnOffsetCommitResponse::default().with_topics(topics)
+    let topics = request.topics.iter().zip(known).map(topic).collect();
+    TxnOffsetCommitResponse { throttle_time_ms: 0, topics }
+}
+
+/// The topics, after a read index if the local image does not have one of them.
+async fn known_topics(ctx: &Context, version: i16, asked: &[TxnOffsetCommitRequestTopic]) -> Vec<Option<Arc<Topic>>> {
+    let look = || {
+        let image = ctx.metadata.image();
+        asked.iter().map(|asked| find(&image, version, asked)).collect::<Vec<_>>()
+    };
+    let known = look();
+    if known.iter().all(Option::is_some) {
+        return known;
+    }
+    // Errors of the read index are ignored: the client then asks again, or gives up.
+    let _ = ctx.metadata.read_index().await;
+    look()
+}
+
+fn find(image: &MetadataImage, version: i16, asked: &TxnOffsetCommitRequestTopic) -> Option<Arc<Topic>> {
+    let by_id = version >= NAMES_TOPICS_BY_ID_FROM;
+    if by_id { image.topic_by_id(&asked.topic_id).cloned() } else { image.topic(&asked.name).cloned() }
 }
 
 /// The offsets of partitions that exist, in order.
-fn offsets(image: &MetadataImage, topics: &[TxnOffsetCommitRequestTopic]) -> Vec<NewOffset> {
-    let mut offsets = Vec::new();
-    for asked in topics {
-        let Some(topic) = image.topic(&asked.name) else { continue };
-        for partition in asked.partitions.iter().filter(|partition| topic.route(partition.partition_index).is_some()) {
-            offsets.push(NewOffset {
-                topic: topic.name.clone(),
-                topic_id: topic.id,
-                partition: partition.partition_index,
-                offset: partition.committed_offset,
-                leader_epoch: partition.committed_leader_epoch,
-                metadata: partition.committed_metadata.as_deref().unwrap_or_default().into(),
-            });
-        }
-    }
-    offsets
+fn offsets(asked: &TxnOffsetCommitRequestTopic, topic: Option<&Arc<Topic>>) -> Vec<NewOffset> {
+    let Some(topic) = topic else { return Vec::new() };
+    let existing = asked.partitions.iter().filter(|partition| topic.route(partition.partition_index).is_some());
+    let offset = |partition: &TxnOffsetCommitRequestPartition| NewOffset {
+        topic: topic.name.clone(),
+        topic_id: topic.id,
+        partition: partition.partition_index,
+        offset: partition.committed_offset,
+        leader_epoch: partition.committed_leader_epoch,
+        metadata: partition.committed_metadata.as_deref().unwrap_or_default().into(),
+    };
+    existing.map(offset).collect()
 }
 
 /// For each offset in order.
@@ -85,7 +105,7 @@ async fn commit(
     let who = MemberRef {
         member_id: if version >= NAMES_MEMBER_FROM { request.member_id.to_string() } else { String::new() },
         instance_id: request.group_instance_id.as_ref().map(ToString::to_string),
-        generation: if version >= NAMES_MEMBER_FROM { request.generation_id } else { -1 },
+        generation: if version >= NAMES_MEMBER_FROM { request.generation_id_or_member_epoch } else { -1 },
     };
     let producer = Producer { id: ProducerId(request.producer_id.0), epoch: request.producer_epoch };
     let mut outcomes = Vec::new();
@@ -96,7 +116,13 @@ async fn commit(
         };
         let transaction = Some(CommitTransaction { producer: producer.id, epoch: producer.epoch, part });
         let (who, offsets) = (who.clone(), offsets.clone());
-        let commit = Commit { who, retention_ms: None, knows_group_not_found: false, transaction, offsets };
+        let commit = Commit {
+            who,
+            retention_ms: None,
+            knows_group_not_found: version >= NAMES_TOPICS_BY_ID_FROM,
+            transaction,
+            offsets,
+        };
         outcomes = ctx.groups.commit(&request.group_id, commit).await;
         if !outcomes.contains(&Err(GroupError::TransactionEnded)) {
             break;

@@ -1,16 +1,17 @@
-//! WriteTxnMarkers (key 27, v1): ends transactions in partitions that this node leads (KIP-98).
+//! WriteTxnMarkers (key 27, v1-v2): ends transactions in partitions that this node leads (KIP-98).
 //!
 //! Coordinators of Ottla have requests of their own for it. Operators end hanging transactions by it (KIP-664):
 //! `kafka-transactions.sh abort` names the producer, its epoch and the coordinator's epoch, as DescribeProducers shows them.
+//! v2 has the transaction's version (KIP-1228): from 2 on the marker's epoch is the next transaction's.
 //! Errors: NOT_LEADER_OR_FOLLOWER, INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED, UNKNOWN_TOPIC_OR_PARTITION.
 
-use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use kafka_protocol::messages::WriteTxnMarkersResponse;
 use kafka_protocol::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
 };
-use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::ProducerId;
+use ottla_protocol::messages::{WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest};
 
 use super::support::transaction_error::require_transactions;
 use crate::coordinator::transaction::partitions::{NamedPartition, named};
@@ -18,8 +19,8 @@ use crate::coordinator::transaction::{MarkerOutcome, Producer};
 use crate::handlers::context::Context;
 use crate::replicated::transactions::Marker;
 
-/// The marker is of the epoch that the transaction has.
-const MARKER_VERSION: u8 = 1;
+/// From this `transaction.version` on the epoch of a marker is greater than that of the transaction.
+const BUMPS_FROM: i8 = 2;
 
 pub(super) async fn handle(ctx: &Context, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
     let mut markers = Vec::with_capacity(request.markers.len());
@@ -45,7 +46,8 @@ async fn outcomes(ctx: &Context, asked: &WritableTxnMarker) -> Vec<ErrorCode> {
     }
     let producer = Producer { id: ProducerId(asked.producer_id.0), epoch: asked.producer_epoch };
     let (commits, coordinator_epoch) = (asked.transaction_result, asked.coordinator_epoch);
-    let marker = Marker { commits, coordinator_epoch, version: MARKER_VERSION };
+    let version = if asked.transaction_version >= BUMPS_FROM { 2 } else { 1 };
+    let marker = Marker { commits, coordinator_epoch, version };
     let written = ctx.transaction_peers.write_markers_here(producer, marker, &all).await;
     let image = ctx.metadata.image();
     let told = |((topic, index), outcome): (&NamedPartition, MarkerOutcome)| match outcome {

@@ -1,7 +1,7 @@
 //! The types that fields of a message have, in both encodings.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{GroupId, TopicName};
+use kafka_protocol::messages::{GroupId, ProducerId, TopicName, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::protocol::buf::ByteBuf;
 use uuid::Uuid;
@@ -77,9 +77,20 @@ macro_rules! fixed {
 
 fixed! {
     bool: put_u8, bool;
+    i8: put_i8, i8;
     i16: put_i16, i16;
     i32: put_i32, i32;
     i64: put_i64, i64;
+}
+
+impl Field for ProducerId {
+    fn encode(&self, out: &mut BytesMut, encoding: Encoding) {
+        self.0.encode(out, encoding);
+    }
+
+    fn decode(from: &mut Source<'_>) -> anyhow::Result<Self> {
+        i64::decode(from).map(Self)
+    }
 }
 
 impl Field for Uuid {
@@ -128,7 +139,7 @@ macro_rules! names {
     };
 }
 
-names! { GroupId TopicName }
+names! { GroupId TopicName TransactionalId }
 
 impl<T: Field> Field for Option<Vec<T>> {
     fn encode(&self, out: &mut BytesMut, encoding: Encoding) {

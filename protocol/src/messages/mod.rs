@@ -13,6 +13,8 @@ mod offset_commit;
 mod offset_fetch;
 #[cfg(test)]
 mod tests;
+mod txn_offset_commit;
+mod write_txn_markers;
 
 pub use api_versions::ApiVersionsRequest;
 pub use delete_groups::{DeletableGroupResult, DeleteGroupsResponse};
@@ -23,6 +25,11 @@ pub use offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, Offse
 pub use offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
+pub use txn_offset_commit::{
+    TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic, TxnOffsetCommitResponse,
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+pub use write_txn_markers::{WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest};
 
 /// A struct of a message: `name: type = versions, default`. The default is the type's own if none is given.
 macro_rules! structure {
@@ -89,9 +96,9 @@ macro_rules! message {
     };
 }
 
-/// A message that is a request of this API, for who sends it.
-macro_rules! request {
-    ($name:ident of $api:ident, answered by $response:ty) => {
+/// The versions of a message of this API, and of the header before it.
+macro_rules! versions {
+    ($name:ident of $api:ident, header $header_version:ident) => {
         impl kafka_protocol::protocol::Message for $name {
             const VERSIONS: kafka_protocol::protocol::VersionRange = {
                 let range = $crate::versions::ApiKey::$api.range();
@@ -102,9 +109,16 @@ macro_rules! request {
 
         impl kafka_protocol::protocol::HeaderVersion for $name {
             fn header_version(version: i16) -> i16 {
-                $crate::versions::ApiKey::$api.request_header_version(version)
+                $crate::versions::ApiKey::$api.$header_version(version)
             }
         }
+    };
+}
+
+/// A message that is a request of this API, for who sends it.
+macro_rules! request {
+    ($name:ident of $api:ident, answered by $response:ty) => {
+        $crate::messages::versions! { $name of $api, header request_header_version }
 
         impl kafka_protocol::protocol::Request for $name {
             const KEY: i16 = $crate::versions::ApiKey::$api as i16;
@@ -113,4 +127,4 @@ macro_rules! request {
     };
 }
 
-use {message, request, structure};
+use {message, request, structure, versions};

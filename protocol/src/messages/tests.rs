@@ -38,10 +38,23 @@ fn requests_are_theirs_in_the_versions_that_both_know() {
         each(ApiKey::OffsetFetch)
             .filter(|_| version <= 9)
             .for_each(|body| is_theirs::<theirs::OffsetFetchRequest>(&body, version));
+        each(ApiKey::TxnOffsetCommit)
+            .filter(|_| version <= 5)
+            .for_each(|body| is_theirs::<theirs::TxnOffsetCommitRequest>(&body, version));
+        each(ApiKey::WriteTxnMarkers)
+            .filter(|_| version <= 1)
+            .for_each(|body| is_theirs::<theirs::WriteTxnMarkersRequest>(&body, version));
         each(ApiKey::ApiVersions)
             .filter(|_| version <= 4)
             .for_each(|body| is_theirs::<theirs::ApiVersionsRequest>(&body, version));
     }
+}
+
+fn offsets_committed(version: i16) -> TxnOffsetCommitResponse {
+    let (name, topic_id) = if version >= 6 { (topic(""), samples::id()) } else { (topic("prices"), uuid::Uuid::nil()) };
+    let partitions = vec![TxnOffsetCommitResponsePartition { partition_index: 5, error_code: 100 }];
+    let topics = vec![TxnOffsetCommitResponseTopic { name, topic_id, partitions }];
+    TxnOffsetCommitResponse { throttle_time_ms: 5, topics }
 }
 
 fn deleted() -> DeleteGroupsResponse {
@@ -73,6 +86,9 @@ fn directories() -> DescribeLogDirsResponse {
 #[test]
 fn responses_are_theirs_in_the_versions_that_both_know() {
     (0..=2).for_each(|version| is_theirs::<theirs::DeleteGroupsResponse>(&bytes_of(&deleted(), version), version));
+    (0..=5).for_each(|version| {
+        is_theirs::<theirs::TxnOffsetCommitResponse>(&bytes_of(&offsets_committed(version), version), version);
+    });
     (1..=4)
         .for_each(|version| is_theirs::<theirs::DescribeLogDirsResponse>(&bytes_of(&directories(), version), version));
 }
@@ -97,6 +113,17 @@ fn the_newest_versions_are_kafkas() {
         request(ApiKey::OffsetFetch, 10),
         "030872656164657273076d656d62657200000004020123456789abcdef0123456789abcdef0300000000000000010000076f746865727300ffffffff00000100"
     );
+    assert_eq!(
+        request(ApiKey::TxnOffsetCommit, 6),
+        "0c7472616e73616374696f6e0667726f7570000000000000000c000300000004076d656d62657209696e7374616e6365020123456789abcdef0123456789abcdef020000000500000000000003e8000000070568657265000000"
+    );
+    let committed = bytes_of(&offsets_committed(6), 6);
+    assert_eq!(hex(&committed), "00000005020123456789abcdef0123456789abcdef02000000050064000000");
+    assert_eq!(TxnOffsetCommitResponse::decode(&mut committed.clone(), 6).unwrap(), offsets_committed(6));
+    assert_eq!(
+        request(ApiKey::WriteTxnMarkers, 2),
+        "02000000000000000c00030102077072696365730300000000000000050000000009020000"
+    );
     assert_eq!(request(ApiKey::ApiVersions, 5), "07676f6c64656e04312e3008636c75737465720000000300");
 }
 
@@ -108,13 +135,22 @@ fn a_version_that_a_message_does_not_have_is_refused() {
 
 #[test]
 fn whatever_is_cut_off_is_refused() {
-    for (api_key, version) in [(ApiKey::OffsetCommit, 10), (ApiKey::OffsetFetch, 10), (ApiKey::ApiVersions, 5)] {
+    let newest = [
+        (ApiKey::OffsetCommit, 10),
+        (ApiKey::OffsetFetch, 10),
+        (ApiKey::TxnOffsetCommit, 6),
+        (ApiKey::WriteTxnMarkers, 2),
+        (ApiKey::ApiVersions, 5),
+    ];
+    for (api_key, version) in newest {
         let body = samples::encode(&samples::requests(api_key, version)[0], version);
         for length in 0..body.len() {
             let mut cut = body.slice(..length);
             let outcome = match api_key {
                 ApiKey::OffsetCommit => OffsetCommitRequest::decode(&mut cut, version).map(|_| ()),
                 ApiKey::OffsetFetch => OffsetFetchRequest::decode(&mut cut, version).map(|_| ()),
+                ApiKey::TxnOffsetCommit => TxnOffsetCommitRequest::decode(&mut cut, version).map(|_| ()),
+                ApiKey::WriteTxnMarkers => WriteTxnMarkersRequest::decode(&mut cut, version).map(|_| ()),
                 _ => ApiVersionsRequest::decode(&mut cut, version).map(|_| ()),
             };
             assert!(outcome.is_err(), "{} cut to {length}", api_key.name());

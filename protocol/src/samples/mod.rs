@@ -27,7 +27,7 @@ pub(crate) fn group(name: &'static str) -> GroupId {
     GroupId(s(name))
 }
 
-fn id() -> Uuid {
+pub(crate) fn id() -> Uuid {
     Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef)
 }
 

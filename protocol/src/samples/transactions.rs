@@ -1,16 +1,17 @@
 //! Requests about transactions.
 
 use kafka_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
-use kafka_protocol::messages::txn_offset_commit_request::{
-    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
-};
-use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeTransactionsRequest, EndTxnRequest, GroupId,
-    ListTransactionsRequest, ProducerId, TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    ListTransactionsRequest, ProducerId, TopicName, TransactionalId,
 };
+use uuid::Uuid;
 
-use super::{s, topic};
+use super::{id, s, topic};
+use crate::messages::{
+    TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic, WritableTxnMarker,
+    WritableTxnMarkerTopic, WriteTxnMarkersRequest,
+};
 use crate::request::Request;
 use crate::versions::ApiKey;
 
@@ -46,14 +47,15 @@ pub(super) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
             vec![full.with_producer_epoch(3).with_committed(true).into()]
         }
         ApiKey::WriteTxnMarkers => {
-            let one = WritableTxnMarkerTopic::default().with_name(topic("prices")).with_partition_indexes(vec![0, 5]);
-            let marker = WritableTxnMarker::default()
-                .with_producer_id(producer)
-                .with_producer_epoch(3)
-                .with_transaction_result(true)
-                .with_topics(vec![one])
-                .with_coordinator_epoch(9);
-            vec![WriteTxnMarkersRequest::default().with_markers(vec![marker]).into()]
+            let marker = WritableTxnMarker {
+                producer_id: producer,
+                producer_epoch: 3,
+                transaction_result: true,
+                topics: vec![WritableTxnMarkerTopic { name: topic("prices"), partition_indexes: vec![0, 5] }],
+                coordinator_epoch: 9,
+                transaction_version: if version >= 2 { 2 } else { 0 },
+            };
+            vec![WriteTxnMarkersRequest { markers: vec![marker] }.into()]
         }
         ApiKey::TxnOffsetCommit => vec![txn_offset_commit(version)],
         ApiKey::DescribeTransactions => {
@@ -71,18 +73,29 @@ pub(super) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
 }
 
 fn txn_offset_commit(version: i16) -> Request {
-    let partition = TxnOffsetCommitRequestPartition::default()
-        .with_partition_index(5)
-        .with_committed_offset(1_000)
-        .with_committed_leader_epoch(if version >= 2 { 7 } else { -1 })
-        .with_committed_metadata(Some(s("here")));
-    let one = TxnOffsetCommitRequestTopic::default().with_name(topic("prices")).with_partitions(vec![partition]);
-    let full = TxnOffsetCommitRequest::default()
-        .with_transactional_id(TransactionalId(s("transaction")))
-        .with_group_id(GroupId(s("group")))
-        .with_producer_id(ProducerId(12))
-        .with_producer_epoch(3)
-        .with_topics(vec![one]);
-    let member = full.clone().with_generation_id(4).with_member_id(s("member"));
-    if version >= 3 { member.with_group_instance_id(Some(s("instance"))) } else { full }.into()
+    let partition = TxnOffsetCommitRequestPartition {
+        partition_index: 5,
+        committed_offset: 1_000,
+        committed_leader_epoch: if version >= 2 { 7 } else { -1 },
+        committed_metadata: Some(s("here")),
+    };
+    let (name, topic_id) = if version >= 6 { (TopicName::default(), id()) } else { (topic("prices"), Uuid::nil()) };
+    let topics = vec![TxnOffsetCommitRequestTopic { name, topic_id, partitions: vec![partition] }];
+    let (transactional_id, group_id) = (TransactionalId(s("transaction")), GroupId(s("group")));
+    let (producer_id, producer_epoch) = (ProducerId(12), 3);
+    let anybody = TxnOffsetCommitRequest {
+        transactional_id,
+        group_id,
+        producer_id,
+        producer_epoch,
+        topics,
+        ..TxnOffsetCommitRequest::default()
+    };
+    let member = TxnOffsetCommitRequest {
+        generation_id_or_member_epoch: 4,
+        member_id: s("member"),
+        group_instance_id: Some(s("instance")),
+        ..anybody.clone()
+    };
+    if version >= 3 { member } else { anybody }.into()
 }

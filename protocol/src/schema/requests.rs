@@ -151,7 +151,7 @@ const ADD_OFFSETS_TO_TXN: &[Field] = &[TEXT, I64, I16, TEXT];
 const END_TXN: &[Field] = &[TEXT, I64, I16, BOOL];
 
 // Markers (producer, epoch, committed, topics (name, partitions), coordinator's epoch).
-const WRITE_TXN_MARKERS: &[Field] = &[structs(&[I64, I16, BOOL, structs(&[TEXT, I32S]), I32])];
+const WRITE_TXN_MARKERS: &[Field] = &[structs(&[I64, I16, BOOL, structs(&[TEXT, I32S]), I32, I8.since(2)])];
 
 // Id, group, producer, epoch, generation, member, instance, topics (name, partitions (index, offset, epoch, metadata)).
 const TXN_OFFSET_COMMIT: &[Field] = &[
@@ -162,7 +162,7 @@ const TXN_OFFSET_COMMIT: &[Field] = &[
     I32.since(3),
     TEXT.since(3),
     TEXT.since(3),
-    structs(&[TEXT, structs(&[I32, I64, I32.since(2), TEXT])]),
+    structs(&[TEXT.until(5), UUID.since(6), structs(&[I32, I64, I32.since(2), TEXT])]),
 ];
 
 // Resource type and name, pattern type, principal, host, operation, permission.

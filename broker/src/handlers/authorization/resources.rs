@@ -153,7 +153,7 @@ fn of_several<E>(request: &Request, check: &mut impl FnMut(Resource<'_>) -> Resu
         Request::TxnOffsetCommit(body) => {
             check(Resource::TransactionalId(&body.transactional_id))?;
             check(Resource::Group(&body.group_id))?;
-            topics(&body.topics, |topic| &topic.name, check)
+            body.topics.iter().try_for_each(|topic| check(name_or_id(&topic.name, topic.topic_id)))
         }
         Request::DescribeTransactions(body) => {
             body.transactional_ids.iter().try_for_each(|id| check(Resource::TransactionalId(id)))
