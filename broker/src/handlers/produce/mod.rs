@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::batch::RawHeader;
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
@@ -33,7 +34,7 @@ use super::support::{endpoints, text};
 use crate::handlers::context::Context;
 use crate::metrics::TopicMetrics;
 use crate::partition::{
-    Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, Partition, PartitionError, TopicRef,
+    Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
 };
 use crate::server::dispatch::CloseReason;
 
@@ -58,8 +59,8 @@ struct Part {
     index: i32,
     pending: Pending,
     cached: Option<Arc<CachedPartition>>,
-    /// Its partition and batch, where its transaction may have ended since its coordinator was asked.
-    again: Option<(Partition, Bytes)>,
+    /// Its batch, if it belongs to a transaction: what is known of that may have changed before the batch is applied.
+    again: Option<Bytes>,
     bytes: u64,
     records: u64,
 }
@@ -174,12 +175,14 @@ fn enqueue(
     ctx.pending_refusals.report_to(topic, index, &cached.partition, connection_of(ctx));
     match transactional::begin(ctx, client, &cached.partition, batch) {
         Begin::Enqueue(batch, None) => part(Pending::Enqueued(cached.partition.append(batch, options)), Some(cached)),
+        // This node may have begun to lead since it looked, without the marker of the transaction before or with it.
         Begin::Enqueue(batch, transaction) => {
             let options = AppendOptions { transaction, ..options.clone() };
-            part(Pending::Enqueued(cached.partition.append(batch, &options)), Some(cached))
+            let again = (!mutants::is_on(Bug::TransactionNotAskedAgain)).then(|| batch.clone());
+            Part { again, ..part(Pending::Enqueued(cached.partition.append(batch, &options)), Some(cached)) }
         }
         Begin::Ask(opening) => {
-            let again = Some(opening.place());
+            let again = Some(opening.batch.clone());
             Part { again, ..part(Pending::Opening(opening), Some(cached)) }
         }
     }
@@ -260,7 +263,7 @@ impl Producing {
             Pending::Settled(_) => return Poll::Ready(()),
             Pending::Enqueued(appending) => match ready!(Pin::new(appending).poll(task)) {
                 Err(AppendError::TransactionEnded) => match part.again.take() {
-                    Some(again) => return self.append_again(number, again, task),
+                    Some(batch) => return self.append_again(number, batch, task),
                     None => Err(AppendError::TransactionEnded),
                 },
                 settled => settled,
@@ -286,13 +289,14 @@ impl Producing {
     }
 
     /// Its transaction may be another one by now: its coordinator is asked once more.
-    fn append_again(&mut self, number: usize, again: (Partition, Bytes), task: &mut Task<'_>) -> Poll<()> {
+    fn append_again(&mut self, number: usize, batch: Bytes, task: &mut Task<'_>) -> Poll<()> {
+        let cached = self.parts[number].cached.clone();
+        let cached = cached.unwrap_or_else(|| panic!("part {number} was enqueued without a partition"));
         let (ctx, client, options) = (self.ctx.clone(), self.client.clone(), self.options.clone());
         self.parts[number].pending = Pending::Resolving(
             async move {
-                let (partition, batch) = again;
                 // Counted with the part, whose partition is cached.
-                (None, transactional::append(&ctx, &client, &partition, batch, &options).await)
+                (None, transactional::append(&ctx, &client, &cached.partition, batch, &options).await)
             }
             .boxed(),
         );

@@ -40,13 +40,7 @@ pub(super) struct Opening {
     partition: Partition,
     header: BatchHeader,
     marker_number: u64,
-    batch: Bytes,
-}
-
-impl Opening {
-    pub(super) fn place(&self) -> (Partition, Bytes) {
-        (self.partition.clone(), self.batch.clone())
-    }
+    pub(super) batch: Bytes,
 }
 
 /// What becomes of a batch of which nothing is known but its partition.
@@ -74,7 +68,7 @@ pub(super) fn begin(ctx: &Context, client: &Client, partition: &Partition, batch
         Ok(ProducerTransaction::None { marker_number }) => {
             Begin::Ask(Box::new(Opening { partition: partition.clone(), header, marker_number, batch }))
         }
-        // The append says why the partition cannot answer.
+        // The append says why the partition cannot answer; where it can by then, apply tells whether one is open.
         Err(_) => Begin::Enqueue(batch, Some(TransactionPart::Continues)),
     }
 }
