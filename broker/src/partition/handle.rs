@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use parking_lot::Mutex;
 
@@ -317,6 +318,7 @@ pub(super) fn watermarks(offsets: &LogOffsetSnapshot) -> Watermarks {
 pub(super) fn end_for(offsets: &LogOffsetSnapshot, isolation: Isolation) -> Offset {
     match isolation {
         Isolation::ReadUncommitted => offsets.high_watermark,
+        Isolation::ReadCommitted if mutants::is_on(Bug::ReadAboveLastStable) => offsets.high_watermark,
         Isolation::ReadCommitted => offsets.last_stable,
     }
 }

@@ -47,7 +47,8 @@ impl PartitionState {
             (Some(_), _) => Err(Rejection::TransactionOpen),
             (None, true) => {
                 let marker_number = self.transactions.marker_number(history);
-                if decision != Some(TransactionDecision::Opens { marker_number }) {
+                let is_late = decision != Some(TransactionDecision::Opens { marker_number });
+                if is_late && !mutants::is_on(Bug::LateBatchOpens) {
                     return Err(Rejection::TransactionEnded);
                 }
                 let is_full = is_full

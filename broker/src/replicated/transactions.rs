@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::{Offset, ProducerId};
 
 use super::producer_state::ProducerHistory;
@@ -64,7 +65,8 @@ impl AbortedIndex {
     pub fn within(&self, from: Offset, to: Offset) -> Vec<AbortedTransaction> {
         let mut found = Vec::new();
         for (_, aborted) in self.0.iter_at(self.0.position(&from)) {
-            if aborted.first_offset < to {
+            let is_passed_over = mutants::is_on(Bug::AbortedNotListed) && aborted.first_offset < from;
+            if aborted.first_offset < to && !is_passed_over {
                 found.push(*aborted);
             }
             if aborted.last_stable >= to {
@@ -200,7 +202,7 @@ impl PartitionTransactions {
 #[must_use]
 pub fn judge_marker(history: Option<&ProducerHistory>, epoch: i16, marker: &Marker) -> MarkerVerdict {
     let Some(history) = history else { return MarkerVerdict::NoneOpen };
-    if marker.coordinator_epoch < history.coordinator_epoch {
+    if marker.coordinator_epoch < history.coordinator_epoch && !mutants::is_on(Bug::OldCoordinatorMarker) {
         return MarkerVerdict::CoordinatorFenced;
     }
     if epoch < history.epoch {
@@ -209,7 +211,9 @@ pub fn judge_marker(history: Option<&ProducerHistory>, epoch: i16, marker: &Mark
     match history.transaction_start {
         None => MarkerVerdict::NoneOpen,
         // The transaction before has ended with this epoch, and this one was begun with it.
-        Some(_) if marker.version >= 2 && epoch == history.epoch => MarkerVerdict::ProducerFenced,
+        Some(_) if marker.version >= 2 && epoch == history.epoch && !mutants::is_on(Bug::MarkerEndsNextTransaction) => {
+            MarkerVerdict::ProducerFenced
+        }
         Some(first) => MarkerVerdict::Ends(first),
     }
 }

@@ -5,9 +5,7 @@
 //! disk are other threads, where no bug is on. May not know: what a bug does, and which test looks for it.
 //!
 //! Cannot exist yet, with what they need:
-//! - transactions: markers on some partitions only, EndTxn applied to the next one, offsets of a transaction visible
-//!   before its commit, the last stable offset one too high, a delayed batch after a time-out's abort, a lost index of
-//!   aborted ones, an open one removed by compaction, a read at the high watermark instead of the last stable offset;
+//! - transactions: an open one removed by compaction;
 //! - membership: a learner counted in the quorum: openraft counts, not we. A prior term's entry committed by counting:
 //!   openraft counts, not we;
 //! - segment files that are used again: frames of an older incarnation accepted, since none ever lie in a file;
@@ -331,6 +329,32 @@ bugs! {
         "A node's session lasts for ever, whatever becomes of the node (metadata sessions).",
     IntentEndedEarly "intent-ended-early":
         "An intent is reported as done before the shard has carried it out (adoption).",
+
+    // Transactions.
+    LateBatchOpens "late-batch-opens":
+        "A batch opens a transaction though another has ended since its leader asked the coordinator (shard state).",
+    OldCoordinatorMarker "old-coordinator-marker":
+        "A marker of an older coordinator is applied (transactions).",
+    MarkerEndsNextTransaction "marker-ends-next-transaction":
+        "A marker that is sent again ends the transaction that its producer has begun since (transactions).",
+    AbortedNotListed "aborted-not-listed":
+        "Aborted transactions that began before the offset of a fetch are not listed (transactions).",
+    ReadAboveLastStable "read-above-last-stable":
+        "Readers of committed data are given records up to the high watermark (partition handle).",
+    OffsetsVisibleBeforeMarker "offsets-visible-before-marker":
+        "Offsets of a transaction are visible when they are applied, not when its marker is (group store).",
+    AbortedOffsetsCommitted "aborted-offsets-committed":
+        "Offsets of a transaction become visible though it is aborted (group store).",
+    UnstableOffsetsAnswered "unstable-offsets-answered":
+        "A client that asks for stable offsets is not told that some are not (group store).",
+    TransactionNotAskedAgain "transaction-not-asked-again":
+        "A batch is refused for good if its leader took its transaction for open and it is not (produce).",
+    EndAnsweredEarly "end-answered-early":
+        "A transition of a transactional id is answered when it is enqueued, not when it is applied (led partition).",
+    PreparedNotCompleted "prepared-not-completed":
+        "A coordinator that takes over leaves alone what its predecessor has prepared (led partition).",
+    MarkersNotRetried "markers-not-retried":
+        "A transaction is complete though some of its markers were not written (led partition).",
 }
 
 impl Bug {

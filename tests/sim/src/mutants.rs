@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use ottla_env::mutants::Bug;
 
 use crate::profile::{
-    DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM,
-    MERGES_FROM, MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM,
-    WIDENED_FROM,
+    ALWAYS_TRANSACTIONS_FROM, DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM,
+    LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM, MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, Profile,
+    SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -51,6 +51,22 @@ const OF_MERGES: &[Bug] = &[
     Bug::MergeCutTwice,
 ];
 
+/// The bugs of transactions.
+const OF_TRANSACTIONS: &[Bug] = &[
+    Bug::LateBatchOpens,
+    Bug::OldCoordinatorMarker,
+    Bug::MarkerEndsNextTransaction,
+    Bug::AbortedNotListed,
+    Bug::ReadAboveLastStable,
+    Bug::OffsetsVisibleBeforeMarker,
+    Bug::AbortedOffsetsCommitted,
+    Bug::UnstableOffsetsAnswered,
+    Bug::TransactionNotAskedAgain,
+    Bug::EndAnsweredEarly,
+    Bug::PreparedNotCompleted,
+    Bug::MarkersNotRetried,
+];
+
 /// Seeds among which some were seen to find it begin here.
 const SEALED_LOGS_PURGED: u64 = 127_000;
 
@@ -60,6 +76,8 @@ impl Ground {
     const WIDENED: Self = Self { first_seed: WIDENED_FROM, ..Self::ANY };
     /// Consumers read from the replicas in their racks.
     const WITH_RACKS: Self = Self { nodes: 3, clients: Some(ExtraClients::Readers), ..Self::WIDENED };
+    const GENERATIONS_WITH_RACKS: Self =
+        Self { storm: Duration::from_secs(30), profiles: &[Profile::Generations], ..Self::WITH_RACKS };
     /// Nodes have several data directories, and groups static members.
     const WIDENED_AGAIN: Self = Self { first_seed: WIDENED_AGAIN_FROM, ..Self::ANY };
     /// A founder may be late, and nodes are unregistered as soon as they have joined.
@@ -74,6 +92,8 @@ impl Ground {
     const INTERRUPTED_MERGES: Self = Self { first_seed: MERGES_INTERRUPTED_FROM, nodes: 3, ..Self::ANY };
     /// A replica has to be away while its shard is merged, and the log to be short: about one seed in a hundred.
     const LONG_MERGES: Self = Self { first_seed: SEALED_LOGS_PURGED, ..Self::INTERRUPTED_MERGES };
+    /// Producers run transactions.
+    const TRANSACTIONS: Self = Self { first_seed: ALWAYS_TRANSACTIONS_FROM, ..Self::ANY };
     /// Nodes run two releases.
     const MIXED_RELEASES: Self =
         Self { first_seed: MIXED_RELEASES_FROM, nodes: 3, profiles: &[Profile::Generations], ..Self::ANY };
@@ -103,12 +123,10 @@ impl Ground {
                 ..Self::ANY
             },
             // A replica is asked for what it dropped, while it is applied again on top of an older generation of the checkpoint.
-            Bug::GapFilledEarly => {
-                let storm = Duration::from_secs(30);
-                Self { storm, profiles: &[Profile::Generations], ..Self::WITH_RACKS }
-            }
+            Bug::GapFilledEarly => Self::GENERATIONS_WITH_RACKS,
             Bug::FormerLeaderForgotten => Self::SENDING_ON,
             bug if OF_SPLITS.contains(&bug) => Self::SPLITTING,
+            bug if OF_TRANSACTIONS.contains(&bug) => Self::TRANSACTIONS,
             Bug::SealedAppends => Self::INTERRUPTED_MERGES,
             Bug::SealedLogPurged => Self::LONG_MERGES,
             bug if OF_MERGES.contains(&bug) => Self::MERGING,

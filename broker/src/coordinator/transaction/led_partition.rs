@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -141,6 +142,9 @@ impl LedPartition {
             self.appended(&id, &outcome);
             let _ = done.send(outcome);
         });
+        if mutants::is_on(Bug::EndAnsweredEarly) {
+            return Ok(());
+        }
         match ended.await {
             Ok(outcome) => outcome.map_err(|error| TransactionError::from(&error)),
             Err(_panicked) => Err(TransactionError::Internal),
@@ -167,6 +171,9 @@ impl LedPartition {
 
     /// Starts what is prepared and has no task.
     pub(super) fn complete_prepared(self: &Arc<Self>) {
+        if mutants::is_on(Bug::PreparedNotCompleted) {
+            return;
+        }
         let prepared: Vec<Arc<str>> = self.store.lock().prepared().cloned().collect();
         for id in prepared {
             self.complete(&id);
@@ -219,6 +226,9 @@ impl LedPartition {
             for ((topic, index), _) in outcomes.iter().filter(|(_, outcome)| *outcome == MarkerOutcome::ProducerFenced)
             {
                 tracing::warn!(id = &**id, "the producer has gone on in {topic}-{index}: its transaction ended before");
+            }
+            if mutants::is_on(Bug::MarkersNotRetried) {
+                break;
             }
             let again = outcomes.into_iter().filter(|(_, outcome)| *outcome == MarkerOutcome::Retry);
             left = again.map(|(partition, _)| partition).collect();

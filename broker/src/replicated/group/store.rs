@@ -181,6 +181,10 @@ impl GroupStore {
         for (order, record) in (base.0..).zip(change.records) {
             if let Record::Offset { group, topic, partition, value: Some(value) } = record {
                 let place = Place::new(&group, &topic, partition);
+                if mutants::is_on(Bug::OffsetsVisibleBeforeMarker) {
+                    self.replace_offset(&group, &topic, partition, Some(value));
+                    continue;
+                }
                 self.set_pending(producer, &place, Some(PendingOffset { value, order, is_superseded: false }));
             }
         }
@@ -190,7 +194,7 @@ impl GroupStore {
     pub fn end_transaction(&mut self, producer: ProducerId, commits: bool) {
         for (place, PendingOffset { value, order, is_superseded }) in self.pending.of(producer) {
             self.set_pending(producer, &place, None);
-            if commits && !is_superseded {
+            if (commits || mutants::is_on(Bug::AbortedOffsetsCommitted)) && !is_superseded {
                 self.supersede(&place, order);
                 self.replace_offset(&place.group, &place.topic, place.partition, Some(value));
             }
@@ -200,7 +204,9 @@ impl GroupStore {
     /// True if a transaction that is open has committed an offset here (`requireStable` of OffsetFetch, KIP-447).
     #[must_use]
     pub fn is_unstable(&self, group: &str, topic: &str, partition: i32) -> bool {
-        !self.pending.is_empty() && !self.pending.producers_at(&Place::new(group, topic, partition)).is_empty()
+        !mutants::is_on(Bug::UnstableOffsetsAnswered)
+            && !self.pending.is_empty()
+            && !self.pending.producers_at(&Place::new(group, topic, partition)).is_empty()
     }
 
     fn set_pending(&mut self, producer: ProducerId, place: &Place, offset: Option<PendingOffset>) {

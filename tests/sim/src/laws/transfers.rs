@@ -30,6 +30,10 @@ pub(crate) struct Transfers {
     of_value: BTreeMap<u64, usize>,
     /// What each reader was given of each partition, in order.
     delivered: BTreeMap<(u64, i32), Vec<u64>>,
+    /// The transactions that commit an offset of a group, which is their number and one more, in the order in which they began.
+    offsets: BTreeMap<String, BTreeSet<usize>>,
+    /// The transactions whose offset was read.
+    offsets_seen: BTreeMap<String, BTreeSet<usize>>,
 }
 
 fn broken(index: i32, what: String) -> Violation {
@@ -54,6 +58,64 @@ impl Transfers {
     /// Its client has learned something of its end.
     pub(crate) fn ends(&mut self, transaction: usize, fate: Fate) {
         self.fates[transaction] = fate;
+    }
+
+    /// A transaction commits an offset of a group; the offset.
+    pub(crate) fn commits_offset(&mut self, transaction: usize, group: &str) -> i64 {
+        self.offsets.entry(group.to_owned()).or_default().insert(transaction);
+        i64::try_from(transaction + 1).unwrap_or(i64::MAX)
+    }
+
+    /// The least stable offset of a group from now on, 0 for none: that of the last transaction whose commit is acknowledged. One that
+    /// began later with the same transactional id is committed later.
+    pub(crate) fn offset_floor(&self, group: &str) -> i64 {
+        let sent = self.offsets.get(group).into_iter().flatten();
+        let committed = sent.filter(|transaction| self.fates[**transaction] == Fate::Committed).max();
+        committed.map_or(0, |transaction| i64::try_from(transaction + 1).unwrap_or(i64::MAX))
+    }
+
+    /// A stable offset of a group is read, -1 for none. `floor`: what it was at least when it was asked for.
+    pub(crate) fn read_offset(&mut self, group: &str, floor: i64, offset: i64) -> Result<(), Violation> {
+        let broken = |what: String| Err(Violation::new(LAW, None, format!("{group}: {what}")));
+        if offset.max(0) < floor {
+            return broken(format!("the stable offset is {offset}, and {floor} was committed before"));
+        }
+        let Some(transaction) = usize::try_from(offset - 1).ok() else { return Ok(()) };
+        if !self.offsets.get(group).is_some_and(|sent| sent.contains(&transaction)) {
+            return broken(format!("offset {offset} was never sent"));
+        }
+        match self.fates[transaction] {
+            Fate::Asked | Fate::Committed => {}
+            fate => return broken(format!("offset {offset} is that of transaction {transaction}, which is {fate:?}")),
+        }
+        self.offsets_seen.entry(group.to_owned()).or_default().insert(transaction);
+        Ok(())
+    }
+
+    /// Offsets and records of a transaction are committed together. `all`: the records that are there in the end, after which the offsets
+    /// of all groups were read.
+    fn judge_offsets(&self, all: &BTreeSet<u64>) -> Result<(), Violation> {
+        let is_visible = |transaction: usize| {
+            let records = self.records.get(&transaction).map_or(&[][..], Vec::as_slice);
+            records.iter().any(|(_, value)| all.contains(value))
+        };
+        for (group, sent) in &self.offsets {
+            let seen = self.offsets_seen.get(group).cloned().unwrap_or_default();
+            let broken = |what: String| Err(Violation::new(LAW, None, format!("{group}: {what}")));
+            if let Some(transaction) = seen.iter().find(|transaction| !is_visible(**transaction)) {
+                return broken(format!(
+                    "the offset of transaction {transaction} was read, and its records are not there"
+                ));
+            }
+            let last = sent.iter().rev().find(|transaction| is_visible(**transaction));
+            if last > seen.last() {
+                return broken(format!(
+                    "the records of transaction {last:?} are there, the last offset is of {:?}",
+                    seen.last()
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn count(&self, fate: Fate) -> usize {
@@ -112,7 +174,7 @@ impl Transfers {
                 return Err(broken(*index, what));
             }
         }
-        Ok(())
+        self.judge_offsets(&all)
     }
 }
 
@@ -152,6 +214,33 @@ mod tests {
         ] {
             assert!(judged(&known, &zero, &one).is_err(), "{zero:?} {one:?}");
         }
+    }
+
+    #[test]
+    fn offsets_are_committed_with_the_records_or_not_at_all() {
+        let begun = |fate: Fate| {
+            let mut known = Transfers::default();
+            let transaction = known.begin();
+            let both = (known.send(transaction, 0), known.send(transaction, 1));
+            let offset = known.commits_offset(transaction, "g");
+            known.ends(transaction, fate);
+            (known, both, offset)
+        };
+        let (mut known, both, offset) = begun(Fate::Committed);
+        assert_eq!(known.offset_floor("g"), offset);
+        assert!(known.read_offset("g", offset, -1).is_err(), "a commit is forgotten");
+        assert!(known.read_offset("g", 0, offset + 1).is_err(), "an offset that nobody has sent");
+        assert!(judged(&known, &[both.0], &[both.1]).is_err(), "records without the offset");
+        known.read_offset("g", offset, offset).unwrap();
+        assert!(judged(&known, &[both.0], &[both.1]).is_ok());
+        for fate in [Fate::Aborted, Fate::Open] {
+            let (mut known, _, offset) = begun(fate);
+            known.read_offset("g", known.offset_floor("g"), -1).unwrap();
+            assert!(known.read_offset("g", 0, offset).is_err(), "an offset of one that is {fate:?}");
+        }
+        let (mut known, _, offset) = begun(Fate::Asked);
+        known.read_offset("g", 0, offset).unwrap();
+        assert!(judged(&known, &[], &[]).is_err(), "the offset without the records");
     }
 
     #[test]

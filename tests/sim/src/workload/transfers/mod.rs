@@ -1,8 +1,9 @@
 //! Transactions over the wire: producers that share transactional ids, so that some are zombies, in both protocols, and readers of
-//! committed data.
+//! committed data and of stable offsets.
 //!
 //! Their records lie in a topic of their own, beside which shards split and merge as beside any other.
 
+mod offsets;
 mod producer;
 mod reader;
 
@@ -21,6 +22,8 @@ use crate::world::World;
 
 const TOPIC: &str = "transfers";
 const PARTITIONS: i32 = 4;
+/// Transactional ids.
+const IDS: u64 = 2;
 const CREATE: i16 = 7;
 
 /// Creates the topic unless it is there; its id.

@@ -17,6 +17,7 @@ use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
 
 use super::{PARTITIONS, TOPIC, target};
+use crate::laws::Violation;
 use crate::laws::transfers::Fate;
 use crate::registry::node_of;
 use crate::wire::{Client, text};
@@ -35,16 +36,16 @@ const PRODUCE_WITH_BUMPS: i16 = 12;
 const END_WITH_BUMPS: i16 = 5;
 
 /// Why a client cannot go on with its producer.
-struct Lost;
+pub(super) struct Lost;
 
 /// What an answer says.
-enum Told {
+pub(super) enum Told {
     Done,
     Again,
     Lost(i16),
 }
 
-fn told(code: i16) -> Told {
+pub(super) fn told(code: i16) -> Told {
     match ErrorCode::from_code(code) {
         Some(ErrorCode::None) => Told::Done,
         Some(code) if code.is_retriable() => Told::Again,
@@ -52,14 +53,14 @@ fn told(code: i16) -> Told {
     }
 }
 
-struct Producer {
-    world: World,
-    client: Client,
-    id: String,
+pub(super) struct Producer {
+    pub(super) world: World,
+    pub(super) client: Client,
+    pub(super) id: String,
     coordinator: Option<SimNode>,
     /// `transaction.version` that the client follows.
-    bumps: bool,
-    producer: (i64, i16),
+    pub(super) bumps: bool,
+    pub(super) producer: (i64, i16),
     sequences: BTreeMap<i32, i32>,
 }
 
@@ -105,7 +106,7 @@ impl Producer {
     }
 
     /// Asks the coordinator until it says something final: whether every attempt before was answered, and what.
-    async fn ask<R: kafka_protocol::protocol::Request>(
+    pub(super) async fn ask<R: kafka_protocol::protocol::Request>(
         &mut self,
         version: i16,
         request: &R,
@@ -166,6 +167,9 @@ impl Producer {
             self.send(index, &values).await?;
             pause(15).await;
         }
+        if sim::random_below(2) == 0 {
+            self.commit_offset(transaction).await?;
+        }
         // Longer than some transactions may stay open.
         if sim::random_below(15) == 0 {
             rt::sleep(Duration::from_secs(4)).await;
@@ -219,6 +223,11 @@ impl Producer {
                 }
                 Some(Told::Lost(code)) => {
                     self.world.trace(None, format!("node {} refuses {values:?} of {}: {code}", node.0, self.id));
+                    if code == ErrorCode::InvalidTxnState.code() {
+                        // Whoever ended the transaction but its producer has fenced that.
+                        let what = format!("node {} says that {} has ended its transaction", node.0, self.id);
+                        self.world.judge::<()>(Err(Violation::new("an open transaction goes on", None, what)));
+                    }
                     return Err(Lost);
                 }
                 Some(Told::Again) | None => pause(80).await,

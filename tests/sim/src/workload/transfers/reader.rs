@@ -10,7 +10,8 @@ use ottla_env::rt;
 use ottla_protocol::batch::{BatchHeader, ControlRecord, check_crc, split_batches};
 use uuid::Uuid;
 
-use super::{PARTITIONS, target};
+use super::offsets::{group_of, stable_offset};
+use super::{IDS, PARTITIONS, target};
 use crate::laws::Violation;
 use crate::laws::transfers::Fate;
 use crate::wire::Client;
@@ -29,6 +30,9 @@ pub(crate) async fn reader(world: World, number: u64) {
     let Some(topic) = super::topic(&world, &mut client).await else { return };
     let mut positions = BTreeMap::new();
     while world.workload_runs() {
+        if ottla_env::sim::random_below(4) == 0 {
+            let _ = read_offset(&world, &mut client, number).await;
+        }
         let index = i32::try_from(ottla_env::sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
         let from = positions.get(&index).copied().unwrap_or(0);
         if let Some(read) = fetch(&world, &mut client, topic, index, from).await {
@@ -56,11 +60,33 @@ pub(crate) async fn judge(world: &World) {
         };
         seen.insert(index, values);
     }
+    for number in 0..IDS {
+        let read = rt::timeout(READ_MAX, async {
+            while world.broken().is_none() && read_offset(world, &mut client, number).await.is_none() {
+                rt::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if read.await.is_err() {
+            let what =
+                format!("the offset of the group of transfers-{number} is not stable: is a transaction still open?");
+            world.judge::<()>(Err(Violation::new("what is stable reaches the end", None, what)));
+            return;
+        }
+    }
     let counts = [Fate::Committed, Fate::Aborted, Fate::Open, Fate::Asked];
     let counts = counts.map(|fate| (fate, world.oracle().transfers.count(fate)));
     world.trace(None, format!("transactions by their ends: {counts:?}"));
     let verdict = world.oracle().transfers.judge(&seen);
     world.judge(verdict);
+}
+
+/// Reads what the group of a transactional id has committed.
+async fn read_offset(world: &World, client: &mut Client, number: u64) -> Option<()> {
+    let group = group_of(&format!("transfers-{}", number % IDS));
+    let floor = world.oracle().transfers.offset_floor(&group);
+    let offset = stable_offset(world, client, &group).await?;
+    let verdict = world.oracle().transfers.read_offset(&group, floor, offset);
+    world.judge(verdict)
 }
 
 async fn read_all(world: &World, client: &mut Client, topic: Uuid, index: i32) -> Vec<u64> {
@@ -88,11 +114,13 @@ struct Read {
 }
 
 async fn fetch(world: &World, client: &mut Client, topic: Uuid, index: i32, from: i64) -> Option<Read> {
+    // Some answers end within a transaction.
+    let bytes_max = if ottla_env::sim::random_below(4) == 0 { 1 } else { 20_000 };
     let partition = FetchPartition::default()
         .with_partition(index)
         .with_fetch_offset(from)
         .with_current_leader_epoch(-1)
-        .with_partition_max_bytes(20_000);
+        .with_partition_max_bytes(bytes_max);
     let topics = vec![FetchTopic::default().with_topic_id(topic).with_partitions(vec![partition])];
     let request = FetchRequest::default()
         .with_replica_id(BrokerId(-1))
