@@ -161,6 +161,10 @@ impl Producer {
         if !self.bumps {
             self.add(&indexes).await?;
         }
+        // Some answers to readers end between two batches of a transaction.
+        if sim::random_below(3) == 0 {
+            indexes.extend(indexes.first().copied());
+        }
         for index in indexes {
             let count = 1 + sim::random_below(2);
             let values: Vec<u64> = (0..count).map(|_| self.world.oracle().transfers.send(transaction, index)).collect();
