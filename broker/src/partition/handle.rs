@@ -274,11 +274,17 @@ impl Partition {
         Ok(partition.producers.iter().map(shown).collect())
     }
 
-    /// A producer's transaction here, as far as it is applied.
+    /// A producer's transaction here, as far as it is applied: what is behind that is found by apply, which judges the batch again.
     pub fn transaction_of(&self, producer: ProducerId, epoch: i16) -> Result<ProducerTransaction, PartitionError> {
-        let _ = self.led()?;
+        // Where an append is refused for the same reason. Readers may still wait for the partition, as behind a split.
+        if !self.shard.is_elected() {
+            return Err(PartitionError::NotLeaderOrFollower);
+        }
         let state = self.shard.state().lock();
-        let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
+        // One that is not carried yet has had no marker, or apply says that it had.
+        let Some(partition) = state.partitions.get(&self.id) else {
+            return Ok(ProducerTransaction::None { marker_number: 0 });
+        };
         let history = partition.producers.get(producer);
         let is_open = history.is_some_and(|history| history.is_in_transaction() && history.epoch == epoch);
         Ok(match is_open {

@@ -68,7 +68,7 @@ pub(super) fn begin(ctx: &Context, client: &Client, partition: &Partition, batch
         Ok(ProducerTransaction::None { marker_number }) => {
             Begin::Ask(Box::new(Opening { partition: partition.clone(), header, marker_number, batch }))
         }
-        // The append says why the partition cannot answer; where it can by then, apply tells whether one is open.
+        // The append says that this node does not lead; where it does by then, apply tells whether one is open.
         Err(_) => Begin::Enqueue(batch, Some(TransactionPart::Continues)),
     }
 }
