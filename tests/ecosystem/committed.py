@@ -23,6 +23,18 @@ def create_topics(bootstrap, partitions, replicas, *names, **settings):
     return admin
 
 
+def aborted(bootstrap, topic, committed):
+    """How many records the topic has beside the committed ones. No one writes any more."""
+    everything = Committed(bootstrap, topic, "read_uncommitted")
+    everything.read_to_end()
+    return everything.count - committed
+
+
+def differences(found, wanted):
+    """Where two maps differ: (key, found, expected)."""
+    return [(key, found.get(key), wanted.get(key)) for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)]
+
+
 class Writer:
     """An idempotent producer in a thread of its own: `a_second` of the endless `records` (key, value, time in ms) until its end."""
 

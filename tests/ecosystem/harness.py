@@ -3,6 +3,8 @@
 Used by run.py and by the scenarios of every application beside this file. May not know: any application, what a scenario checks.
 """
 
+import contextlib
+import json
 import os
 import pathlib
 import random
@@ -12,10 +14,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.append(str(ROOT / "tests" / "clients"))
+import maven
 from broker import Broker, Cluster, die_with_parent
 
 INSTALLED = pathlib.Path(os.environ.get("TEST_CLIENTS_DIR", ROOT / "target" / "clients")).resolve() / "ecosystem"
@@ -36,15 +41,7 @@ def fetch(name):
     """The jars that tests/ecosystem/NAME/pom.xml names, once for each version of that file."""
     pom, place = HERE / name / STAMP, INSTALLED / name
     jars, stamp = place / "jars", place / STAMP
-    if stamp.exists() and stamp.read_bytes() == pom.read_bytes():
-        return jars
-    print(f"fetching the jars of {name}", flush=True)
-    shutil.rmtree(jars, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
-    # A registry that hiccups is asked once more.
-    if subprocess.run(command).returncode != 0:
-        subprocess.run(command, check=True)
-    shutil.copy(pom, stamp)
+    maven.copy_dependencies(pom, jars, stamp, f"the jars of {name}")
     return jars
 
 
@@ -62,6 +59,16 @@ def compiled(name, jars):
         lint = "-Xlint:all,-classfile,-processing,-serial,-try,-options"
         subprocess.run(["javac", "-Werror", lint, "-d", str(classes), "-cp", f"{jars}/*", *programs], check=True)
     return classes
+
+
+def rest(method, url, body=None, seconds=30):
+    """What an application answers to one who asks it by REST ({} for an answer without a body), or None while it cannot answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    with contextlib.suppress(urllib.error.HTTPError, OSError):
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            return json.loads(answer.read() or "{}")
+    return None
 
 
 class Place:

@@ -8,10 +8,14 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.append(str(ROOT / "tests" / "clients"))
+import maven
+
 PLACE = pathlib.Path(os.environ.get("TEST_CLIENTS_DIR", ROOT / "target" / "clients")) / "kafka-tests"
 POM = HERE / "pom.xml"
 # A suite, and the artifact that has it.
@@ -35,16 +39,7 @@ def version():
 
 def fetch():
     """The jars, once for each version of the list of them."""
-    stamp = PLACE / "pom.xml"
-    if stamp.exists() and stamp.read_bytes() == POM.read_bytes():
-        return
-    print(f"fetching Apache Kafka {version()} and its tests", flush=True)
-    shutil.rmtree(PLACE, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={PLACE}"]
-    # A registry that hiccups is asked once more.
-    if subprocess.run(command).returncode != 0:
-        subprocess.run(command, check=True)
-    shutil.copy(POM, stamp)
+    maven.copy_dependencies(POM, PLACE, PLACE / "pom.xml", f"Apache Kafka {version()} and its tests")
 
 
 def compile_ours():

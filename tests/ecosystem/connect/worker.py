@@ -3,15 +3,12 @@
 May not know: which connector runs, what it writes.
 """
 
-import contextlib
-import json
 import pathlib
 import sys
-import urllib.error
-import urllib.request
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "clients"))
 from broker import free_ports
+from harness import rest
 
 REQUEST_SECONDS_MAX = 30
 LOGGED = ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"]
@@ -59,11 +56,5 @@ class Worker:
         return self.process is not None and self.process.poll() is None
 
     def ask(self, method, path, body=None):
-        """The answer ({} for one without a body), or None while the worker cannot give one."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
-        # 404 and 409: not known yet, or a rebalance is going on; 500: the worker has not heard from the group's leader.
-        with contextlib.suppress(urllib.error.HTTPError, OSError):
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS_MAX) as answer:
-                return json.loads(answer.read() or "{}")
-        return None
+        """None too where a worker answers 404 or 409, not known yet or a rebalance going on, or 500, when it has not heard from the group's leader."""
+        return rest(method, self.address + path, body, REQUEST_SECONDS_MAX)

@@ -3,15 +3,13 @@
 May not know: what a job does, what its topics hold.
 """
 
-import contextlib
 import json
 import pathlib
 import sys
-import urllib.error
-import urllib.request
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "clients"))
 from broker import free_ports
+from harness import rest
 
 REQUEST_SECONDS_MAX, STARTED_SECONDS_MAX, SUBMITTED_SECONDS_MAX = 10, 90, 90
 TASK_MANAGERS = 2
@@ -141,11 +139,7 @@ class Flink:
 
     def ask(self, method, path):
         """The answer, or None while there is none."""
-        request = urllib.request.Request(self.rest + path, method=method)
-        with contextlib.suppress(urllib.error.HTTPError, OSError):
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS_MAX) as answer:
-                return json.loads(answer.read() or "{}")
-        return None
+        return rest(method, self.rest + path, seconds=REQUEST_SECONDS_MAX)
 
 
 class Job:

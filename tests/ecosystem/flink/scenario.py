@@ -15,7 +15,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE))
 from cluster import Flink
-from committed import Committed, Writer, create_topics
+from committed import Committed, Writer, aborted, create_topics, differences
 from kit import kit
 
 PARTITIONS, KEYS, NUMBERS_A_SECOND = 4, 24, 300
@@ -132,13 +132,12 @@ class Run:
         counts = self.job.checkpoint_counts()
         self.job.cancel()
         found = Committed(self.place.bootstrap, "results").read_to_end()
-        wrong = [(one, found.get(one), wanted.get(one)) for one in found.keys() | wanted.keys() if found.get(one) != [wanted.get(one)]]
+        wrong = differences(found, {window: [result] for window, result in wanted.items()})
         assert not wrong, f"{len(wrong)} of {len(wanted)} windows are wrong (window, found, expected): {sorted(wrong, key=str)[:5]}"
-        everything = Committed(self.place.bootstrap, "results", "read_uncommitted")
-        everything.read_to_end()
+        unseen = aborted(self.place.bootstrap, "results", len(wanted))
         faults = f"{self.flink.kills} kills of Flink, {self.place.kills} of nodes, {self.place.restarts} restarts of nodes"
         written = f"{len(self.numbers.writer.sent)} numbers, {len(wanted)} windows, one result each"
-        return f"{written}; {faults}; {counts.get('completed')} checkpoints after the last; {everything.count - len(wanted)} results aborted"
+        return f"{written}; {faults}; {counts.get('completed')} checkpoints after the last; {unseen} results aborted"
 
 
 def checked(run):

@@ -9,7 +9,7 @@ import itertools
 import random
 import time
 
-from committed import Committed, Writer, create_topics
+from committed import Committed, Writer, aborted, create_topics, differences
 
 PARTITIONS = 4
 LINES_A_SECOND, WORDS_A_LINE, WORDS = 150, 5, 40
@@ -80,13 +80,6 @@ def steps(values):
     return [(expected, value) for expected, value in enumerate(map(int, values), 1) if value != expected]
 
 
-def aborted(place, topic, committed):
-    """How many records the topic has beside the committed ones."""
-    everything = Committed(place.bootstrap, topic, "read_uncommitted")
-    everything.read_to_end()
-    return everything.count - committed
-
-
 def wordcount(place):
     create_topics(place.bootstrap, PARTITIONS, place.nodes, "lines", "counts")
     words = [f"word-{number:02}" for number in range(WORDS)]
@@ -107,7 +100,7 @@ def wordcount(place):
     wrong = {word: steps(values)[:3] for word, values in found.items() if steps(values)}
     assert not wrong, f"counts that do not go up by one (expected, found): {wrong}"
     assert {word: len(values) for word, values in found.items()} == dict(expected), "other words, or other counts of them, than were written"
-    return f"{len(writer.sent)} lines, {total} words, each count one more than the one before; {faults}; {aborted(place, 'counts', total)} records aborted"
+    return f"{len(writer.sent)} lines, {total} words, each count one more than the one before; {faults}; {aborted(place.bootstrap, 'counts', total)} records aborted"
 
 
 def event_time(number, late):
@@ -142,9 +135,9 @@ def windows(place):
     assert {window: values[-1] for window, values in updates.items()} == wanted, "the last updates are not the windows"
     found = Committed(place.bootstrap, "results").read_to_end()
     wanted_once = {window: [result] for window, result in wanted.items() if window not in bells}
-    wrong = [(one, found.get(one), wanted_once.get(one)) for one in found.keys() | wanted_once.keys() if found.get(one) != wanted_once.get(one)]
+    wrong = differences(found, wanted_once)
     assert not wrong, f"{len(wrong)} windows are wrong (window, found, expected): {wrong[:3]}"
-    unseen = aborted(place, "updates", len(writer.sent))
+    unseen = aborted(place.bootstrap, "updates", len(writer.sent))
     return f"{len(writer.sent)} records, {len(found)} windows, one result each; {faults}; {unseen} updates aborted"
 
 
