@@ -13,6 +13,7 @@ use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponseParti
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::messages::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 
+use super::support::known_topics::known_topics;
 use crate::coordinator::group::classic::MemberRef;
 use crate::coordinator::group::{Commit, NewOffset};
 use crate::handlers::context::Context;
@@ -20,13 +21,15 @@ use crate::metadata::Topic;
 
 /// The retention time of v2-v4 clients that use the broker's setting.
 const RETENTION_UNSET: i64 = -1;
+const NAMES_TOPICS_BY_ID_FROM: i16 = 10;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let retention_ms = Some(request.retention_time_ms).filter(|ms| version <= 4 && *ms != RETENTION_UNSET);
     let mut offsets = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let known = known_topic(ctx, version, &topic).await;
+    let asked: Vec<_> = request.topics.iter().map(|topic| (topic.name.as_str(), topic.topic_id)).collect();
+    let known = known_topics(ctx, version >= NAMES_TOPICS_BY_ID_FROM, &asked).await;
+    for (topic, known) in request.topics.into_iter().zip(known) {
         topics.push(begin(version, topic, known, &mut offsets));
     }
     let who = MemberRef {
@@ -43,20 +46,6 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetCommitReq
         }
     }
     OffsetCommitResponse::default().with_topics(topics)
-}
-
-/// The topic, after a read index if the local image does not have it.
-async fn known_topic(ctx: &Context, version: i16, topic: &OffsetCommitRequestTopic) -> Result<Arc<Topic>, ErrorCode> {
-    let look = || {
-        let image = ctx.metadata.image();
-        if version >= 10 { image.topic_by_id(&topic.topic_id).cloned() } else { image.topic(&topic.name).cloned() }
-    };
-    if let Some(known) = look() {
-        return Ok(known);
-    }
-    // Errors of the read index are ignored: the client then retries.
-    let _ = ctx.metadata.read_index().await;
-    look().ok_or(if version >= 10 { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition })
 }
 
 fn begin(
@@ -79,7 +68,7 @@ fn begin(
         partitions.push(answer.with_error_code(error.code()));
     }
     let answer = OffsetCommitResponseTopic::default().with_partitions(partitions);
-    if version >= 10 { answer.with_topic_id(topic.topic_id) } else { answer.with_name(topic.name) }
+    if version >= NAMES_TOPICS_BY_ID_FROM { answer.with_topic_id(topic.topic_id) } else { answer.with_name(topic.name) }
 }
 
 fn new_offset(topic: &Topic, asked: OffsetCommitRequestPartition) -> NewOffset {

@@ -2,7 +2,8 @@
 //!
 //! They become visible when the transaction's marker is applied in the group's partition. v3+ member and generation, judged when the
 //! commit is applied (KIP-447); v5 (KIP-890) adds the group's partition to the transaction, which before it AddOffsetsToTxn
-//! does; v6 topic ids (KIP-1319): UNKNOWN_TOPIC_ID, GROUP_ID_NOT_FOUND. Errors that older clients do not know are told as those that they ask again for: COORDINATOR_LOAD_IN_PROGRESS.
+//! does; v6 topic ids (KIP-1319): UNKNOWN_TOPIC_ID, GROUP_ID_NOT_FOUND. Errors that older clients do not know are told as those that
+//! they ask again for: COORDINATOR_LOAD_IN_PROGRESS.
 
 use std::sync::Arc;
 
@@ -13,12 +14,13 @@ use ottla_protocol::messages::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
 
+use super::support::known_topics::known_topics;
 use super::support::transaction_error::{KnownFrom, NEVER, require_transactions};
 use crate::coordinator::group::classic::MemberRef;
 use crate::coordinator::group::{Commit, CommitTransaction, GroupError, NewOffset, OFFSETS_TOPIC};
 use crate::coordinator::transaction::{Producer, TransactionError};
 use crate::handlers::context::Context;
-use crate::metadata::{MetadataImage, Topic};
+use crate::metadata::Topic;
 use crate::partition::{ProducerTransaction, TopicRef, TransactionDecision, TransactionPart};
 
 const NAMES_MEMBER_FROM: i16 = 3;
@@ -31,18 +33,18 @@ const ADDED_BY: i16 = 2;
 const ATTEMPTS_MAX: usize = 3;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
-    let known = known_topics(ctx, version, &request.topics).await;
-    let offsets = request.topics.iter().zip(&known).flat_map(|(asked, topic)| offsets(asked, topic.as_ref())).collect();
+    let asked: Vec<_> = request.topics.iter().map(|topic| (topic.name.as_str(), topic.topic_id)).collect();
+    let known = known_topics(ctx, version >= NAMES_TOPICS_BY_ID_FROM, &asked).await;
+    let offsets = request.topics.iter().zip(&known).flat_map(|(asked, known)| offsets(asked, known)).collect();
     let mut outcomes = commit(ctx, version, &request, offsets).await.into_iter();
-    let by_id = version >= NAMES_TOPICS_BY_ID_FROM;
-    let topic = |(asked, known): (&TxnOffsetCommitRequestTopic, Option<Arc<Topic>>)| {
+    let topic = |(asked, known): (&TxnOffsetCommitRequestTopic, Result<Arc<Topic>, ErrorCode>)| {
         let one = |partition_index: i32| {
             let error = match &known {
-                Some(known) if known.route(partition_index).is_some() => {
+                Ok(known) if known.route(partition_index).is_some() => {
                     outcomes.next().unwrap_or(ErrorCode::UnknownServerError)
                 }
-                None if by_id => ErrorCode::UnknownTopicId,
-                _ => ErrorCode::UnknownTopicOrPartition,
+                Ok(_) => ErrorCode::UnknownTopicOrPartition,
+                Err(error) => *error,
             };
             TxnOffsetCommitResponsePartition { partition_index, error_code: error.code() }
         };
@@ -53,29 +55,9 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: TxnOffsetCommit
     TxnOffsetCommitResponse { throttle_time_ms: 0, topics }
 }
 
-/// The topics, after a read index if the local image does not have one of them.
-async fn known_topics(ctx: &Context, version: i16, asked: &[TxnOffsetCommitRequestTopic]) -> Vec<Option<Arc<Topic>>> {
-    let look = || {
-        let image = ctx.metadata.image();
-        asked.iter().map(|asked| find(&image, version, asked)).collect::<Vec<_>>()
-    };
-    let known = look();
-    if known.iter().all(Option::is_some) {
-        return known;
-    }
-    // Errors of the read index are ignored: the client then asks again, or gives up.
-    let _ = ctx.metadata.read_index().await;
-    look()
-}
-
-fn find(image: &MetadataImage, version: i16, asked: &TxnOffsetCommitRequestTopic) -> Option<Arc<Topic>> {
-    let by_id = version >= NAMES_TOPICS_BY_ID_FROM;
-    if by_id { image.topic_by_id(&asked.topic_id).cloned() } else { image.topic(&asked.name).cloned() }
-}
-
 /// The offsets of partitions that exist, in order.
-fn offsets(asked: &TxnOffsetCommitRequestTopic, topic: Option<&Arc<Topic>>) -> Vec<NewOffset> {
-    let Some(topic) = topic else { return Vec::new() };
+fn offsets(asked: &TxnOffsetCommitRequestTopic, known: &Result<Arc<Topic>, ErrorCode>) -> Vec<NewOffset> {
+    let Ok(topic) = known else { return Vec::new() };
     let existing = asked.partitions.iter().filter(|partition| topic.route(partition.partition_index).is_some());
     let offset = |partition: &TxnOffsetCommitRequestPartition| NewOffset {
         topic: topic.name.clone(),

@@ -7,6 +7,7 @@ pub(super) mod authorized_operations;
 pub(super) mod broker_loggers;
 pub(super) mod config_resource;
 pub(super) mod endpoints;
+pub(super) mod known_topics;
 pub(super) mod partition_metadata;
 pub(super) mod response_error;
 pub(super) mod transaction_error;

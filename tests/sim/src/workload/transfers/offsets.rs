@@ -8,14 +8,13 @@ use kafka_protocol::messages::txn_offset_commit_request::{
 };
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, GroupId, OffsetFetchRequest, ProducerId, TopicName,
-    TransactionalId, TxnOffsetCommitRequest,
+    TransactionalId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 
 use super::TOPIC;
-use super::producer::{Lost, Producer, Told, told};
+use super::producer::{Insisted, Lost, Producer};
 use crate::wire::{Client, text};
 use crate::workload::committer::coordinator;
-use crate::workload::pause;
 use crate::world::World;
 
 /// Of `transaction.version` 1.
@@ -45,23 +44,17 @@ impl Producer {
         }
         let request = self.offset_request(&group, offset);
         let version = if self.bumps { COMMIT_WITH_BUMPS } else { COMMIT_BEFORE_BUMPS };
-        while self.world.broken().is_none() {
-            let node = coordinator(&self.world, &group);
-            let answer = self.client.call(node, version, &request).await;
-            let code = answer.as_ref().and_then(|answer| answer.topics.first()?.partitions.first());
-            match code.map(|one| told(one.error_code)) {
-                Some(Told::Done) => return Ok(()),
-                Some(Told::Lost(code)) => {
-                    self.world.trace(None, format!("node {} refuses {offset} of {group}: {code}", node.0));
-                    return Err(Lost);
-                }
-                Some(Told::Again) => pause(80).await,
-                // Version 1 cannot tell a request that comes late from one of the next transaction, which has the same epoch.
-                None if !self.bumps => return Err(Lost),
-                None => pause(80).await,
+        let code_of = |answer: &TxnOffsetCommitResponse| Some(answer.topics.first()?.partitions.first()?.error_code);
+        // Version 1 cannot tell a request that comes late from one of the next transaction, which has the same epoch.
+        let is_repeatable = self.bumps;
+        match self.insist(version, &request, |world| coordinator(world, &group), code_of, is_repeatable).await {
+            Insisted::Done => Ok(()),
+            Insisted::Refused(node, code) => {
+                self.world.trace(None, format!("node {} refuses {offset} of {group}: {code}", node.0));
+                Err(Lost)
             }
+            Insisted::Unknown => Err(Lost),
         }
-        Err(Lost)
     }
 
     fn offset_request(&self, group: &str, offset: i64) -> TxnOffsetCommitRequest {

@@ -8,7 +8,7 @@ use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnT
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     AddPartitionsToTxnRequest, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest,
-    ProducerId, TopicName, TransactionalId,
+    ProduceResponse, ProducerId, TopicName, TransactionalId,
 };
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
@@ -38,14 +38,21 @@ const END_WITH_BUMPS: i16 = 5;
 /// Why a client cannot go on with its producer.
 pub(super) struct Lost;
 
+/// What came of a request that was sent until its end was known.
+pub(super) enum Insisted {
+    Done,
+    Refused(SimNode, i16),
+    Unknown,
+}
+
 /// What an answer says.
-pub(super) enum Told {
+enum Told {
     Done,
     Again,
     Lost(i16),
 }
 
-pub(super) fn told(code: i16) -> Told {
+fn told(code: i16) -> Told {
     match ErrorCode::from_code(code) {
         Some(ErrorCode::None) => Told::Done,
         Some(code) if code.is_retriable() => Told::Again,
@@ -216,28 +223,47 @@ impl Producer {
             .with_timeout_ms(2_000)
             .with_topic_data(vec![topic]);
         let version = if self.bumps { PRODUCE_WITH_BUMPS } else { PRODUCE_BEFORE_BUMPS };
+        let code_of =
+            |answer: &ProduceResponse| Some(answer.responses.first()?.partition_responses.first()?.error_code);
+        match self.insist(version, &request, |world| target(world, index), code_of, true).await {
+            Insisted::Done => {
+                *self.sequences.entry(index).or_default() += i32::try_from(values.len()).unwrap_or(0);
+                Ok(())
+            }
+            Insisted::Refused(node, code) => {
+                self.world.trace(None, format!("node {} refuses {values:?} of {}: {code}", node.0, self.id));
+                if code == ErrorCode::InvalidTxnState.code() {
+                    // A coordinator that ends a transaction by itself fences the producer: another code.
+                    let what = format!("node {} says that {} has ended its transaction", node.0, self.id);
+                    self.world.judge::<()>(Err(Violation::new("an open transaction goes on", None, what)));
+                }
+                Err(Lost)
+            }
+            Insisted::Unknown => Err(Lost),
+        }
+    }
+
+    /// Asks the node that `node` chooses until one says something final about the only part of a request. `is_repeatable`: also after
+    /// an attempt without an answer.
+    pub(super) async fn insist<R: kafka_protocol::protocol::Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+        node: impl Fn(&World) -> SimNode,
+        code_of: impl Fn(&R::Response) -> Option<i16>,
+        is_repeatable: bool,
+    ) -> Insisted {
         while self.world.broken().is_none() {
-            let node = target(&self.world, index);
-            let answer = self.client.call(node, version, &request).await;
-            let code = answer.as_ref().and_then(|answer| answer.responses.first()?.partition_responses.first());
-            match code.map(|one| told(one.error_code)) {
-                Some(Told::Done) => {
-                    *self.sequences.entry(index).or_default() += i32::try_from(values.len()).unwrap_or(0);
-                    return Ok(());
-                }
-                Some(Told::Lost(code)) => {
-                    self.world.trace(None, format!("node {} refuses {values:?} of {}: {code}", node.0, self.id));
-                    if code == ErrorCode::InvalidTxnState.code() {
-                        // Whoever ended the transaction but its producer has fenced that.
-                        let what = format!("node {} says that {} has ended its transaction", node.0, self.id);
-                        self.world.judge::<()>(Err(Violation::new("an open transaction goes on", None, what)));
-                    }
-                    return Err(Lost);
-                }
+            let node = node(&self.world);
+            let answer = self.client.call(node, version, request).await;
+            match answer.as_ref().and_then(&code_of).map(told) {
+                Some(Told::Done) => return Insisted::Done,
+                Some(Told::Lost(code)) => return Insisted::Refused(node, code),
+                None if !is_repeatable => return Insisted::Unknown,
                 Some(Told::Again) | None => pause(80).await,
             }
         }
-        Err(Lost)
+        Insisted::Unknown
     }
 
     async fn end(&mut self, transaction: usize, commits: bool) -> Result<(), Lost> {
