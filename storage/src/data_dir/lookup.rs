@@ -20,7 +20,7 @@ const MOVES_MAX: usize = 4;
 
 impl DataDir {
     /// Looks something up in the index, without blocking on the disk if that is possible.
-    async fn look_up<T, F>(&self, offset: Offset, lookup: F) -> Result<T, ReadError>
+    pub(super) async fn look_up<T, F>(&self, offset: Offset, lookup: F) -> Result<T, ReadError>
     where
         T: Send + 'static,
         F: Fn(&BatchIndex, Access) -> Result<T, IndexError> + Send + Sync + Clone + 'static,

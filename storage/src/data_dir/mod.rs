@@ -26,6 +26,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod types;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,6 +45,7 @@ pub use merge::MergeCut;
 pub use peers::{Exported, ExportedBatch, Peers};
 pub use split::SplitCut;
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
+pub use walk::WalkedBatch;
 
 use crate::checkpoint::state::Operation;
 use crate::checkpoint::{Checkpoint, CheckpointSource};

@@ -17,3 +17,4 @@ mod rewrite_faults;
 mod rewrite_histories;
 mod split;
 mod toy;
+mod walk;
