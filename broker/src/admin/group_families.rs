@@ -10,6 +10,8 @@ use crate::coordinator::lag::report::{GroupLag, Report};
 struct PartitionFamilies {
     current: Family,
     lag: Family,
+    high_watermark_lag: Family,
+    last_stable_lag: Family,
     seconds: Family,
     status: Family,
 }
@@ -59,8 +61,9 @@ pub(super) fn write(report: &Report, series_max: usize, page: &mut String) {
         "Partitions of __consumer_offsets for whose groups no replica has answered",
     );
     missing.add("", report.missing.len());
-    let PartitionFamilies { current, lag, seconds, status } = of_partition;
-    for family in [current, lag, seconds, status, of_topic.current_sum, of_topic.lag_sum] {
+    let PartitionFamilies { current, lag, high_watermark_lag, last_stable_lag, seconds, status } = of_partition;
+    let TopicFamilies { current_sum, lag_sum } = of_topic;
+    for family in [current, lag, high_watermark_lag, last_stable_lag, seconds, status, current_sum, lag_sum] {
         family.finish(page);
     }
     let GroupFamilies { members, lag, seconds_max, age, unknown, status } = of_group;
@@ -139,7 +142,18 @@ impl PartitionFamilies {
     fn new() -> Self {
         Self {
             current: Family::gauge("kafka_consumergroup_current_offset", "Committed offset of a group"),
-            lag: Family::gauge("kafka_consumergroup_lag", "Records between the committed offset and the end"),
+            lag: Family::gauge(
+                "kafka_consumergroup_lag",
+                "Records between the committed offset and the end of what the group reads",
+            ),
+            high_watermark_lag: Family::gauge(
+                "ottla_consumergroup_lag_high_watermark",
+                "Records between the committed offset and the high watermark",
+            ),
+            last_stable_lag: Family::gauge(
+                "ottla_consumergroup_lag_last_stable",
+                "Records between the committed offset and the last stable offset",
+            ),
             seconds: Family::gauge(
                 "ottla_consumergroup_lag_seconds",
                 "Age of the first record that the group has not committed",
@@ -161,6 +175,10 @@ impl PartitionFamilies {
                 let Some(measured) = partition.measured else { continue };
                 self.lag.add(&labels, measured.lag);
                 self.status.add(&labels, partition.status.number());
+                if let Some(by_end) = measured.by_end {
+                    self.high_watermark_lag.add(&labels, by_end.high_watermark_lag);
+                    self.last_stable_lag.add(&labels, by_end.last_stable_lag);
+                }
                 if let Some(behind_ms) = measured.behind_ms {
                     self.seconds.add(&labels, seconds_of(behind_ms));
                 }
@@ -187,6 +205,9 @@ mod tests {
             "{whole}"
         );
         assert!(whole.contains("kafka_consumergroup_lag_sum{consumergroup=\"g\",topic=\"t\"} 910\n"), "{whole}");
+        let labels = "{consumergroup=\"g\",partition=\"1\",topic=\"t\"}";
+        assert!(whole.contains(&format!("ottla_consumergroup_lag_high_watermark{labels} 17\n")), "{whole}");
+        assert!(whole.contains(&format!("ottla_consumergroup_lag_last_stable{labels} 10\n")), "{whole}");
         assert!(whole.contains("kafka_consumergroup_current_offset_sum{consumergroup=\"g\",topic=\"t\"} 150\n"));
         assert!(whole.contains("ottla_consumergroup_status{consumergroup=\"g\"} 3\n"));
         assert!(whole.contains("ottla_consumergroup_lag_age_seconds{consumergroup=\"g\"} 0.25\n"));

@@ -18,6 +18,7 @@ use super::http::{Names, text_format};
 use super::{AdminState, group_families, starting_response};
 use crate::coordinator::lag::report::{Filter, GroupLag, PartitionLag, Report, TopicLag};
 use crate::handlers::context::Domain;
+use crate::partition::Isolation;
 
 /// The set of groups on a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -115,25 +116,32 @@ fn seconds(ms: i64) -> f64 {
 
 fn shown(group: &GroupLag, with_partitions: bool) -> Value {
     let topic = |topic: &TopicLag| {
+        let [high_watermark_lag, last_stable_lag] = topic.lag_by_end();
         let mut shown = json!({
             "name": topic.name,
             "partition_count": topic.partitions.len(),
             "committed_sum": topic.committed(),
             "lag": topic.lag(),
+            "lag_high_watermark": high_watermark_lag,
+            "lag_last_stable": last_stable_lag,
         });
         if with_partitions {
             shown["partitions"] = topic.partitions.iter().map(partition).collect();
         }
         shown
     };
+    let [high_watermark_lag, last_stable_lag] = group.lag_by_end();
     json!({
         "name": group.name,
         "protocol_type": group.protocol_type,
         "generation": group.generation,
         "members": group.members,
         "coordinator": group.coordinator.map(|node| node.0),
+        "isolation_level": isolation_level(group.isolation),
         "status": group.status().name(),
         "lag": group.lag(),
+        "lag_high_watermark": high_watermark_lag,
+        "lag_last_stable": last_stable_lag,
         "lag_seconds": group.behind_ms().map(seconds),
         "age_seconds": seconds(group.age_ms()),
         "unknown_partitions": group.unknown(),
@@ -141,13 +149,25 @@ fn shown(group: &GroupLag, with_partitions: bool) -> Value {
     })
 }
 
+/// As clients' `isolation.level` names it.
+fn isolation_level(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::ReadUncommitted => "read_uncommitted",
+        Isolation::ReadCommitted => "read_committed",
+    }
+}
+
 fn partition(partition: &PartitionLag) -> Value {
     let measured = partition.measured;
+    let by_end = measured.and_then(|known| known.by_end);
     json!({
         "partition": partition.index,
         "committed_offset": partition.committed,
         "end_offset": measured.map(|known| known.end),
+        "last_stable_offset": by_end.map(|by_end| by_end.last_stable),
         "lag": measured.map(|known| known.lag),
+        "lag_high_watermark": by_end.map(|by_end| by_end.high_watermark_lag),
+        "lag_last_stable": by_end.map(|by_end| by_end.last_stable_lag),
         "lag_seconds": measured.and_then(|known| known.behind_ms).map(seconds),
         "age_seconds": measured.map(|known| seconds(known.age_ms)),
         "status": partition.status.name(),
@@ -164,10 +184,15 @@ mod tests {
         let shown = shown(&GroupLag::example("g", &[(100, Some(900)), (5, None)]), true);
         assert_eq!((&shown["lag"], &shown["status"]), (&Value::Null, &json!("ERR")));
         let partitions = &shown["topics"][0]["partitions"];
-        assert_eq!(partitions[0]["lag"], 900);
+        assert_eq!(shown["isolation_level"], "read_committed");
+        assert_eq!((&partitions[0]["lag"], &partitions[0]["lag_last_stable"]), (&json!(900), &json!(900)));
+        assert_eq!(
+            (&partitions[0]["lag_high_watermark"], &partitions[0]["last_stable_offset"]),
+            (&json!(907), &json!(1000))
+        );
         assert_eq!(partitions[0]["lag_seconds"], 1_350.0);
         assert_eq!(partitions[0]["status"], "STOP");
         assert_eq!((&partitions[1]["lag"], &partitions[1]["age_seconds"]), (&Value::Null, &Value::Null));
-        assert_eq!(partitions[1]["committed_offset"], 5);
+        assert_eq!((&partitions[1]["lag_last_stable"], &partitions[1]["committed_offset"]), (&Value::Null, &json!(5)));
     }
 }

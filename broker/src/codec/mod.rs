@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 pub(crate) use record::{is_default, record};
 pub(crate) use value::{
-    Counted, Each, Encoding, Number, OrMinusOne, Padded, Plain, Rest, Sorted, TagOrZero, Tagged, Value, Varint,
-    VarintOrZero, ids,
+    Counted, Each, Encoding, Number, Optional, OrMinusOne, Padded, Plain, Rest, Sorted, TagOrZero, Tagged, Value,
+    Varint, VarintOrZero, ids,
 };
 
 /// The bytes do not match the format.

@@ -251,6 +251,22 @@ macro_rules! pointers {
 
 pointers!(Arc, Box);
 
+/// An optional value: a bool, then the value in the encoding `E`.
+pub(crate) struct Optional<E>(PhantomData<E>);
+
+impl<T, E: Encoding<T>> Encoding<Option<T>> for Optional<E> {
+    fn write(value: &Option<T>, w: &mut Writer) {
+        value.is_some().write(w);
+        if let Some(value) = value {
+            E::write(value, w);
+        }
+    }
+
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Option<T>, CodecError> {
+        if bool::read(r, what)? { E::read(r, what).map(Some) } else { Ok(None) }
+    }
+}
+
 /// A number as varint. One below 0 counts as 0: no format has one here.
 pub(crate) struct Varint;
 

@@ -1,10 +1,10 @@
 //! OffsetFetch (key 9, v1-v10): a group's committed offsets.
 //!
 //! v2 null topics = all of the group's, and an error of the whole, which then lists no topics. v5 leader epoch. v7
-//! require_stable (KIP-447): UNSTABLE_OFFSET_COMMIT where an open transaction has committed another offset. v8 several groups at once (KIP-709).
-//! v9 member epochs (KIP-848), which a classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID, after the topics that are
-//! known, as Kafka answers. No commit: offset -1, no error. An offset committed under another id of the topic is
-//! ignored. Error: NOT_COORDINATOR.
+//! require_stable (KIP-447): UNSTABLE_OFFSET_COMMIT where an open transaction has committed another offset; the group's
+//! lag is then that to the last stable offset. v8 several groups at once (KIP-709). v9 member epochs (KIP-848), which a
+//! classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID, after the topics that are known, as Kafka answers. No commit:
+//! offset -1, no error. An offset committed under another id of the topic is ignored. Error: NOT_COORDINATOR.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,7 @@ use super::support::text;
 use crate::coordinator::group::GroupError;
 use crate::handlers::context::Context;
 use crate::metadata::MetadataImage;
+use crate::partition::Isolation;
 use crate::replicated::group::records::CommittedOffset;
 use crate::replicated::group::store::{GroupStore, Offsets};
 
@@ -82,6 +83,12 @@ async fn fetch(ctx: &Context, version: i16, asked: Vec<Asked>, stable: bool) -> 
     };
     let names: Vec<&str> = asked.iter().map(|(group, _)| group.as_str()).collect();
     let outcomes = ctx.groups.fetch(&names, read).await;
+    let isolation = if stable { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+    for ((group, topics), outcome) in asked.iter().zip(&outcomes) {
+        if topics.is_some() && outcome.is_ok() {
+            ctx.lags.fetched(group, &ctx.connection.client_id, isolation);
+        }
+    }
     asked.iter().zip(outcomes).map(|(asked, outcome)| answered(version, asked, outcome)).collect()
 }
 

@@ -266,9 +266,10 @@ impl Partitions {
         self.shards.serve_groups(service);
     }
 
-    /// The response of another node to a request for the groups that it coordinates.
-    pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
-        self.shards.ask_groups(node, request).await
+    /// The response of another node to a request for the groups that it coordinates, or if it does not understand that
+    /// to the `older` one.
+    pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes, older: Bytes) -> Option<Bytes> {
+        self.shards.ask_groups(node, request, older).await
     }
 
     /// Serves other nodes' requests about transactions with `service` from now on.

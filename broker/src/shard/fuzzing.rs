@@ -7,7 +7,7 @@ use ottla_protocol::ids::{NodeId, Offset};
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
-use super::lag_request::{CommittedPosition, EndsAnswer, LagRequest, PartitionEnds, TopicPositions};
+use super::lag_request::{CommittedPosition, ControlCount, EndsAnswer, LagRequest, PartitionEnds, TopicPositions};
 use super::rpc::{ElectionOutcome, LeadershipUpdate, LedShard, NodeRequest, SetClockOutcome};
 use crate::metadata::ShardId;
 
@@ -37,6 +37,7 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
         NodeRequest::SetClock(ShardId(7), None),
         NodeRequest::SetClock(ShardId(7), Some(-9)),
         NodeRequest::Transactions(Bytes::from_static(b"transactions")),
+        NodeRequest::ConsumerLag(LagRequest::EndsAndControl(topics.to_vec())),
     ];
     requests.map(|request| request.encode().to_vec()).to_vec()
 }
@@ -66,11 +67,14 @@ pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
         SetClockOutcome::TimedOut,
     ]
     .map(SetClockOutcome::encode);
-    let ends = |first_uncommitted_ms| {
+    let ends = |first_uncommitted_ms, control| {
         let (log_start, high_watermark, last_stable) = (Offset(5), Offset(1_000), Offset(900));
-        EndsAnswer::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms })
+        EndsAnswer::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms, control })
     };
-    let answers = [EndsAnswer::Unchanged, ends(None), ends(Some(0)), EndsAnswer::NotLeader, ends(Some(1 << 41))];
-    let answers = EndsAnswer::encode_all(&answers);
-    elections.into_iter().chain(clocks).chain([answers]).map(|bytes| bytes.to_vec()).collect()
+    let (unchanged, not_leader) = (EndsAnswer::Unchanged, EndsAnswer::NotLeader);
+    let answers = [unchanged, ends(None, None), ends(Some(0), None), not_leader, ends(Some(1 << 41), None)];
+    let control = ControlCount { below_last_stable: 3, below_high_watermark: 300 };
+    let counted = [unchanged, ends(None, Some(control)), not_leader, ends(Some(7), Some(ControlCount::default()))];
+    let answers = [EndsAnswer::encode_all(&answers), EndsAnswer::encode_all(&counted)];
+    elections.into_iter().chain(clocks).chain(answers).map(|bytes| bytes.to_vec()).collect()
 }

@@ -4,23 +4,37 @@
 //!  request: | 0: ends | list: topic id, list: partition varint, position varint, known varint, needs time u8 |
 //!             `known` is 0 or 1 + the high watermark that the requester has for this position
 //!           | 1: groups | bytes that `coordinator::lag` reads |
-//!  answer to 0, one for each partition in order: | 0: nothing new | 1: not led here |
+//!           | 2: ends, and the control records before them | as 0 |
+//!             `known` is there only if the requester has everything for this position
+//!  answer to 0 and 2, one for each partition in order: | 0: nothing new | 1: not led here |
 //!             | 2: ends | log start varint | high watermark varint | last stable varint |
 //!                         timestamp varint: 0, or 1 + ms since 1970 |
+//!             | 3: to 2 only | as 2 | control records below last stable varint, below the high watermark varint |
 //!
-//! Decoding never panics. May not know: groups, and how the ends are found.
+//! Releases up to 0.5.29 know 0 and 1 alone, and refuse 2. Decoding never panics. May not know: groups, and how the ends are found.
 
 use bytes::Bytes;
 use ottla_protocol::ids::Offset;
 use uuid::Uuid;
 
-use crate::codec::{CodecError, Value, Varint, VarintOrZero, Writer, decode, record, write_list};
+use crate::codec::{CodecError, Encoding, Reader, Value, Varint, VarintOrZero, Writer, decode, record, write_list};
 
 /// A request from one node to another for consumer lag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LagRequest {
     Ends(Vec<TopicPositions>),
     Groups(Bytes),
+    EndsAndControl(Vec<TopicPositions>),
+}
+
+impl LagRequest {
+    /// The request as releases that count no control records understand it.
+    pub(super) fn without_control(self) -> Self {
+        match self {
+            Self::EndsAndControl(topics) => Self::Ends(topics),
+            other => other,
+        }
+    }
 }
 
 /// Committed positions in one topic.
@@ -35,7 +49,7 @@ pub(crate) struct TopicPositions {
 pub(crate) struct CommittedPosition {
     pub(crate) partition: i32,
     pub(crate) position: Offset,
-    /// The last high watermark that the requester has for this position.
+    /// The last high watermark that the requester has for this position, with all that was answered beside it.
     pub(crate) known: Option<Offset>,
     /// The requester lacks the timestamp of the first record from the position on.
     pub(crate) needs_time: bool,
@@ -48,8 +62,17 @@ pub(crate) struct PartitionEnds {
     pub(crate) high_watermark: Offset,
     pub(crate) last_stable: Offset,
     /// Timestamp, by the time index, of the first record that is not committed; absent if there is none or the
-    /// requester has it.
+    /// requester has it. Control records are passed over where they are counted.
     pub(crate) first_uncommitted_ms: Option<i64>,
+    /// The control records from the position on; absent where they are not counted.
+    pub(crate) control: Option<ControlCount>,
+}
+
+/// The control records from a committed position on: offsets that no client is given a record for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ControlCount {
+    pub(crate) below_last_stable: i64,
+    pub(crate) below_high_watermark: i64,
 }
 
 /// The answer for one position.
@@ -66,6 +89,7 @@ record! {
     enum LagRequest {
         0 Ends(topics),
         1 Groups(request),
+        2 EndsAndControl(topics),
     }
     TopicPositions { topic, partitions }
     CommittedPosition { partition: Varint, position: Varint, known: VarintOrZero, needs_time }
@@ -73,9 +97,28 @@ record! {
     enum EndsAnswer {
         0 Unchanged,
         1 NotLeader,
-        2 Ends(ends),
+        2 Ends(ends: EndsAlone) if ends.control.is_none(),
+        3 Ends(ends: EndsWithControl),
     }
-    PartitionEnds { log_start: Varint, high_watermark: Varint, last_stable: Varint, first_uncommitted_ms: VarintOrZero }
+    PartitionEnds as EndsAlone {
+        log_start: Varint, high_watermark: Varint, last_stable: Varint, first_uncommitted_ms: VarintOrZero;
+        without control = None
+    }
+    PartitionEnds as EndsWithControl = EndsAlone + { control: Present }
+    ControlCount { below_last_stable: Varint, below_high_watermark: Varint }
+}
+
+/// A count that is there, if only as 0.
+struct Present;
+
+impl Encoding<Option<ControlCount>> for Present {
+    fn write(value: &Option<ControlCount>, w: &mut Writer) {
+        value.unwrap_or_default().write(w);
+    }
+
+    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Option<ControlCount>, CodecError> {
+        ControlCount::read(r, what).map(Some)
+    }
 }
 
 impl EndsAnswer {
@@ -109,25 +152,33 @@ mod tests {
             },
             TopicPositions { topic: Uuid::from_u128(8), partitions: Vec::new() },
         ];
-        for request in [LagRequest::Ends(topics), LagRequest::Groups(Bytes::from_static(b"above"))] {
+        let groups = LagRequest::Groups(Bytes::from_static(b"above"));
+        for request in [LagRequest::Ends(topics.clone()), groups, LagRequest::EndsAndControl(topics)] {
             let bytes = encode(&request);
             assert!((0..bytes.len()).all(|cut| decode::<LagRequest>(&bytes[..cut], "request").is_err()));
             assert_eq!(decode(&bytes, "request"), Ok(request));
         }
-        assert!(decode::<LagRequest>(&[2], "request").is_err());
+        assert!(decode::<LagRequest>(&[3], "request").is_err());
     }
 
     #[test]
     fn answers_come_back_and_cut_bytes_are_refused() {
-        let ends = |first_uncommitted_ms| {
+        let ends = |first_uncommitted_ms, control| {
             let (log_start, high_watermark, last_stable) = (Offset(5), Offset(1_000), Offset(900));
-            EndsAnswer::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms })
+            EndsAnswer::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms, control })
         };
-        let answers =
-            vec![EndsAnswer::Unchanged, ends(None), ends(Some(0)), EndsAnswer::NotLeader, ends(Some(1 << 41))];
+        let control = ControlCount { below_last_stable: 3, below_high_watermark: 300 };
+        let answers = vec![
+            EndsAnswer::Unchanged,
+            ends(None, None),
+            ends(Some(0), Some(ControlCount::default())),
+            EndsAnswer::NotLeader,
+            ends(Some(1 << 41), None),
+            ends(None, Some(control)),
+        ];
         let bytes = EndsAnswer::encode_all(&answers);
         assert!((0..bytes.len()).all(|cut| EndsAnswer::decode_all(&bytes[..cut]).is_err()));
         assert_eq!(EndsAnswer::decode_all(&bytes), Ok(answers));
-        assert!(EndsAnswer::decode_all(&[1, 3]).is_err());
+        assert!(EndsAnswer::decode_all(&[1, 4]).is_err());
     }
 }

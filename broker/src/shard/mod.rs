@@ -50,7 +50,7 @@ pub use handle::Shard;
 pub use idempotence_fence::ConnectionId;
 #[cfg(test)]
 pub(crate) use lag_request::PartitionEnds;
-pub(crate) use lag_request::{CommittedPosition, EndsAnswer, TopicPositions};
+pub(crate) use lag_request::{CommittedPosition, ControlCount, EndsAnswer, TopicPositions};
 pub use leader_clock::ShardTime;
 pub(crate) use manager::leader_known_to;
 pub use manager::{OpenError, Shards, creation_of};

@@ -1,6 +1,10 @@
 //! The end offsets of partitions as their leaders have them, for consumer lag: from this node's shards or by a request
 //! to another node.
 //!
+//! Beside the ends the leader counts the control records from a position on, which clients are never given: of a
+//! partition in which a transaction has ended it walks over the batches before the end, a bounded number of them. What
+//! lies beyond the bound counts as records.
+//!
 //! Requests between nodes travel in the class of messages that may wait. May not know: groups, and what the ends are
 //! used for.
 
@@ -8,12 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_env::rt;
 use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_raft::Priority;
+use ottla_storage::data_dir::WalkedBatch;
 
 use super::handle::Shard;
-use super::lag_request::{CommittedPosition, EndsAnswer, LagRequest, PartitionEnds, TopicPositions};
+use super::lag_request::{CommittedPosition, ControlCount, EndsAnswer, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
+use super::read_view::LogOffsetSnapshot;
 use super::rpc::{NodeRequest, PeerService};
 use crate::metadata::MetadataImage;
 
@@ -21,6 +28,8 @@ use crate::metadata::MetadataImage;
 const ENDS_WAIT: Duration = Duration::from_secs(3);
 /// How long another node has to answer for the groups that it coordinates.
 const GROUPS_WAIT: Duration = Duration::from_secs(3);
+/// Batches from a position on among which control records are counted.
+const WALK_BATCHES_MAX: usize = 256;
 
 impl Shards {
     /// Serves other nodes' requests for groups from now on; the first service stays.
@@ -30,7 +39,8 @@ impl Shards {
 
     pub(super) async fn answer_lag(&self, request: LagRequest) -> Option<Bytes> {
         match request {
-            LagRequest::Ends(topics) => Some(EndsAnswer::encode_all(&self.ends_here(&topics).await)),
+            LagRequest::Ends(topics) => Some(EndsAnswer::encode_all(&self.ends_here(&topics, false).await)),
+            LagRequest::EndsAndControl(topics) => Some(EndsAnswer::encode_all(&self.ends_here(&topics, true).await)),
             LagRequest::Groups(request) => (self.0.groups_service.get()?.clone())(request).await,
         }
     }
@@ -38,30 +48,46 @@ impl Shards {
     /// The ends of partitions that `node` leads: an answer for each position in order, `None` if none came.
     pub(crate) async fn ends(&self, node: NodeId, topics: Vec<TopicPositions>) -> Option<Vec<EndsAnswer>> {
         if node == self.0.node {
-            return Some(self.ends_here(&topics).await);
+            return Some(self.ends_here(&topics, true).await);
         }
         let requested = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
-        let answer = self.ask_about_lag(node, LagRequest::Ends(topics), ENDS_WAIT).await?;
+        let request = LagRequest::EndsAndControl(topics);
+        let answer = self.ask_about_lag(node, request, LagRequest::without_control, ENDS_WAIT).await?;
         EndsAnswer::decode_all(&answer).ok().filter(|answers| answers.len() == requested)
     }
 
-    /// The response of the coordinator on `node` to a request for groups.
-    pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
-        self.ask_about_lag(node, LagRequest::Groups(request), GROUPS_WAIT).await
+    /// The response of the coordinator on `node` to a request for groups, or if it does not understand that to one of
+    /// an older version.
+    pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes, older: Bytes) -> Option<Bytes> {
+        self.ask_about_lag(node, LagRequest::Groups(request), |_| LagRequest::Groups(older), GROUPS_WAIT).await
     }
 
-    async fn ask_about_lag(&self, node: NodeId, request: LagRequest, wait: Duration) -> Option<Bytes> {
-        self.ask_node(node, &NodeRequest::ConsumerLag(request), Priority::Bulk, wait).await
+    /// The response of `node`. A node of a release before refuses at once what it does not know: it gets the request
+    /// that it does, in the time that is left.
+    async fn ask_about_lag(
+        &self,
+        node: NodeId,
+        request: LagRequest,
+        older: impl FnOnce(LagRequest) -> LagRequest,
+        wait: Duration,
+    ) -> Option<Bytes> {
+        let deadline = rt::now() + wait;
+        let answer = self.ask_node(node, &NodeRequest::ConsumerLag(request.clone()), Priority::Bulk, wait).await;
+        let left = deadline.since(rt::now());
+        if answer.is_some() || left.is_zero() {
+            return answer;
+        }
+        self.ask_node(node, &NodeRequest::ConsumerLag(older(request)), Priority::Bulk, left).await
     }
 
-    async fn ends_here(&self, topics: &[TopicPositions]) -> Vec<EndsAnswer> {
+    async fn ends_here(&self, topics: &[TopicPositions], with_control: bool) -> Vec<EndsAnswer> {
         let image = self.0.metadata.image();
         let mut answers = Vec::new();
         for topic in topics {
             for at in &topic.partitions {
                 let found = self.leading(&image, topic, at.partition);
                 answers.push(match found {
-                    Some((shard, id)) => ends_of(&shard, id, at).await,
+                    Some((shard, id)) => ends_of(&shard, id, at, with_control).await,
                     None => EndsAnswer::NotLeader,
                 });
             }
@@ -78,23 +104,111 @@ impl Shards {
     }
 }
 
-async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition) -> EndsAnswer {
+async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition, with_control: bool) -> EndsAnswer {
     let Some(view) = shard.read_view().get(id) else { return EndsAnswer::NotLeader };
     let offsets = view.offsets();
     // If the log start is above the position, the first record that is left is a later one.
     let is_cut_off = offsets.log_start > at.position;
     let first = at.position.max(offsets.log_start);
-    let looks_up = first < offsets.high_watermark && (at.needs_time || is_cut_off);
-    if at.known == Some(offsets.high_watermark) && !looks_up {
+    let is_behind = first < offsets.high_watermark;
+    let looks_up = is_behind && (at.needs_time || is_cut_off);
+    // Who asks for control records has everything for what it knows. A group that is caught up but for them needs no
+    // time, and its requests say as little of that as those of any group that was caught up.
+    let is_lacking = if with_control { is_behind && is_cut_off } else { looks_up };
+    if at.known == Some(offsets.high_watermark) && !is_lacking {
         return EndsAnswer::Unchanged;
     }
-    let first_uncommitted_ms = match shard.directory() {
+    let walks = with_control && is_behind && offsets.has_markers;
+    let ahead = match shard.directory() {
+        Some(directory) if walks => {
+            let key = directory.extent(shard.replica, id);
+            let walked = directory.walk(key, first, offsets.high_watermark, WALK_BATCHES_MAX).await;
+            walked.map_or_else(|_| Ahead::default(), |walked| ahead(&walked, &offsets))
+        }
         Some(directory) if looks_up => {
             let batch = directory.batch_at(directory.extent(shard.replica, id), first).await;
-            batch.ok().flatten().map(|batch| batch.max_timestamp_ms)
+            Ahead { first_ms: batch.ok().flatten().map(|batch| batch.max_timestamp_ms), ..Ahead::none() }
         }
-        _ => None,
+        _ if walks => Ahead::default(),
+        _ => Ahead::none(),
     };
-    let (log_start, high_watermark, last_stable) = (offsets.log_start, offsets.high_watermark, offsets.last_stable);
-    EndsAnswer::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms })
+    EndsAnswer::Ends(PartitionEnds {
+        log_start: offsets.log_start,
+        high_watermark: offsets.high_watermark,
+        last_stable: offsets.last_stable,
+        first_uncommitted_ms: ahead.first_ms,
+        control: ahead.control.filter(|_| with_control),
+    })
+}
+
+/// What lies between a position and the end; by default it is not known.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ahead {
+    /// Timestamp of the first batch for clients.
+    first_ms: Option<i64>,
+    control: Option<ControlCount>,
+}
+
+impl Ahead {
+    /// No control records, and the first batch is not looked up.
+    fn none() -> Self {
+        Self { control: Some(ControlCount::default()), ..Self::default() }
+    }
+}
+
+fn ahead(walked: &[WalkedBatch], offsets: &LogOffsetSnapshot) -> Ahead {
+    let first = walked.iter().find(|batch| !batch.is_control);
+    let mut count = ControlCount::default();
+    for batch in walked.iter().filter(|batch| batch.is_control) {
+        let records = i64::from(batch.indexed.record_count);
+        count.below_high_watermark += records;
+        if batch.indexed.base_offset < offsets.last_stable {
+            count.below_last_stable += records;
+        }
+    }
+    Ahead { first_ms: first.map(|batch| batch.indexed.max_timestamp_ms), control: Some(count) }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_protocol::ids::{LeaderEpoch, Offset};
+    use ottla_storage::ids::LogPosition;
+    use ottla_storage::index::IndexedBatch;
+
+    use super::*;
+
+    /// Batches one after the other: their records, and whether they are control batches; times are the offsets.
+    fn walked(batches: &[(u32, bool)]) -> Vec<WalkedBatch> {
+        let mut next = Offset(0);
+        let one = |(record_count, is_control): &(u32, bool)| {
+            let indexed = IndexedBatch {
+                base_offset: next,
+                record_count: *record_count,
+                max_timestamp_ms: next.0,
+                epoch: LeaderEpoch(1),
+                position: LogPosition { segment: 1, byte: 0 },
+                bytes: 78,
+            };
+            next = indexed.end_offset();
+            WalkedBatch { indexed, is_control: *is_control }
+        };
+        batches.iter().map(one).collect()
+    }
+
+    fn told(batches: &[(u32, bool)], last_stable: i64) -> (Option<i64>, i64, i64) {
+        let offsets = LogOffsetSnapshot { last_stable: Offset(last_stable), ..LogOffsetSnapshot::default() };
+        let Ahead { first_ms, control } = ahead(&walked(batches), &offsets);
+        let control = control.unwrap_or_default();
+        (first_ms, control.below_last_stable, control.below_high_watermark)
+    }
+
+    #[test]
+    fn control_records_are_counted_below_each_end_and_the_first_record_is_none_of_them() {
+        assert_eq!(told(&[], 0), (None, 0, 0));
+        assert_eq!(told(&[(1, true)], 1), (None, 1, 1), "a marker alone is nothing to wait for");
+        assert_eq!(told(&[(1, true), (5, false), (1, true)], 7), (Some(1), 2, 2));
+        // A transaction is open from offset 6 on, another has ended behind.
+        assert_eq!(told(&[(5, false), (1, true), (3, false), (1, true)], 6), (Some(0), 1, 2));
+        assert_eq!(told(&[(5, false)], 5), (Some(0), 0, 0));
+    }
 }

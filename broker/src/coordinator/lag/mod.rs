@@ -11,6 +11,13 @@
 //!   first moment on.
 //! - `status` judges a group as Burrow does; `report` is what pages show, and its bytes between nodes.
 //!
+//! A group is measured against both ends. Which of the two is its lag follows from the records that it reads: those of
+//! OffsetFetch with `require_stable`, which clients send that read committed records only, against the last stable
+//! offset, all others against the high watermark. The coordinator keeps that in memory alone: after an election it
+//! learns it again by the next OffsetFetch, and replicas that answer in its place assume the high watermark. Only a
+//! fetch of named topics counts, and where the group has members one by a client that has the id of one: tools that
+//! look at offsets do not ask for stable ones.
+//!
 //! May not know: HTTP, text formats.
 
 mod cache;
@@ -30,14 +37,15 @@ use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 use parking_lot::{Mutex, RwLock};
 
-use self::cache::{CachedGroup, CachedPartition, CachedStore};
+use self::cache::{CachedGroup, CachedPartition, CachedStore, Measured};
 use self::report::{
-    Filter, GroupLag, MeasuredLag, PartitionLag, Report, Request, TopicLag, decode_answer, encode_answer,
+    Filter, GroupLag, LagByEnd, MeasuredLag, PartitionLag, Report, Request, TopicLag, Version, decode_answer,
+    encode_answer,
 };
 use self::status::WINDOW_COMMITS;
 use crate::coordinator::group::{Groups, OFFSETS_TOPIC};
 use crate::metadata::MetadataImage;
-use crate::partition::Partitions;
+use crate::partition::{Isolation, Partitions};
 use crate::shard::PeerService;
 
 /// An answer to another node ends after the partition with which it exceeds this; the rest needs a further request.
@@ -79,6 +87,17 @@ impl Lags {
             async move { rt::spawn_blocking(move || answer(&weak, &request)).await.ok().flatten() }.boxed()
         });
         self.0.partitions.serve_groups(service);
+    }
+
+    /// Records which records a group reads that this node coordinates, from an OffsetFetch of named topics by a client
+    /// with this id.
+    pub(crate) fn fetched(&self, group: &str, client_id: &str, isolation: Isolation) {
+        let partition = self.0.groups.coordinator_partition(group);
+        let cached = self.0.stores.write().entry(partition).or_default().clone();
+        let is_known = cached.read().groups.get(group).is_some_and(|group| group.lock().isolation == isolation);
+        if !is_known && self.0.may_be_of_a_member(partition, group, client_id) {
+            cached.write().reads(group, isolation);
+        }
     }
 
     /// The groups that this node coordinates, or with `any_replica` all of which it has a replica; then what it has not
@@ -140,7 +159,8 @@ impl Lags {
             let inner = self.0.clone();
             return rt::spawn_blocking(move || inner.answer(&request, usize::MAX)).await.unwrap_or_default();
         }
-        let answer = self.0.partitions.ask_groups(node, request.encode()).await;
+        let (newest, older) = (request.encode(Version::Newest), request.encode(Version::ByHighWatermark));
+        let answer = self.0.partitions.ask_groups(node, newest, older).await;
         answer.and_then(|bytes| decode_answer(&bytes).ok()).unwrap_or_default()
     }
 }
@@ -153,11 +173,20 @@ fn sorted(groups: impl IntoIterator<Item = GroupLag>) -> Vec<GroupLag> {
 
 fn answer(inner: &Weak<Inner>, request: &Bytes) -> Option<Bytes> {
     let inner = inner.upgrade()?;
-    let request = Request::decode(request).ok()?;
-    Some(encode_answer(&inner.answer(&request, ANSWER_BYTES_MAX)))
+    let (version, request) = Request::decode(request).ok()?;
+    Some(encode_answer(version, &inner.answer(&request, ANSWER_BYTES_MAX)))
 }
 
 impl Inner {
+    /// False if the group has members and none of them has this client id.
+    fn may_be_of_a_member(&self, partition: i32, group: &str, client_id: &str) -> bool {
+        let Some(store) = self.groups.replicated(partition) else { return false };
+        let store = store.lock();
+        let membership = store.group(group).and_then(|stored| stored.membership.as_deref());
+        let members = membership.map_or(&[][..], |value| &value.members);
+        members.is_empty() || members.iter().any(|member| member.client_id == client_id)
+    }
+
     /// The partitions of `__consumer_offsets` that may keep the requested groups.
     fn kept(&self, filter: &Filter) -> Vec<i32> {
         let image = self.partitions.image();
@@ -241,21 +270,13 @@ fn groups_of(
                 topic.route(**index).is_some() && partition.is_of(topic.id) && partition.is_shown()
             });
             let show = |(index, partition): (&i32, &CachedPartition)| {
-                let measured = partition.measured(topic.id).map(|measured| MeasuredLag {
-                    end: measured.high_watermark,
-                    lag: measured.lag(),
-                    age_ms: i64::try_from(now.since(measured.at).as_millis()).unwrap_or(i64::MAX),
-                    behind_ms: match measured.lag() {
-                        0 => Some(0),
-                        _ => measured.first_uncommitted_ms.map(|first_ms| (wall_ms - first_ms).max(0)),
-                    },
-                });
+                let measured = partition.measured(topic.id);
                 PartitionLag {
                     index: *index,
-                    committed: partition.measured(topic.id).map_or(partition.committed, |measured| measured.committed),
-                    status: partition.status(topic.id, clock_ms),
+                    committed: measured.map_or(partition.committed, |measured| measured.committed),
+                    status: partition.status(topic.id, group.isolation, clock_ms),
                     window_commits: u8::try_from(partition.window.commits()).unwrap_or(WINDOW_COMMITS as u8),
-                    measured,
+                    measured: measured.map(|measured| shown(measured, group.isolation, now, wall_ms)),
                 }
             };
             let partitions: Vec<_> = of_topic.map(show).collect();
@@ -267,8 +288,28 @@ fn groups_of(
             generation: group.generation,
             members: group.members,
             coordinator,
+            isolation: group.isolation,
             topics: topics.collect(),
         }
     });
     shown.filter(|group| !filter.is_by_topic() || !group.topics.is_empty()).collect()
+}
+
+/// What was measured, for a group that reads these records.
+fn shown(measured: &Measured, isolation: Isolation, now: rt::Instant, wall_ms: i64) -> MeasuredLag {
+    let lag = measured.lag(isolation);
+    MeasuredLag {
+        end: measured.high_watermark,
+        lag,
+        age_ms: i64::try_from(now.since(measured.at).as_millis()).unwrap_or(i64::MAX),
+        behind_ms: match lag {
+            0 => Some(0),
+            _ => measured.first_uncommitted_ms.map(|first_ms| (wall_ms - first_ms).max(0)),
+        },
+        by_end: Some(LagByEnd {
+            last_stable: measured.last_stable,
+            high_watermark_lag: measured.lag(Isolation::ReadUncommitted),
+            last_stable_lag: measured.lag(Isolation::ReadCommitted),
+        }),
+    }
 }

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::Inner;
-use super::cache::{CachedGroup, CachedStore};
+use super::cache::{AsOf, CachedGroup, CachedStore};
 use crate::coordinator::group::OFFSETS_TOPIC;
 use crate::metadata::ShardId;
 use crate::partition::{Access, TopicRef};
@@ -46,14 +46,6 @@ struct Sample {
     as_of: AsOf,
     committed: i64,
     position: CommittedPosition,
-}
-
-/// When committed offsets were read.
-#[derive(Clone, Copy)]
-struct AsOf {
-    at: rt::Instant,
-    /// The coordinator's time.
-    clock_ms: i64,
 }
 
 /// Samples until the last handle is gone.
@@ -182,10 +174,11 @@ impl Inner {
 impl Sample {
     fn file(&self, answer: &EndsAnswer) {
         let mut group = self.group.lock();
+        let isolation = group.isolation;
         let topic = group.topics.get_mut(&self.topic_name);
         let partition = topic.and_then(|partitions| partitions.get_mut(&self.position.partition));
         if let Some(partition) = partition {
-            partition.file(self.topic, self.committed, answer, self.as_of.at, self.as_of.clock_ms);
+            partition.file(self.topic, self.committed, answer, self.as_of, isolation);
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct LogOffsetSnapshot {
     pub last_stable: Offset,
     /// The aborted transactions.
     pub aborted: Arc<AbortedIndex>,
+    /// A transaction has ended here once: there may be control records.
+    pub has_markers: bool,
     /// Leader epoch = this + the shard's term.
     pub epoch_base: i32,
     /// The start offset of each epoch.

@@ -324,6 +324,7 @@ fn offsets_of(partition: &PartitionState) -> LogOffsetSnapshot {
         high_watermark: partition.next_offset,
         last_stable: partition.last_stable(),
         aborted: partition.transactions.aborted.clone(),
+        has_markers: partition.transactions.last_marker > 0,
         epoch_base: partition.epoch_base,
         epochs: partition.epochs.clone(),
     };
