@@ -17,6 +17,7 @@ sys.path.append(str(HERE))
 from cluster import Flink
 from committed import Committed, Writer, aborted, create_topics, differences
 from kit import kit
+from resizes import Resizes
 
 PARTITIONS, KEYS, NUMBERS_A_SECOND = 4, 24, 300
 # As in Windows.java; a record comes late by less than a window waits for it.
@@ -125,6 +126,10 @@ class Run:
         self.resume()
         self.goes_on(by)
 
+    def through_resizes(self, by):
+        resizes = Resizes(self.place, ["numbers", "results"], PARTITIONS)
+        return resizes.through(lambda: self.goes_on(by), self.flink.kill_task_manager)
+
     def check(self):
         """Ends the job once all is written; says what was found."""
         wanted = self.numbers.end()
@@ -150,6 +155,11 @@ def windows(naming):
     return lambda place: checked(Run(place, Plain, "flink", "Windows", place.bootstrap, "numbers", "results", naming))
 
 
+def resized(place):
+    run = Run(place, Plain, "flink", "Windows", place.bootstrap, "numbers", "results", "INCREMENTING")
+    return f"{run.through_resizes(by=50)}; {run.check()}"
+
+
 def sql(place):
     statements = place.directory / "windows.sql"
     statements.write_text((HERE / "sql" / "windows.sql").read_text().replace("$bootstrap", place.bootstrap))
@@ -159,6 +169,7 @@ def sql(place):
 SCENARIOS = {
     "flink-windows": windows("INCREMENTING"),
     "flink-windows-pooling": windows("POOLING"),
+    "flink-resizes": resized,
     "flink-sql": sql,
     "flink-kit": kit,
 }

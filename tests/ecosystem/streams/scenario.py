@@ -10,6 +10,7 @@ import random
 import time
 
 from committed import Committed, Writer, aborted, create_topics, differences
+from resizes import Resizes
 
 PARTITIONS = 4
 LINES_A_SECOND, WORDS_A_LINE, WORDS = 150, 5, 40
@@ -72,7 +73,26 @@ class Application:
         self.place.kill(self.place.chance.randint(1, self.place.nodes))
         self.start()
         self.goes_on(by)
+        return self.faults()
+
+    def faults(self):
         return f"{self.kills} kills of Streams, {self.place.kills} of nodes"
+
+
+def through_faults(application):
+    return application.through_faults(by=1_000)
+
+
+def through_resizes(application):
+    """Of the topics that it reads and writes, of the one between, and of the one that a killed instance's state is restored from."""
+    topics = ["lines", "counts", "wordcount-counts-repartition", "wordcount-counts-changelog"]
+
+    def kill():
+        application.kill()
+        application.start()
+
+    done = Resizes(application.place, topics, PARTITIONS).through(lambda: application.goes_on(by=200), kill)
+    return f"{done}; {application.faults()}"
 
 
 def steps(values):
@@ -80,7 +100,7 @@ def steps(values):
     return [(expected, value) for expected, value in enumerate(map(int, values), 1) if value != expected]
 
 
-def wordcount(place):
+def wordcount(place, meanwhile=through_faults):
     create_topics(place.bootstrap, PARTITIONS, place.nodes, "lines", "counts")
     words = [f"word-{number:02}" for number in range(WORDS)]
     # Some words are frequent, as in a text.
@@ -91,7 +111,7 @@ def wordcount(place):
     writer = Writer(place.bootstrap, "lines", lines, LINES_A_SECOND)
     seen = Committed(place.bootstrap, "counts")
     application = Application(place, "WordCount", seen, "lines", "counts")
-    faults = application.through_faults(by=1_000)
+    faults = meanwhile(application)
     expected = collections.Counter(word for _, line, _ in writer.end() for word in line.split())
     total = expected.total()
     place.until(lambda: seen.read() >= total, DONE_SECONDS_MAX, f"{total} counts")
@@ -141,4 +161,8 @@ def windows(place):
     return f"{len(writer.sent)} records, {len(found)} windows, one result each; {faults}; {unseen} updates aborted"
 
 
-SCENARIOS = {"streams-wordcount": wordcount, "streams-windows": windows}
+SCENARIOS = {
+    "streams-wordcount": wordcount,
+    "streams-windows": windows,
+    "streams-resizes": lambda place: wordcount(place, through_resizes),
+}
