@@ -75,6 +75,12 @@ impl FakeTopic {
         self.leadership.send_modify(|version| *version += 1);
     }
 
+    /// As a leader that has not heard from a majority for a while, and then does before another one is elected.
+    pub(super) fn regain_leadership(&self) {
+        *self.epoch.lock() = Some(*self.last_epoch.lock());
+        self.leadership.send_modify(|version| *version += 1);
+    }
+
     pub(super) fn set_state(&self, state: LogState) {
         self.state.send_replace(state);
     }

@@ -353,6 +353,8 @@ bugs! {
         "A transition of a transactional id is answered when it is enqueued, not when it is applied (led partition).",
     PreparedNotCompleted "prepared-not-completed":
         "A coordinator that takes over leaves alone what its predecessor has prepared (led partition).",
+    AnyPreparedCompleted "any-prepared-completed":
+        "Whoever has written the markers of a transaction completes whatever its id has prepared by then (led partition).",
     MarkersNotRetried "markers-not-retried":
         "A transaction is complete though some of its markers were not written (led partition).",
 }

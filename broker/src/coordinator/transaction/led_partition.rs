@@ -197,7 +197,8 @@ impl LedPartition {
         });
     }
 
-    /// Writes the markers of a prepared transaction, then the record that it is complete; ends when leadership does.
+    /// Writes the markers of a prepared transaction, then the record that it is complete; ends when leadership does, or when it is complete
+    /// without this task: one that was begun before this node lost its leadership and won it back under the same epoch is behind.
     async fn write_markers(self: &Arc<Self>, id: &Arc<str>, prepared: &TransactionValue) {
         let producer = Producer { id: prepared.producer_id, epoch: prepared.epoch };
         let marker = Marker {
@@ -208,7 +209,7 @@ impl LedPartition {
         let mut left = each(&prepared.partitions);
         let mut pause = RETRY_MIN;
         while !left.is_empty() {
-            if !self.is_led() {
+            if !self.is_led() || !self.is_prepared(id, prepared) {
                 return;
             }
             let outcomes = self.log.write_markers(producer, marker, left.clone()).await;
@@ -237,14 +238,22 @@ impl LedPartition {
                 pause = (pause * 2).min(RETRY_MAX);
             }
         }
-        self.append_completed(id).await;
+        self.append_completed(id, prepared).await;
     }
 
-    async fn append_completed(self: &Arc<Self>, id: &Arc<str>) {
+    /// True while this transaction is what is to be completed, and not one that the id has prepared since.
+    fn is_prepared(&self, id: &str, prepared: &TransactionValue) -> bool {
+        self.store.lock().get(id).is_some_and(|current| **current == *prepared)
+    }
+
+    async fn append_completed(self: &Arc<Self>, id: &Arc<str>, prepared: &TransactionValue) {
         let mut pause = RETRY_MIN;
         while self.is_led() {
             let is_ended = |current: Option<&TransactionValue>, now_ms| {
-                let completed = current.and_then(|current| completed(current, now_ms));
+                // A later one has markers of its own, which are not written.
+                let is_it =
+                    |current: &&TransactionValue| *current == prepared || mutants::is_on(Bug::AnyPreparedCompleted);
+                let completed = current.filter(is_it).and_then(|current| completed(current, now_ms));
                 Ok(completed.map_or(Transition::Nothing, Transition::Append))
             };
             match self.change(id, is_ended).await {

@@ -29,6 +29,8 @@ pub(super) struct FakeLog {
     pub(super) markers: Arc<Mutex<Vec<Written>>>,
     /// Partitions whose markers have another outcome than being written.
     pub(super) outcomes: Arc<Mutex<BTreeMap<i32, MarkerOutcome>>>,
+    /// How long markers take from now on.
+    pub(super) marker_time: Mutex<Duration>,
 }
 
 impl Deref for FakeLog {
@@ -48,7 +50,8 @@ impl FakeLog {
             Ok(())
         });
         let (markers, outcomes) = Default::default();
-        Arc::new(Self { topic, store, next_producer_id: Mutex::new(1_000), markers, outcomes })
+        let marker_time = Mutex::new(Duration::from_millis(1));
+        Arc::new(Self { topic, store, next_producer_id: Mutex::new(1_000), markers, outcomes, marker_time })
     }
 
     pub(super) fn status(&self, id: &str) -> Option<Status> {
@@ -88,9 +91,9 @@ impl TransactionLog for FakeLog {
         marker: Marker,
         partitions: Vec<NamedPartition>,
     ) -> BoxFuture<'static, Vec<(NamedPartition, MarkerOutcome)>> {
-        let (markers, outcomes) = (self.markers.clone(), self.outcomes.clone());
+        let (markers, outcomes, time) = (self.markers.clone(), self.outcomes.clone(), *self.marker_time.lock());
         Box::pin(async move {
-            rt::sleep(Duration::from_millis(1)).await;
+            rt::sleep(time).await;
             let write = |(topic, index): NamedPartition| {
                 let outcome = outcomes.lock().get(&index).copied().unwrap_or(MarkerOutcome::Done);
                 if outcome == MarkerOutcome::Done {

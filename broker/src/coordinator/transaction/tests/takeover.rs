@@ -35,6 +35,32 @@ fn the_next_coordinator_completes_what_was_prepared() {
     });
 }
 
+/// What began before the leadership was lost and won back has written the markers of a transaction that is over; the next one of the id
+/// has others.
+#[test]
+fn only_the_transaction_is_completed_whose_markers_were_written() {
+    sim::run(35, || async {
+        let (log, transactions) = start();
+        let producer = open(&transactions, "a", &[1]).await;
+        *log.marker_time.lock() = Duration::from_secs(5);
+        let next = transactions.end("a", producer, true, true).await.unwrap();
+        rt::sleep(Duration::from_millis(100)).await;
+        log.lose_leadership();
+        rt::sleep(Duration::from_secs(1)).await;
+        *log.marker_time.lock() = Duration::from_millis(1);
+        log.regain_leadership();
+        log.reaches("a", Status::CompleteCommit).await;
+        log.outcomes.lock().insert(2, MarkerOutcome::Retry);
+        transactions.add("a", next, partitions(&[2]), 2).await.unwrap();
+        transactions.end("a", next, true, true).await.unwrap();
+        rt::sleep(Duration::from_secs(10)).await;
+        assert_eq!(log.status("a"), Some(Status::PrepareCommit), "partition 2 has no marker yet");
+        log.outcomes.lock().clear();
+        log.reaches("a", Status::CompleteCommit).await;
+        assert!(log.markers.lock().iter().any(|(_, index, ..)| *index == 2));
+    });
+}
+
 #[test]
 fn who_is_fenced_by_a_newer_coordinator_completes_nothing() {
     sim::run(32, || async {
