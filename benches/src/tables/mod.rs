@@ -7,6 +7,7 @@ mod failover;
 mod latency;
 mod life;
 mod nats;
+mod open_transactions;
 mod pool;
 mod produce;
 mod resizes;
@@ -34,6 +35,7 @@ pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
     ("cluster", cluster::cluster),
     ("zones", zones::zones),
     ("transactions", transactions::transactions),
+    ("open", open_transactions::open_transactions),
     ("gaps", failover::gaps),
     ("partitions", cluster::partitions),
     ("pool", pool::pool),
