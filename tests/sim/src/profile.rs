@@ -86,12 +86,17 @@ pub(crate) const MERGES_INTERRUPTED_FROM: u64 = 118_000;
 /// From this seed on there are transactions.
 pub(crate) const TRANSACTIONS_FROM: u64 = 140_000;
 
-/// From this seed on there are transactions in all of them, below in half of them.
+/// From this seed on there are transactions in all of them, below in half of them; and markers come once more, late.
 pub(crate) const ALWAYS_TRANSACTIONS_FROM: u64 = 150_000;
 
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
     seed >= ALWAYS_TRANSACTIONS_FROM || seed >= TRANSACTIONS_FROM && seed.is_multiple_of(2)
+}
+
+/// True if markers of transactions come once more when the producer has gone on.
+pub(crate) fn has_late_markers(seed: u64) -> bool {
+    seed >= ALWAYS_TRANSACTIONS_FROM
 }
 
 /// True if the leader of a shard is cut off while it is sealed for a merge.

@@ -28,8 +28,8 @@ use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
     MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning, damages_heads,
-    has_late_founder, has_transactions, interrupts_merges, loses_leavers, loses_seed_node, loses_voters,
-    mixes_releases, stalls_followers, unregisters_early,
+    has_late_founder, has_late_markers, has_transactions, interrupts_merges, loses_leavers, loses_seed_node,
+    loses_voters, mixes_releases, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -275,6 +275,9 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
         for number in 0..2 {
             world.run_client("committed reader", None, transfers::reader(world.clone(), number));
         }
+    }
+    if has_late_markers(plan.seed) {
+        world.run_client("late markers", None, transfers::late_markers(world.clone()));
     }
 }
 

@@ -1,12 +1,14 @@
-//! Transactions over the wire: producers that share transactional ids, so that some are zombies, in both protocols, and readers of
-//! committed data and of stable offsets.
+//! Transactions over the wire: producers that share transactional ids, so that some are zombies, in both protocols, readers of
+//! committed data and of stable offsets, and markers that come late.
 //!
 //! Their records lie in a topic of their own, beside which shards split and merge as beside any other.
 
+mod late_markers;
 mod offsets;
 mod producer;
 mod reader;
 
+pub(crate) use late_markers::late_markers;
 pub(crate) use producer::transfers;
 pub(crate) use reader::{judge, reader};
 

@@ -185,7 +185,30 @@ impl Producer {
         if sim::random_below(15) == 0 {
             rt::sleep(Duration::from_secs(4)).await;
         }
-        self.end(transaction, sim::random_below(3) != 0).await
+        match sim::random_below(6) {
+            0 => self.give_up(transaction).await,
+            1 => self.end(transaction, false).await,
+            _ => self.end(transaction, true).await,
+        }
+    }
+
+    /// Aborts while a batch is under way, which may reach its partition after the marker has (the reason for KIP-890). A client cannot
+    /// go on under the same epoch then: the batch would be one of its next transaction.
+    async fn give_up(&mut self, transaction: usize) -> Result<(), Lost> {
+        let index = i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
+        if !self.bumps {
+            self.add(&[index]).await?;
+        }
+        let value = self.world.oracle().transfers.send(transaction, index);
+        let (version, request) = self.produce(index, &[value]);
+        let world = self.world.clone();
+        self.world.run_client("abandoned batch", None, async move {
+            let mut client = Client::new(world.clone(), "abandoned-batch");
+            client.call(target(&world, index), version, &request).await;
+        });
+        pause(5).await;
+        self.end(transaction, false).await?;
+        Err(Lost)
     }
 
     async fn add(&mut self, indexes: &[i32]) -> Result<(), Lost> {
@@ -213,8 +236,8 @@ impl Producer {
         built(builder)
     }
 
-    /// Sends a batch until it is acknowledged.
-    async fn send(&mut self, index: i32, values: &[u64]) -> Result<(), Lost> {
+    /// The request with a batch, and its version.
+    fn produce(&self, index: i32, values: &[u64]) -> (i16, ProduceRequest) {
         let data = PartitionProduceData::default().with_index(index).with_records(Some(self.batch(index, values)));
         let topic = TopicProduceData::default().with_name(TopicName(text(TOPIC))).with_partition_data(vec![data]);
         let request = ProduceRequest::default()
@@ -222,7 +245,12 @@ impl Producer {
             .with_acks(-1)
             .with_timeout_ms(2_000)
             .with_topic_data(vec![topic]);
-        let version = if self.bumps { PRODUCE_WITH_BUMPS } else { PRODUCE_BEFORE_BUMPS };
+        (if self.bumps { PRODUCE_WITH_BUMPS } else { PRODUCE_BEFORE_BUMPS }, request)
+    }
+
+    /// Sends a batch until it is acknowledged.
+    async fn send(&mut self, index: i32, values: &[u64]) -> Result<(), Lost> {
+        let (version, request) = self.produce(index, values);
         let code_of =
             |answer: &ProduceResponse| Some(answer.responses.first()?.partition_responses.first()?.error_code);
         match self.insist(version, &request, |world| target(world, index), code_of, true).await {

@@ -20,6 +20,8 @@ use crate::world::World;
 
 /// Requests name topics by id.
 const VERSION: i16 = 17;
+/// Readers are given all below the high watermark, or all below the last stable offset.
+pub(super) const UNCOMMITTED: i8 = 0;
 const COMMITTED: i8 = 1;
 /// How long all partitions may take to be read to their end when there are no faults any more.
 const READ_MAX: Duration = Duration::from_secs(60);
@@ -116,6 +118,21 @@ struct Read {
 async fn fetch(world: &World, client: &mut Client, topic: Uuid, index: i32, from: i64) -> Option<Read> {
     // Some answers end within a transaction.
     let bytes_max = if ottla_env::sim::random_below(4) == 0 { 1 } else { 20_000 };
+    let told = fetch_from(world, client, topic, (index, from), (COMMITTED, bytes_max)).await?;
+    let read = committed(from, &told).map_err(|what| {
+        Violation::new("what is read can be read", None, format!("transfers-{index} from {from}: {what}"))
+    });
+    world.judge(read)
+}
+
+/// Asks for a partition from an offset on, and for so many bytes; `None` if there is no answer, or an error.
+pub(super) async fn fetch_from(
+    world: &World,
+    client: &mut Client,
+    topic: Uuid,
+    (index, from): (i32, i64),
+    (isolation, bytes_max): (i8, i32),
+) -> Option<PartitionData> {
     let partition = FetchPartition::default()
         .with_partition(index)
         .with_fetch_offset(from)
@@ -127,15 +144,12 @@ async fn fetch(world: &World, client: &mut Client, topic: Uuid, index: i32, from
         .with_max_wait_ms(50)
         .with_min_bytes(1)
         .with_max_bytes(1 << 24)
-        .with_isolation_level(COMMITTED)
+        .with_isolation_level(isolation)
         .with_session_epoch(-1)
         .with_topics(topics);
     let answer = client.call(target(world, index), VERSION, &request).await?;
-    let told = answer.responses.first()?.partitions.first().filter(|told| told.error_code == 0)?;
-    let read = committed(from, told).map_err(|what| {
-        Violation::new("what is read can be read", None, format!("transfers-{index} from {from}: {what}"))
-    });
-    world.judge(read)
+    let told = answer.responses.into_iter().next()?.partitions.into_iter().next()?;
+    (told.error_code == 0).then_some(told)
 }
 
 /// What a client library gives its user.
