@@ -73,10 +73,8 @@ public final class BrokerView {
         return null;
     }
 
-    /** Kafka's controllers run all the time; of Ottla's nodes none serves before most of them run. */
     private static Object started(OttlaCluster cluster, OttlaNode node) {
-        node.spawn();
-        if (cluster.hasMajority()) cluster.alive().forEach(OttlaNode::awaitReady);
+        cluster.start(node);
         return null;
     }
 

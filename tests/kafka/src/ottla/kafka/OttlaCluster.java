@@ -34,6 +34,12 @@ public final class OttlaCluster implements AutoCloseable {
         awaitReady();
     }
 
+    /** Starts one that was stopped. Kafka's controllers run all the time; of Ottla's nodes none serves before most of them run. */
+    public void start(OttlaNode node) {
+        node.spawn();
+        if (hasMajority()) alive().forEach(OttlaNode::awaitReady);
+    }
+
     /** Waits until every node that runs serves, and shows all of them. */
     public void awaitReady() {
         nodes.values().stream().filter(OttlaNode::isAlive).forEach(OttlaNode::awaitReady);

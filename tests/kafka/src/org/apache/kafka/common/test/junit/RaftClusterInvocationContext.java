@@ -214,8 +214,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public void startBroker(int id) {
-            node(id).spawn();
-            node(id).awaitReady();
+            kit.cluster().start(node(id));
         }
 
         @Override
