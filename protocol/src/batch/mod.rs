@@ -405,14 +405,56 @@ fn restamp(batch: &[u8], log_append_time: bool, max_timestamp: i64) -> Option<By
     Some(Bytes::from(stamped))
 }
 
-/// The header of `batch` with other attributes, before other records: length and CRC are those of the new batch.
-pub(crate) fn with_records(batch: &[u8], attributes: Attributes, records: &[u8]) -> Bytes {
+/// The header of `batch` before other records; what else changes, `edit` writes. Length and CRC are those of the new batch.
+fn with_payload(batch: &[u8], records: &[u8], edit: impl FnOnce(&mut [u8])) -> Bytes {
     let mut out = Vec::with_capacity(HEADER_BYTES + records.len());
     out.extend_from_slice(&batch[..HEADER_BYTES]);
     out.extend_from_slice(records);
     let length = (HEADER_BYTES - LENGTH_PREFIX_BYTES + records.len()) as i32;
     out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&length.to_be_bytes());
-    out[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.0.to_be_bytes());
+    edit(&mut out);
+    write_crc(&mut out);
+    Bytes::from(out)
+}
+
+/// The header of `batch` with other attributes, before other records.
+pub(crate) fn with_records(batch: &[u8], attributes: Attributes, records: &[u8]) -> Bytes {
+    with_payload(batch, records, |out| {
+        out[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.0.to_be_bytes());
+    })
+}
+
+/// The header of `batch` before `count` of its records, which are already in its codec: the greatest timestamp is theirs, but for
+/// LogAppendTime, where it is the time of all.
+pub(crate) fn with_some_records(batch: &[u8], count: i32, max_timestamp: i64, records: &[u8]) -> Bytes {
+    let is_log_append_time = RawHeader::of(batch).is_some_and(|header| header.attributes().is_log_append_time());
+    with_payload(batch, records, |out| {
+        if !is_log_append_time {
+            out[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&max_timestamp.to_be_bytes());
+        }
+        out[COUNT_AT..COUNT_AT + 4].copy_from_slice(&count.to_be_bytes());
+    })
+}
+
+/// A batch without records that covers `count` offsets, as compaction leaves where nothing is kept. It has no producer and no timestamps.
+///
+/// # Panics
+/// If it covers none, or more than 2^31 - 1.
+#[must_use]
+pub fn empty_batch(base_offset: Offset, count: u32, epoch: LeaderEpoch) -> Bytes {
+    let last_delta = count.checked_sub(1).and_then(|delta| i32::try_from(delta).ok());
+    let last_delta = last_delta.unwrap_or_else(|| panic!("an empty batch at {base_offset} of {count} offsets"));
+    let mut out = vec![0; HEADER_BYTES];
+    out[BASE_OFFSET_AT..BASE_OFFSET_AT + 8].copy_from_slice(&base_offset.0.to_be_bytes());
+    out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&((HEADER_BYTES - LENGTH_PREFIX_BYTES) as i32).to_be_bytes());
+    out[EPOCH_AT..EPOCH_AT + 4].copy_from_slice(&epoch.0.to_be_bytes());
+    out[MAGIC_AT] = MAGIC as u8;
+    out[LAST_DELTA_AT..LAST_DELTA_AT + 4].copy_from_slice(&last_delta.to_be_bytes());
+    for at in [BASE_TIMESTAMP_AT, MAX_TIMESTAMP_AT, PRODUCER_ID_AT] {
+        out[at..at + 8].copy_from_slice(&(-1_i64).to_be_bytes());
+    }
+    out[PRODUCER_EPOCH_AT..PRODUCER_EPOCH_AT + 2].copy_from_slice(&(-1_i16).to_be_bytes());
+    out[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&NO_SEQUENCE.to_be_bytes());
     write_crc(&mut out);
     Bytes::from(out)
 }

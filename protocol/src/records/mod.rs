@@ -4,6 +4,7 @@
 //! May not know: topics, except for the rules it is given.
 
 mod check;
+mod retain;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::error::ErrorCode;
 use crate::wire::{Reader, WireError};
 
 pub use check::{Checked, RecordFault, RecordRules, TimestampBounds, check, check_opened};
+pub use retain::{Retained, retain};
 pub use rewrite::{recompress, rewrite};
 
 /// Smallest record: length, attributes, two deltas, two null lengths, no headers, a byte each.
@@ -185,6 +187,11 @@ impl<'a> Iterator for RecordIter<'a> {
 }
 
 impl<'a> RecordIter<'a> {
+    /// Where in [`Records::bytes`] the next record begins.
+    fn position(&self) -> usize {
+        self.reader.position()
+    }
+
     #[inline]
     fn read_record(&mut self) -> Result<Record<'a>, WireError> {
         let length = usize::try_from(self.reader.varint()?).map_err(|_| WireError::NegativeLength)?;
