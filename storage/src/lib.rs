@@ -11,12 +11,14 @@
 //! - `space`: what each file holds that is still needed
 //! - `index`: where the batches of a partition lie
 //! - `read`: plans and streams of batches
+//! - `compact`: which records compaction keeps
 //! - `runs`: files of live batches
 //! - `rewrite`: which live batches are copied into runs, and when
 //! - `checkpoint`: the replicas' states, and the runs that count
 //! - `data_dir`: all of it, as one directory
 
 pub mod checkpoint;
+pub mod compact;
 pub mod data_dir;
 pub mod entry;
 #[cfg(any(test, feature = "fuzzing"))]

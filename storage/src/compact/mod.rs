@@ -1,0 +1,71 @@
+//! Compaction: the last value of every key of a partition, below a horizon. Which records a pass keeps, without I/O (design section 12).
+//!
+//! ```text
+//!  learn   the keys of what is new -> the last offset of each       (KeyMap)
+//!  mark    what the map knows at a later offset                      (Marks)
+//!  keep    what is not marked; empty batches where nothing is kept   (Keeper)
+//! ```
+//! Invariant: what a pass keeps is a function of what was written, its horizon and its cutoff, whatever passes came before.
+//! May not know: files, indexes, replicas; when a pass is due.
+
+mod keeper;
+mod key_map;
+mod marks;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use ottla_protocol::ids::{LeaderEpoch, Offset};
+use ottla_protocol::records::RecordsError;
+
+pub use keeper::Keeper;
+pub use key_map::{HashRange, KeyMap};
+pub use marks::Marks;
+
+/// How far a partition is to be compacted, the same for all of its replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pass {
+    /// Nothing at or above this offset is touched. The end of a batch, and not above the last stable offset.
+    pub horizon: Offset,
+    /// Tombstones and the markers of transactions go below this offset, which is not above the horizon.
+    pub cutoff: Offset,
+}
+
+/// A batch as it is stored: its offset and epoch may stand in an index alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Epoch of the leader that appended it.
+    pub epoch: LeaderEpoch,
+    /// Its bytes, header included.
+    pub data: Bytes,
+}
+
+/// Why a pass cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompactError {
+    /// A batch cannot be read.
+    #[error("the batch at offset {offset} cannot be read: {cause}")]
+    Unreadable {
+        /// Its first offset.
+        offset: Offset,
+        /// What is wrong with it.
+        cause: RecordsError,
+    },
+    /// The bytes are shorter than a header.
+    #[error("the batch at offset {offset} has no whole header")]
+    NoHeader {
+        /// Its first offset.
+        offset: Offset,
+    },
+    /// There are more keys in the range of hashes than the map may hold: the range has to be divided.
+    #[error("more than {capacity} keys")]
+    MapFull {
+        /// Keys that it may hold.
+        capacity: usize,
+    },
+}
+
+/// Tells whether a transaction was aborted: by its producer and an offset within it.
+pub type IsAborted<'a> = &'a dyn Fn(i64, Offset) -> bool;
