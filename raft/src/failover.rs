@@ -68,8 +68,13 @@ impl Group {
         }
         let (Some(vote), last) = (self.log.vote(), self.log.last_log_id()) else { return };
         let request = TransferLeaderRequest::new(to_raft_vote(vote), self.replica.0, last.map(to_raft_log_id));
-        let campaign = self.raft.handle_transfer_leader(request).await;
-        tracing::info!(replica = self.replica.0, leader = dead.0, "the leader is taken for dead: {campaign:?}");
+        let refused = match self.raft.handle_transfer_leader(request).await {
+            Ok(Ok(())) => None,
+            Ok(Err(refusal)) => Some(refusal.to_string()),
+            Err(stopped) => Some(stopped.to_string()),
+        };
+        let outcome = refused.map_or_else(|| "this replica campaigns".to_owned(), |why| format!("no campaign: {why}"));
+        tracing::info!(replica = self.replica.0, leader = dead.0, "the leader is taken for dead: {outcome}");
     }
 
     /// How many of these voters campaign before this one, which is at index `own`: those with longer logs, then those

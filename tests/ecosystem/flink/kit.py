@@ -28,7 +28,9 @@ class Kit:
 
     def read(self):
         """How many tests have ended."""
-        lines = [line.split("\t")[1:] for line in self.place.log_of(self.process).splitlines() if line.startswith("test\t")]
+        # The last line may not be whole yet.
+        whole = self.place.log_of(self.process).split("\n")[:-1]
+        lines = [line.split("\t")[1:] for line in whole if line.startswith("test\t")]
         self.tests.update({name: (outcome, why) for name, outcome, why in lines})
         return len(self.tests)
 
