@@ -46,8 +46,20 @@ const BROKER_FLOORS: &[&str] = &[
 ];
 
 /// The folders and files of storage's `src`, lowest first.
-const STORAGE_FLOORS: &[&str] =
-    &["ids", "entry", "page_cache", "log", "space", "index", "read", "runs", "rewrite", "checkpoint", "data_dir"];
+const STORAGE_FLOORS: &[&str] = &[
+    "ids",
+    "entry",
+    "page_cache",
+    "log",
+    "space",
+    "index",
+    "read",
+    "compact",
+    "runs",
+    "rewrite",
+    "checkpoint",
+    "data_dir",
+];
 
 /// The folders and files of raft's `src`, lowest first.
 const RAFT_FLOORS: &[&str] = &[
