@@ -45,7 +45,7 @@ fn transaction(options: &Options, producer: &BaseProducer<Quiet>, counts: &Arc<C
     let partitions = options.number("partitions", 1.0) as i32;
     producer.begin_transaction().expect("begin_transaction");
     for partition in 0..partitions {
-        let record: BaseRecord<'_, str, [u8]> = BaseRecord::to(topic).payload(&value).partition(partition);
+        let record: BaseRecord<'_, str, [u8]> = BaseRecord::to(topic).payload(&value[..]).partition(partition);
         producer.send(record).map_err(|(error, _)| error).expect("a record in librdkafka's queue");
     }
     producer.flush(PATIENCE).expect("flush");
