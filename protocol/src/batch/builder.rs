@@ -8,8 +8,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Attributes, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, NO_PRODUCER_ID, NO_SEQUENCE, write_crc};
+use super::{
+    Attributes, HEADER_BYTES, LAST_DELTA_AT, LENGTH_PREFIX_BYTES, MAGIC, NO_PRODUCER_ID, NO_SEQUENCE, patch_part,
+    write_crc,
+};
 use crate::compression::{Codec, CompressionError, compress};
+use crate::ids::{LeaderEpoch, Offset};
 use crate::wire::{put_varint, put_varlong, varlong_length};
 
 /// Version of the control record's key.
@@ -179,6 +183,22 @@ pub fn encode_control_batch(producer_id: i64, producer_epoch: i16, timestamp: i6
     builder.push(&NewRecord { timestamp, key: Some(&key), value: Some(&value), headers: &[] });
     // Without a codec there is nothing that can fail.
     builder.build().unwrap_or_default()
+}
+
+/// A batch without records that covers `count` offsets, as compaction leaves where nothing is kept. It has no producer and no timestamps.
+///
+/// # Panics
+/// If it covers none, or more than 2^31 - 1.
+#[must_use]
+pub fn empty_batch(base_offset: Offset, count: u32, epoch: LeaderEpoch) -> Bytes {
+    let last_delta = count.checked_sub(1).and_then(|delta| i32::try_from(delta).ok());
+    let last_delta = last_delta.unwrap_or_else(|| panic!("an empty batch at {base_offset} of {count} offsets"));
+    // As in a marker: without a codec there is nothing that can fail.
+    let mut out = BatchBuilder::new(Codec::None).build().unwrap_or_default().to_vec();
+    patch_part(&mut out, 0, base_offset, epoch);
+    out[LAST_DELTA_AT..LAST_DELTA_AT + 4].copy_from_slice(&last_delta.to_be_bytes());
+    write_crc(&mut out);
+    Bytes::from(out)
 }
 
 impl ControlRecord {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::compression::Codec;
 use crate::ids::{LeaderEpoch, Offset};
 
-pub use builder::{BatchBuilder, ControlRecord, NewRecord, encode_control_batch};
+pub use builder::{BatchBuilder, ControlRecord, NewRecord, empty_batch, encode_control_batch};
 pub use validate::{BatchError, BatchLimits, check_crc, split_batches, validate};
 
 /// Length of the header, records excluded.
@@ -434,29 +434,6 @@ pub(crate) fn with_some_records(batch: &[u8], count: i32, max_timestamp: i64, re
         }
         out[COUNT_AT..COUNT_AT + 4].copy_from_slice(&count.to_be_bytes());
     })
-}
-
-/// A batch without records that covers `count` offsets, as compaction leaves where nothing is kept. It has no producer and no timestamps.
-///
-/// # Panics
-/// If it covers none, or more than 2^31 - 1.
-#[must_use]
-pub fn empty_batch(base_offset: Offset, count: u32, epoch: LeaderEpoch) -> Bytes {
-    let last_delta = count.checked_sub(1).and_then(|delta| i32::try_from(delta).ok());
-    let last_delta = last_delta.unwrap_or_else(|| panic!("an empty batch at {base_offset} of {count} offsets"));
-    let mut out = vec![0; HEADER_BYTES];
-    out[BASE_OFFSET_AT..BASE_OFFSET_AT + 8].copy_from_slice(&base_offset.0.to_be_bytes());
-    out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&((HEADER_BYTES - LENGTH_PREFIX_BYTES) as i32).to_be_bytes());
-    out[EPOCH_AT..EPOCH_AT + 4].copy_from_slice(&epoch.0.to_be_bytes());
-    out[MAGIC_AT] = MAGIC as u8;
-    out[LAST_DELTA_AT..LAST_DELTA_AT + 4].copy_from_slice(&last_delta.to_be_bytes());
-    for at in [BASE_TIMESTAMP_AT, MAX_TIMESTAMP_AT, PRODUCER_ID_AT] {
-        out[at..at + 8].copy_from_slice(&(-1_i64).to_be_bytes());
-    }
-    out[PRODUCER_EPOCH_AT..PRODUCER_EPOCH_AT + 2].copy_from_slice(&(-1_i16).to_be_bytes());
-    out[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&NO_SEQUENCE.to_be_bytes());
-    write_crc(&mut out);
-    Bytes::from(out)
 }
 
 /// CRC-32C, the checksum of Kafka's batches.
