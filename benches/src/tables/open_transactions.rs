@@ -62,9 +62,9 @@ fn measured(peer: &mut Peer, open: usize) -> Sample {
         peer.nodes[0].spawn();
         began
     } else {
-        let coordinator = |id: &str| Nodes::of(peer).coordinator(id);
-        let victim = coordinator(&transactions[0].0);
-        transactions.retain(|(id, _)| coordinator(id) == victim);
+        let mut nodes = Nodes::of(peer);
+        let victim = nodes.coordinator(&transactions[0].0);
+        transactions.retain(|(id, _)| nodes.coordinator(id) == victim);
         let began = Instant::now();
         peer.nodes[victim].kill();
         began

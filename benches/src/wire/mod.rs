@@ -252,7 +252,12 @@ impl Wire {
 
     /// True once a record has been acknowledged.
     pub(crate) fn try_produce(&mut self, topic: &str, partition: i32, records: Bytes) -> bool {
-        let answer = self.try_call(9, &produce_request(topic, partition, records));
+        self.is_acknowledged(&produce_request(topic, partition, records))
+    }
+
+    /// True once the only part of a produce request (v9) has been acknowledged.
+    fn is_acknowledged(&mut self, request: &ProduceRequest) -> bool {
+        let answer = self.try_call(9, request);
         let part = answer.as_ref().and_then(|a| a.responses.first()?.partition_responses.first());
         part.is_some_and(|p| p.error_code == 0)
     }

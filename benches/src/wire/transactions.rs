@@ -88,9 +88,7 @@ impl Wire {
     /// Writes one record into a partition of a transaction, which this node leads.
     pub(crate) fn try_produce_in(&mut self, of: &Transaction, topic: &Topic, partition: i32) -> bool {
         let request = produce_request(&topic.name, partition, of.batch()).with_transactional_id(Some(of.id.clone()));
-        let answer = self.try_call(9, &request);
-        let part = answer.as_ref().and_then(|a| a.responses.first()?.partition_responses.first());
-        part.is_some_and(|p| p.error_code == 0)
+        self.is_acknowledged(&request)
     }
 
     /// Commits a transaction; false if this node refuses, for one because it does not coordinate it yet.
