@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::loads::engine::{Engine, Group, Role, Span};
 use crate::loads::java::Run;
@@ -302,8 +302,13 @@ fn leader(peer: &Peer, topic: &Topic) -> SocketAddr {
 /// Runs groups against a peer; the results by group, and what broker and client used meanwhile.
 pub(crate) fn drive(peer: &Peer, groups: &[Group], span: Span) -> (Vec<Done>, Cost) {
     let engine = Engine::connect(leader(peer, &groups[0].topic), groups);
+    metered(peer, |edge| engine.run(span, edge))
+}
+
+/// Runs a load that calls back at both ends of its measured window and says how long that was.
+pub(crate) fn metered<T>(peer: &Peer, load: impl FnOnce(&mut dyn FnMut()) -> (T, Duration)) -> (T, Cost) {
     let mut looks = Vec::new();
-    let (done, window) = engine.run(span, || looks.push((peer.usage(), process::client_cpu(), Instant::now())));
+    let (done, window) = load(&mut || looks.push((peer.usage(), process::client_cpu())));
     let (before, after) = (looks[0], looks[1]);
     let cost = Cost { broker: after.0.since(before.0).cpu, client: after.1 - before.1, seconds: window.as_secs_f64() };
     (done, cost)

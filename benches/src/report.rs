@@ -57,7 +57,8 @@ fn head(results: &Value) -> String {
         "# Performance beside Apache Kafka\n\n\
          Made by `cargo compare --report FILE`; do not edit. `cargo compare --json FILE` measures, `--quick` within half \
          an hour, `--only NAME,...` single tables; `benches/` says how. One node stands on [performance.md](performance.md), \
-         clusters of three on [performance-cluster.md](performance-cluster.md).\n\n\
+         clusters of three on [performance-cluster.md](performance-cluster.md), transactions on \
+         [performance-transactions.md](performance-transactions.md).\n\n\
          **Ottla syncs to disk before every acknowledgement. Kafka, with its defaults, acknowledges from memory.** Both are \
          asked with acks=all, by the same clients, on the same machine and disk, in turn (A B A B; medians are shown). \
          Clients share the processors with the broker: where they are busy, throughput says as much of the client as of \

@@ -26,7 +26,7 @@ pub(crate) struct ProduceFrames {
 impl ProduceFrames {
     pub(crate) fn new(topic: &Topic, records: usize, size: usize) -> Self {
         let batch = batch(records, size);
-        let whole = |p| frame(9, &produce_request(&topic.name, p, batch.clone()));
+        let whole = |p| frame(9, &produce_request(&topic.name, &[p], &batch));
         let cut = |bytes: &Bytes| {
             let at = bytes.windows(batch.len()).position(|w| w == batch).expect("the batch in its request");
             (bytes.slice(..at), bytes.slice(at + batch.len()..))

@@ -5,6 +5,7 @@ pub(crate) mod engine;
 pub(crate) mod frames;
 pub(crate) mod java;
 pub(crate) mod librdkafka;
+pub(crate) mod transactions;
 
 use hdrhistogram::Histogram;
 

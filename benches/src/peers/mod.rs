@@ -7,6 +7,7 @@ pub(crate) mod nats;
 pub(crate) mod node;
 pub(crate) mod ottla;
 mod surroundings;
+pub(crate) mod wires;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

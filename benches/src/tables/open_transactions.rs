@@ -1,16 +1,17 @@
 //! Transactions that are open when their coordinator is killed: how long until they can be committed.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::life::row_of;
 use super::produce::counted;
 use crate::bench::Bench;
 use crate::machine;
 use crate::peers::Peer;
+use crate::peers::wires::{Wires, leaders, retried};
 use crate::table::{MS, Sample};
+use crate::wire::Topic;
 use crate::wire::transactions::Transaction;
-use crate::wire::{Topic, Wire};
 
 const MANY: usize = 10_000;
 const PARTITIONS: i32 = 16;
@@ -18,9 +19,6 @@ const PARTITIONS: i32 = 16;
 const OPENERS: usize = 16;
 /// Of the open ones so many are committed, spread over all that are there.
 const COMMITTED_MAX: usize = 64;
-/// How long a node may take to answer for one of them while nothing is wrong.
-const PATIENCE: Duration = Duration::from_secs(120);
-const RETRY: Duration = Duration::from_millis(1);
 
 /// After kill -9 of the only node, and of the one of three that coordinates.
 pub(crate) fn open_transactions(bench: &mut Bench) {
@@ -62,7 +60,7 @@ fn measured(peer: &mut Peer, open: usize) -> Sample {
         peer.nodes[0].spawn();
         began
     } else {
-        let mut nodes = Nodes::of(peer);
+        let mut nodes = Wires::of(peer);
         let victim = nodes.coordinator(&transactions[0].0);
         transactions.retain(|(id, _)| nodes.coordinator(id) == victim);
         let began = Instant::now();
@@ -78,21 +76,21 @@ fn measured(peer: &mut Peer, open: usize) -> Sample {
 
 /// So many open transactions, by their transactional ids.
 fn opened(peer: &Peer, topic: &Topic, count: usize) -> Vec<(String, Transaction)> {
-    let leaders: Vec<usize> = peer.layout(topic).partitions.iter().map(|p| index(peer, p.leader)).collect();
-    let open = |number: usize, nodes: &mut Nodes| {
+    let leaders = leaders(peer, topic);
+    let open = |number: usize, nodes: &mut Wires| {
         let (id, partition) = (format!("open-{number}"), number % topic.partitions as usize);
         let index = i32::try_from(partition).unwrap();
         let coordinator = nodes.coordinator(&id);
-        let transaction = retried(|| nodes.0[coordinator].as_mut()?.try_begin(&id));
-        retried(|| nodes.0[coordinator].as_mut()?.try_add(&transaction, topic, index).then_some(()));
-        retried(|| nodes.0[leaders[partition]].as_mut()?.try_produce_in(&transaction, topic, index).then_some(()));
+        let transaction = retried(|| nodes.to[coordinator].as_mut()?.try_begin(&id));
+        retried(|| nodes.to[coordinator].as_mut()?.try_add(&transaction, topic, index).then_some(()));
+        retried(|| nodes.to[leaders[partition]].as_mut()?.try_produce_in(&transaction, topic, index).then_some(()));
         (id, transaction)
     };
     thread::scope(|scope| {
         let opener = |first: usize| {
             let open = &open;
             scope.spawn(move || {
-                let mut nodes = Nodes::of(peer);
+                let mut nodes = Wires::of(peer);
                 (first..count).step_by(OPENERS).map(|number| open(number, &mut nodes)).collect::<Vec<_>>()
             })
         };
@@ -101,46 +99,11 @@ fn opened(peer: &Peer, topic: &Topic, count: usize) -> Vec<(String, Transaction)
     })
 }
 
-/// A connection to each node that answers.
-struct Nodes(Vec<Option<Wire>>, Vec<i32>);
-
-impl Nodes {
-    fn of(peer: &Peer) -> Self {
-        let wires = peer.nodes.iter().map(crate::peers::node::Node::try_wire);
-        Self(wires.collect(), peer.nodes.iter().map(|node| node.id).collect())
-    }
-
-    /// The index of the node that coordinates a transactional id.
-    fn coordinator(&mut self, id: &str) -> usize {
-        retried(|| self.try_coordinator(id))
-    }
-
-    fn try_coordinator(&mut self, id: &str) -> Option<usize> {
-        let named = self.0.iter_mut().flatten().find_map(|wire| wire.try_coordinator(id))?;
-        self.1.iter().position(|node| *node == named.0)
-    }
-}
-
-fn index(peer: &Peer, id: i32) -> usize {
-    peer.nodes.iter().position(|node| node.id == id).expect("one of the nodes")
-}
-
 /// Commits one, however often it takes.
 fn commit(peer: &Peer, id: &str, transaction: &Transaction) {
     retried(|| {
-        let mut nodes = Nodes::of(peer);
+        let mut nodes = Wires::of(peer);
         let coordinator = nodes.try_coordinator(id)?;
-        nodes.0[coordinator].as_mut()?.try_commit(transaction).then_some(())
+        nodes.to[coordinator].as_mut()?.try_commit(transaction).then_some(())
     });
-}
-
-fn retried<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(began.elapsed() < PATIENCE, "a transaction is refused for {PATIENCE:?}");
-        thread::sleep(RETRY);
-    }
 }

@@ -20,8 +20,8 @@ use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, FetchRequest,
-    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader,
-    TopicName,
+    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+    RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
@@ -86,7 +86,15 @@ pub(crate) fn batch(count: usize, size: usize) -> Bytes {
         (seed >> 24) as u8
     };
     let value: Bytes = (0..size).map(|_| byte()).collect::<Vec<u8>>().into();
-    let record = |n: usize| Record {
+    let now = i64::try_from(now.as_millis()).unwrap();
+    // Consecutive sequences, or the encoder begins a new batch: the first one's goes into the head, -1 for none.
+    let sequenced = |n: i32| record(n, n - 1, now, value.clone());
+    encoded(&(0..i32::try_from(count).unwrap()).map(sequenced).collect::<Vec<Record>>())
+}
+
+/// A record without a key, of a producer without an id.
+fn record(offset: i32, sequence: i32, timestamp: i64, value: Bytes) -> Record {
+    Record {
         transactional: false,
         control: false,
         delete_horizon: false,
@@ -94,25 +102,29 @@ pub(crate) fn batch(count: usize, size: usize) -> Bytes {
         producer_id: -1,
         producer_epoch: -1,
         timestamp_type: TimestampType::Creation,
-        offset: i64::try_from(n).unwrap(),
-        // Consecutive, or the encoder begins a new batch: the first one's goes into the head, -1 for none.
-        sequence: i32::try_from(n).unwrap() - 1,
-        timestamp: i64::try_from(now.as_millis()).unwrap(),
+        offset: i64::from(offset),
+        sequence,
+        timestamp,
         key: None,
-        value: Some(value.clone()),
+        value: Some(value),
         headers: IndexMap::new(),
-    };
-    let records: Vec<Record> = (0..count).map(record).collect();
+    }
+}
+
+/// Records as one batch.
+fn encoded(records: &[Record]) -> Bytes {
     let mut out = BytesMut::new();
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
-    RecordBatchEncoder::encode(&mut out, &records, &options).unwrap();
+    RecordBatchEncoder::encode(&mut out, records, &options).unwrap();
     out.freeze()
 }
 
-/// A produce request (v9, acks=all) for one partition.
-pub(crate) fn produce_request(topic: &str, partition: i32, records: Bytes) -> ProduceRequest {
-    let data = PartitionProduceData::default().with_index(partition).with_records(Some(records));
-    let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]);
+/// A produce request (acks=all) with the same records for each of some partitions.
+pub(crate) fn produce_request(topic: &str, partitions: &[i32], records: &Bytes) -> ProduceRequest {
+    let data = |p: &i32| PartitionProduceData::default().with_index(*p).with_records(Some(records.clone()));
+    let topic = TopicProduceData::default()
+        .with_name(topic_name(topic))
+        .with_partition_data(partitions.iter().map(data).collect());
     ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic])
 }
 
@@ -152,7 +164,16 @@ impl Wire {
 
     /// One request and its answer; `None` if the connection fails.
     fn try_call<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response> {
-        self.stream.write_all(&frame(version, request)).ok()?;
+        self.try_send(version, request)?;
+        self.try_receive::<R>(version)
+    }
+
+    fn try_send<R: Request>(&mut self, version: i16, request: &R) -> Option<()> {
+        self.stream.write_all(&frame(version, request)).ok()
+    }
+
+    /// The answer to a request that was sent.
+    fn try_receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).ok()?;
         let mut body = vec![0; usize::try_from(i32::from_be_bytes(length)).ok()?];
@@ -252,14 +273,12 @@ impl Wire {
 
     /// True once a record has been acknowledged.
     pub(crate) fn try_produce(&mut self, topic: &str, partition: i32, records: Bytes) -> bool {
-        self.is_acknowledged(&produce_request(topic, partition, records))
+        self.is_acknowledged(&produce_request(topic, &[partition], &records))
     }
 
     /// True once the only part of a produce request (v9) has been acknowledged.
     fn is_acknowledged(&mut self, request: &ProduceRequest) -> bool {
-        let answer = self.try_call(9, request);
-        let part = answer.as_ref().and_then(|a| a.responses.first()?.partition_responses.first());
-        part.is_some_and(|p| p.error_code == 0)
+        self.try_call(9, request).is_some_and(|answer| acknowledged(&answer).len() == 1)
     }
 
     /// Bytes of records that come for an offset; `None` while the partition cannot be read.
@@ -268,6 +287,12 @@ impl Wire {
         let part = answer.responses.first()?.partitions.first()?;
         (part.error_code == 0).then(|| part.records.as_ref().map_or(0, Bytes::len))
     }
+}
+
+/// The partitions whose records have been acknowledged.
+fn acknowledged(answer: &ProduceResponse) -> Vec<i32> {
+    let parts = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
+    parts.filter(|part| part.error_code == 0).map(|part| part.index).collect()
 }
 
 #[cfg(test)]

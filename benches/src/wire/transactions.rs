@@ -1,17 +1,22 @@
-//! The requests of a transaction, in the versions that clients spoke before KIP-890: every peer takes them.
+//! The requests of a transaction, in the versions that clients spoke before KIP-890 (every peer takes them), and those of
+//! which a loop of transactions consists since.
 //!
 //! May not know: when a coordinator answers, and what is measured.
 
-use bytes::{Bytes, BytesMut};
-use kafka_protocol::indexmap::IndexMap;
+use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, BrokerId, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProducerId,
-    TransactionalId,
+    AddPartitionsToTxnRequest, BrokerId, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest,
+    ProducerId, TransactionalId,
 };
-use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+use kafka_protocol::records::Record;
 
-use super::{Topic, Wire, produce_request, text, topic_name};
+use super::{Topic, Wire, acknowledged, encoded, produce_request, record, text, topic_name};
+
+/// The first version of Produce that adds its partitions to the transaction itself (KIP-890).
+const PRODUCE_ADDS: i16 = 12;
+/// The first version of EndTxn that gives the producer the next epoch (KIP-890).
+const END_BUMPS: i16 = 5;
 
 /// Of a key in FindCoordinator.
 const OF_TRANSACTION: i8 = 1;
@@ -27,27 +32,19 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// A batch of one record, the producer's first.
-    fn batch(&self) -> Bytes {
-        let record = Record {
+    /// A batch of one record, the producer's first of this epoch.
+    fn batch(&self, value: Bytes) -> Bytes {
+        encoded(&[Record {
             transactional: true,
-            control: false,
-            delete_horizon: false,
-            partition_leader_epoch: -1,
             producer_id: self.producer.0,
             producer_epoch: self.epoch,
-            timestamp_type: TimestampType::Creation,
-            offset: 0,
-            sequence: 0,
-            timestamp: 1,
-            key: None,
-            value: Some(Bytes::from_static(b"open")),
-            headers: IndexMap::new(),
-        };
-        let mut out = BytesMut::new();
-        let options = RecordEncodeOptions { version: 2, compression: Compression::None };
-        RecordBatchEncoder::encode(&mut out, [&record], &options).unwrap();
-        out.freeze()
+            ..record(0, 0, 1, value)
+        }])
+    }
+
+    /// One record with that value to each of some partitions, which also adds them to the transaction.
+    pub(crate) fn produce_request(&self, topic: &Topic, partitions: &[i32], value: Bytes) -> ProduceRequest {
+        produce_request(&topic.name, partitions, &self.batch(value)).with_transactional_id(Some(self.id.clone()))
     }
 }
 
@@ -87,17 +84,36 @@ impl Wire {
 
     /// Writes one record into a partition of a transaction, which this node leads.
     pub(crate) fn try_produce_in(&mut self, of: &Transaction, topic: &Topic, partition: i32) -> bool {
-        let request = produce_request(&topic.name, partition, of.batch()).with_transactional_id(Some(of.id.clone()));
-        self.is_acknowledged(&request)
+        self.is_acknowledged(&of.produce_request(topic, &[partition], Bytes::from_static(b"open")))
+    }
+
+    /// Sends what [`Transaction::produce_request`] makes.
+    pub(crate) fn try_send_adding(&mut self, request: &ProduceRequest) -> Option<()> {
+        self.try_send(PRODUCE_ADDS, request)
+    }
+
+    /// The partitions that took what was sent so.
+    pub(crate) fn try_receive_added(&mut self) -> Option<Vec<i32>> {
+        Some(acknowledged(&self.try_receive::<ProduceRequest>(PRODUCE_ADDS)?))
     }
 
     /// Commits a transaction; false if this node refuses, for one because it does not coordinate it yet.
     pub(crate) fn try_commit(&mut self, of: &Transaction) -> bool {
-        let request = EndTxnRequest::default()
-            .with_transactional_id(of.id.clone())
-            .with_producer_id(of.producer)
-            .with_producer_epoch(of.epoch)
-            .with_committed(true);
-        self.try_call(3, &request).is_some_and(|answer| answer.error_code == 0)
+        self.try_call(3, &end_request(of)).is_some_and(|answer| answer.error_code == 0)
     }
+
+    /// The same by the version that gives the producer its next transaction.
+    pub(crate) fn try_commit_for_next(&mut self, of: &Transaction) -> Option<Transaction> {
+        let answer = self.try_call(END_BUMPS, &end_request(of))?;
+        let (producer, epoch) = (answer.producer_id, answer.producer_epoch);
+        (answer.error_code == 0).then(|| Transaction { id: of.id.clone(), producer, epoch })
+    }
+}
+
+fn end_request(of: &Transaction) -> EndTxnRequest {
+    EndTxnRequest::default()
+        .with_transactional_id(of.id.clone())
+        .with_producer_id(of.producer)
+        .with_producer_epoch(of.epoch)
+        .with_committed(true)
 }
