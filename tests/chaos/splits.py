@@ -74,8 +74,11 @@ class SplitFaults:
             if not self.side_by_side(node, self.shards(node)):
                 child = until("a shard may be split", lambda: self.asked(node), SPLIT_SECONDS_MAX)
                 self.carried_out(node, child)
-            merging = {}
-            absorbed = until("a shard is merged into another one", lambda: self.is_merged(node, merging), MERGE_SECONDS_MAX)
+            merging, refused = {}, []
+            try:
+                absorbed = until("a shard is merged into another one", lambda: self.is_merged(node, merging, refused), MERGE_SECONDS_MAX)
+            except AssertionError as error:
+                raise AssertionError(f"{error}; asked for {merging}, {len(refused)} times refused, at last: {refused[-1:]}") from error
             merged[absorbed] = merging[absorbed]
         self.lasts(1, 3)
         self.measured(effects.merged(self.shards(node), merged))
@@ -97,10 +100,10 @@ class SplitFaults:
             if absorbed != survivor and places(shards[absorbed]) == places(shards[survivor]) and was_split(absorbed)
         ]
 
-    def is_merged(self, node, merging):
+    def is_merged(self, node, merging, refused):
         """Asks for a merge, also again: one that cannot be begun is cancelled by the shard, and the balancer may move one of the two
-        away before it is asked for. `merging`: the shards that were to be absorbed, and how many partitions each carried. Gives the
-        one that is gone, or None."""
+        away before it is asked for. `merging`: the shards that were to be absorbed, and how many partitions each carried; `refused`: what
+        was said to the others. Gives the one that is gone, or None."""
         shards = self.shards(node)
         gone = [absorbed for absorbed in merging if absorbed not in shards]
         if gone:
@@ -109,15 +112,19 @@ class SplitFaults:
         # The same one again as long as it can be: it may be under way.
         pairs = [pair for pair in pairs if pair[0] in merging] or pairs
         if not pairs:
+            # The only pair there was is none any more: one of it was moved or merged away.
+            child = self.asked(node)
+            if child is not None:
+                self.carried_out(node, child)
             return None
         absorbed, survivor = self.chance.choice(pairs)
         # When it has been taken over it is still listed for a moment, and carries nothing.
         merging[absorbed] = max(shards[absorbed]["partitions"], merging.get(absorbed, 0))
         try:
             self.command(node, "shard", "merge", str(absorbed), "--into", str(survivor))
-        except AssertionError:
+        except AssertionError as error:
             # It is under way, or refused right after another fault.
-            pass
+            refused.append(str(error))
         return None
 
     def resize(self):
