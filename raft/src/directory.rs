@@ -14,7 +14,7 @@ use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
-use ottla_storage::read::ReadRequest;
+use ottla_storage::read::{ReadRequest, Wanted};
 
 use crate::state_machine::Extent;
 
@@ -172,7 +172,7 @@ impl Directory for DataDir {
     ) -> BoxFuture<'_, io::Result<Exported>> {
         let key = self.extent(replica, partition);
         let (from, up_to) = (offsets.start, offsets.end);
-        let request = ReadRequest { key, from, up_to, bytes_max, at_least_one: true };
+        let request = ReadRequest { key, from, up_to, bytes_max, at_least_one: true, wanted: Wanted::All };
         Box::pin(async move { DataDir::export(self, request).await.map_err(io::Error::other) })
     }
 

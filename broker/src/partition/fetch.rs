@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::Offset;
-use ottla_storage::read::{ReadError, ReadRequest};
+use ottla_storage::read::{ReadError, ReadRequest, Wanted};
 
 use super::handle::{Partition, end_for, watermarks};
 use super::types::{Access, EpochEnd, FetchSpec, Fetched, FetchedRecords, Isolation};
@@ -74,7 +74,7 @@ impl Partition {
         let Some(directory) = self.shard.directory() else { return Ok(none) };
         let key = directory.extent(self.shard.replica, self.id);
         let (from, bytes_max, at_least_one) = (spec.offset, spec.max_bytes, spec.at_least_one);
-        let request = ReadRequest { key, from, up_to, bytes_max, at_least_one };
+        let request = ReadRequest { key, from, up_to, bytes_max, at_least_one, wanted: Wanted::WithRecords };
         let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
         let Some(base_offset) = plan.base_offset() else { return Ok(none) };
         // The log start has moved since it was compared: the reader is told, and skips nothing in silence.
@@ -100,8 +100,14 @@ impl Partition {
         at_least_one: bool,
     ) -> Result<Bytes, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(Bytes::new()) };
-        let request =
-            ReadRequest { key: directory.extent(self.shard.replica, self.id), from, up_to, bytes_max, at_least_one };
+        let request = ReadRequest {
+            key: directory.extent(self.shard.replica, self.id),
+            from,
+            up_to,
+            bytes_max,
+            at_least_one,
+            wanted: Wanted::WithRecords,
+        };
         let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
         if plan.is_empty() {
             return Ok(Bytes::new());
@@ -129,6 +135,7 @@ impl Partition {
             up_to,
             bytes_max,
             at_least_one: true,
+            wanted: Wanted::WithRecords,
         };
         directory.plan_read(request).await.map_or(bytes_max, |plan| plan.bytes())
     }

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_env::rt;
-use ottla_protocol::ids::{NodeId, PartitionId};
+use ottla_protocol::ids::{NodeId, Offset, PartitionId};
 use ottla_raft::Priority;
-use ottla_storage::data_dir::WalkedBatch;
+use ottla_storage::data_dir::{DataDir, WalkedBatch};
+use ottla_storage::index::{ExtentKey, IndexedBatch};
 
 use super::handle::Shard;
 use super::lag_request::{CommittedPosition, ControlCount, EndsAnswer, LagRequest, PartitionEnds, TopicPositions};
@@ -126,8 +127,8 @@ async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition, with_co
             walked.map_or_else(|_| Ahead::default(), |walked| ahead(&walked, &offsets))
         }
         Some(directory) if looks_up => {
-            let batch = directory.batch_at(directory.extent(shard.replica, id), first).await;
-            Ahead { first_ms: batch.ok().flatten().map(|batch| batch.max_timestamp_ms), ..Ahead::none() }
+            let batch = first_with_records(directory, directory.extent(shard.replica, id), first).await;
+            Ahead { first_ms: batch.map(|batch| batch.max_timestamp_ms), ..Ahead::none() }
         }
         _ if walks => Ahead::default(),
         _ => Ahead::none(),
@@ -139,6 +140,15 @@ async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition, with_co
         first_uncommitted_ms: ahead.first_ms,
         control: ahead.control.filter(|_| with_control),
     })
+}
+
+/// The batch that holds an offset, or the next one if compaction has emptied it; `None` if it cannot be read or is not there.
+async fn first_with_records(directory: &DataDir, key: ExtentKey, offset: Offset) -> Option<IndexedBatch> {
+    let mut batch = directory.batch_at(key, offset).await.ok()??;
+    while batch.is_empty() {
+        batch = directory.batch_at(key, batch.end_offset()).await.ok()??;
+    }
+    Some(batch)
 }
 
 /// What lies between a position and the end; by default it is not known.
@@ -157,7 +167,7 @@ impl Ahead {
 }
 
 fn ahead(walked: &[WalkedBatch], offsets: &LogOffsetSnapshot) -> Ahead {
-    let first = walked.iter().find(|batch| !batch.is_control);
+    let first = walked.iter().find(|batch| !batch.is_control && !batch.indexed.is_empty());
     let mut count = ControlCount::default();
     for batch in walked.iter().filter(|batch| batch.is_control) {
         let records = i64::from(batch.indexed.record_count);
@@ -171,9 +181,8 @@ fn ahead(walked: &[WalkedBatch], offsets: &LogOffsetSnapshot) -> Ahead {
 
 #[cfg(test)]
 mod tests {
-    use ottla_protocol::ids::{LeaderEpoch, Offset};
+    use ottla_protocol::ids::LeaderEpoch;
     use ottla_storage::ids::LogPosition;
-    use ottla_storage::index::IndexedBatch;
 
     use super::*;
 
@@ -200,6 +209,13 @@ mod tests {
         let Ahead { first_ms, control } = ahead(&walked(batches), &offsets);
         let control = control.unwrap_or_default();
         (first_ms, control.below_last_stable, control.below_high_watermark)
+    }
+
+    #[test]
+    fn what_compaction_has_emptied_is_no_first_record() {
+        let mut batches = walked(&[(4, false), (2, false)]);
+        batches[0].indexed = IndexedBatch { bytes: 61, max_timestamp_ms: -1, ..batches[0].indexed };
+        assert_eq!(ahead(&batches, &LogOffsetSnapshot::default()).first_ms, Some(4));
     }
 
     #[test]

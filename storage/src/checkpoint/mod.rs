@@ -17,6 +17,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::ids::{LogId, ReplicaId, RunId};
+use crate::index::ExtentKey;
+use crate::index::compacted::Compacted;
 use crate::index::owners::Owners;
 use crate::runs::Listing;
 use file::{Generation, LoadError, off_thread};
@@ -71,12 +73,20 @@ pub(crate) struct Kept {
     pub(crate) owners: Owners,
     /// The segments whose live batches it finds in runs: it needs the files of all others.
     pub(crate) rewritten: BTreeSet<u64>,
+    /// The passes of compaction that it finds in runs: of others it needs the files that were compacted.
+    pub(crate) compacted: BTreeMap<ExtentKey, Compacted>,
 }
 
 impl Kept {
     pub(crate) fn of(state: &State) -> Self {
         let heads = state.replicas.iter().map(|(id, replica)| (*id, replica.head.clone())).collect();
-        Self { heads, runs: state.runs.clone(), owners: state.owners.clone(), rewritten: state.rewritten.clone() }
+        Self {
+            heads,
+            runs: state.runs.clone(),
+            owners: state.owners.clone(),
+            rewritten: state.rewritten.clone(),
+            compacted: state.compacted.clone(),
+        }
     }
 
     fn note(&mut self, operations: &[Operation]) {
@@ -92,11 +102,9 @@ impl Kept {
                 Operation::Disown(replica, partition) => self.owners.remove(*replica, *partition),
                 Operation::Rewritten(segment) => drop(self.rewritten.insert(*segment)),
                 Operation::Unlinked(segment) => drop(self.rewritten.remove(segment)),
-                Operation::Put { .. }
-                | Operation::Delete { .. }
-                | Operation::LogStart(..)
-                | Operation::Forget(_)
-                | Operation::NextRun(_) => {}
+                Operation::Compacted(key, compacted) => drop(self.compacted.insert(*key, *compacted)),
+                Operation::Forget(key) => drop(self.compacted.remove(key)),
+                Operation::Put { .. } | Operation::Delete { .. } | Operation::LogStart(..) | Operation::NextRun(_) => {}
             }
         }
     }

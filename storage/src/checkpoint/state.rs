@@ -15,9 +15,10 @@
 //! 12 replica  : as 1, then stretches 4, each: first sequence 8, last sequence 8     (relocated entries that are needed)
 //! 13 owner    : replica, lineage 8, topic 16, partition 4     (it serves bytes that came for another)
 //! 14 disown   : replica, topic 16, partition 4
+//! 15 compacted: lineage 8, topic 16, partition 4, pass 8, horizon 8, cutoff 8, first run 8
 //! ```
 //! Kinds 7 to 11 appear only in directories of format 2 (`node.json`), kind 12 in those of format 3, kinds 13
-//! and 14 in those of format 4: an older release would take them for damage.
+//! and 14 in those of format 4, kind 15 in those of format 5: an older release would take them for damage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,9 +26,11 @@ use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId};
 use uuid::Uuid;
 
+use crate::compact::Pass;
 use crate::entry::Vote;
 use crate::ids::{Lineage, LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
+use crate::index::compacted::Compacted;
 use crate::index::owners::Owners;
 use crate::log::RecoveryPoint;
 use crate::runs::Listing;
@@ -55,6 +58,8 @@ pub(crate) struct State {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
     pub(crate) log_starts: BTreeMap<ExtentKey, Offset>,
     pub(crate) owners: Owners,
+    /// What passes of compaction have made of lineages.
+    pub(crate) compacted: BTreeMap<ExtentKey, Compacted>,
     /// The runs that hold live batches.
     pub(crate) runs: BTreeMap<RunId, Listing>,
     /// The id of the next run.
@@ -74,6 +79,7 @@ pub(crate) enum Operation {
     Forget(ExtentKey),
     Owner(ReplicaId, ExtentKey),
     Disown(ReplicaId, PartitionId),
+    Compacted(ExtentKey, Compacted),
     Run(Listing),
     DropRun(RunId),
     NextRun(RunId),
@@ -104,9 +110,13 @@ impl State {
                 self.replicas.remove(&replica);
             }
             Operation::LogStart(key, log_start) => drop(self.log_starts.insert(key, log_start)),
-            Operation::Forget(key) => drop(self.log_starts.remove(&key)),
+            Operation::Forget(key) => {
+                self.log_starts.remove(&key);
+                self.compacted.remove(&key);
+            }
             Operation::Owner(replica, key) => return self.owners.set(replica, key),
             Operation::Disown(replica, partition) => self.owners.remove(replica, partition),
+            Operation::Compacted(key, compacted) => drop(self.compacted.insert(key, compacted)),
             Operation::Run(run) => drop(self.runs.insert(run.id, run)),
             Operation::DropRun(run) => drop(self.runs.remove(&run)),
             Operation::NextRun(run) => self.next_run = self.next_run.max(run),
@@ -128,10 +138,11 @@ impl State {
         });
         let log_starts = self.log_starts.iter().map(|(key, log_start)| Operation::LogStart(*key, *log_start));
         let owners = self.owners.rows().map(|(replica, key)| Operation::Owner(replica, key));
+        let compacted = self.compacted.iter().map(|(key, compacted)| Operation::Compacted(*key, *compacted));
         let runs = self.runs.values().map(|run| Operation::Run(run.clone()));
         let next_run = (self.next_run > RunId(0)).then_some(Operation::NextRun(self.next_run));
         let rewritten = self.rewritten.iter().map(|segment| Operation::Rewritten(*segment));
-        replicas.chain(log_starts).chain(owners).chain(runs).chain(next_run).chain(rewritten)
+        replicas.chain(log_starts).chain(owners).chain(compacted).chain(runs).chain(next_run).chain(rewritten)
     }
 }
 
@@ -238,6 +249,15 @@ impl Operation {
                 put_numbered(out, 14, replica.0);
                 put_partition(out, partition);
             }
+            Self::Compacted(key, Compacted { number, pass, first_run }) => {
+                out.push(15);
+                put_key(out, key);
+                out.extend_from_slice(&number.to_le_bytes());
+                for offset in [pass.horizon, pass.cutoff] {
+                    out.extend_from_slice(&offset.0.to_le_bytes());
+                }
+                out.extend_from_slice(&first_run.0.to_le_bytes());
+            }
             Self::Run(run) => {
                 out.push(7);
                 for number in [run.id.0, run.lineage.0, run.incarnation, run.bytes, run.batch_bytes] {
@@ -328,13 +348,23 @@ impl Operations {
         })
     }
 
+    fn offset(&mut self) -> Option<Offset> {
+        Some(Offset(i64::from_le_bytes(self.array()?)))
+    }
+
+    fn compacted(&mut self) -> Option<Compacted> {
+        let number = self.u64()?;
+        let pass = Pass { horizon: self.offset()?, cutoff: self.offset()? };
+        Some(Compacted { number, pass, first_run: RunId(self.u64()?) })
+    }
+
     fn operation(&mut self) -> Option<Operation> {
         Some(match self.byte()? {
             1 => Operation::Replica(self.head()?),
             2 => Operation::Put { replica: self.replica()?, key: self.bytes()?, value: self.bytes()? },
             3 => Operation::Delete { replica: self.replica()?, key: self.bytes()? },
             4 => Operation::Remove(self.replica()?),
-            5 => Operation::LogStart(self.key()?, Offset(i64::from_le_bytes(self.array()?))),
+            5 => Operation::LogStart(self.key()?, self.offset()?),
             6 => Operation::Forget(self.key()?),
             7 => Operation::Run(self.run()?),
             8 => Operation::DropRun(RunId(self.u64()?)),
@@ -344,6 +374,7 @@ impl Operations {
             12 => Operation::Replica(self.head_with_kept()?),
             13 => Operation::Owner(self.replica()?, self.key()?),
             14 => Operation::Disown(self.replica()?, self.partition()?),
+            15 => Operation::Compacted(self.key()?, self.compacted()?),
             _ => return None,
         })
     }

@@ -14,9 +14,11 @@ use uuid::Uuid;
 use super::Checkpoint;
 use super::file::file_name;
 use super::state::{Operation, ReplicaHead, State};
+use crate::compact::Pass;
 use crate::entry::Vote;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
+use crate::index::compacted::Compacted;
 use crate::log::RecoveryPoint;
 use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
@@ -106,6 +108,8 @@ fn operations(number: u64, transaction: &Transaction) -> Vec<Operation> {
         class: RetentionClass(number as u8),
         rewrites: 1,
     };
+    let pass = Pass { horizon: Offset(transaction.log_start), cutoff: Offset(transaction.log_start / 2) };
+    operations.push(Operation::Compacted(key, Compacted { number, pass, first_run: RunId(number) }));
     operations.extend([Operation::Run(run), Operation::NextRun(RunId(number + 1)), Operation::Rewritten(number)]);
     operations.extend([Operation::DropRun(RunId(number / 2)), Operation::Unlinked(number.saturating_sub(3))]);
     operations

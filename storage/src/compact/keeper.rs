@@ -9,28 +9,28 @@ use ottla_protocol::records::{self, Record, Retained};
 use super::{CompactError, IsAborted, KeyMap, Marks, Pass, StoredBatch};
 
 /// What the records of a batch may be decompressed to: no batch is accepted that yields more.
-const RECORDS_BYTES_MAX: usize = 256 << 20;
+pub(super) const RECORDS_BYTES_MAX: usize = 256 << 20;
 
 /// Offsets of one empty batch at the most.
 const EMPTY_OFFSETS_MAX: i64 = i32::MAX as i64;
 
 /// A pass over a partition.
-pub struct Keeper<'a> {
+pub struct Keeper {
     pass: Pass,
-    is_aborted: IsAborted<'a>,
+    is_aborted: IsAborted,
     /// Offset of the next batch.
     next: Offset,
     /// Where what was dropped since the last kept batch begins, and the epoch of its first batch.
     gone: Option<(Offset, LeaderEpoch)>,
 }
 
-impl std::fmt::Debug for Keeper<'_> {
+impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keeper").field("pass", &self.pass).field("next", &self.next).finish_non_exhaustive()
     }
 }
 
-fn header_of(batch: &StoredBatch) -> Result<BatchHeader, CompactError> {
+pub(super) fn header_of(batch: &StoredBatch) -> Result<BatchHeader, CompactError> {
     BatchHeader::parse(&batch.data).ok_or(CompactError::NoHeader { offset: batch.base_offset })
 }
 
@@ -38,10 +38,10 @@ fn offset_of(batch: &StoredBatch, record: &Record<'_>) -> Offset {
     batch.base_offset.plus(i64::from(record.offset_delta))
 }
 
-impl<'a> Keeper<'a> {
+impl Keeper {
     /// Begins at the partition's log start, or at the base of the batch that holds it.
     #[must_use]
-    pub fn new(pass: Pass, log_start: Offset, is_aborted: IsAborted<'a>) -> Self {
+    pub fn new(pass: Pass, log_start: Offset, is_aborted: IsAborted) -> Self {
         Self { pass, is_aborted, next: log_start, gone: None }
     }
 

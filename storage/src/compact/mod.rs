@@ -1,6 +1,7 @@
 //! Compaction: the last value of every key of a partition, below a horizon. Which records a pass keeps, without I/O (design section 12).
 //!
 //! ```text
+//!  judge   what is new -> the transactions that were aborted         (Transactions)
 //!  learn   the keys of what is new -> the last offset of each       (KeyMap)
 //!  mark    what the map knows at a later offset                      (Marks)
 //!  keep    what is not marked; empty batches where nothing is kept   (Keeper)
@@ -13,6 +14,7 @@ mod key_map;
 mod marks;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset};
@@ -21,6 +23,7 @@ use ottla_protocol::records::RecordsError;
 pub use keeper::Keeper;
 pub use key_map::{HashRange, KeyMap};
 pub use marks::Marks;
+pub use transactions::Transactions;
 
 /// How far a partition is to be compacted, the same for all of its replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,5 +70,5 @@ pub enum CompactError {
     },
 }
 
-/// Tells whether a transaction was aborted: by its producer and an offset within it.
-pub type IsAborted<'a> = &'a dyn Fn(i64, Offset) -> bool;
+/// Tells whether a transaction was aborted: by its producer and the first offset of a batch of it.
+pub type IsAborted = Box<dyn Fn(i64, Offset) -> bool + Send>;

@@ -92,7 +92,7 @@ fn compacted(batches: &[StoredBatch], dirty_from: Offset, pass: Pass, ranges: u6
     let below: Vec<_> = batches.iter().filter(|batch| batch.base_offset < pass.horizon).collect();
     let Some(first) = below.first() else { return batches.to_vec() };
     let (log_start, mut out) = (first.base_offset, Vec::new());
-    let mut keeper = Keeper::new(pass, log_start, &is_aborted);
+    let mut keeper = Keeper::new(pass, log_start, Box::new(is_aborted));
     let mut map = KeyMap::new(1 << 16, (3, 4));
     let mut marks = Marks::new(log_start, (pass.horizon.0 - log_start.0) as u64);
     for range in HashRange::divide(ranges) {
@@ -215,6 +215,6 @@ fn a_batch_that_cannot_be_read_is_named() {
     log.batches[0].data = data.into();
     let pass = Pass { horizon: Offset(101), cutoff: Offset(0) };
     let mut map = KeyMap::new(1 << 10, (0, 0));
-    let told = Keeper::new(pass, Offset(100), &is_aborted).learn(&log.batches[0], &mut map);
+    let told = Keeper::new(pass, Offset(100), Box::new(is_aborted)).learn(&log.batches[0], &mut map);
     assert!(matches!(told, Err(CompactError::Unreadable { offset: Offset(100), .. })), "{told:?}");
 }

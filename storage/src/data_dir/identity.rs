@@ -15,7 +15,7 @@ use ottla_env::disk::{Disk, OpenMode, read_exact_at};
 use ottla_env::rt;
 
 /// The newest format of data directories this release reads.
-const FORMAT_VERSION: u32 = LINEAGE_FORMAT_VERSION;
+const FORMAT_VERSION: u32 = COMPACTION_FORMAT_VERSION;
 /// The format of a directory without runs: 0.1.0 opens it, too.
 const FIRST_FORMAT_VERSION: u32 = 1;
 /// The format of a directory that has had runs: a release that does not know them must not open it, since it would
@@ -26,6 +26,8 @@ pub(crate) const RELOCATION_FORMAT_VERSION: u32 = 3;
 /// The format of a directory in which partitions have moved from one replica to another: 0.5 would take the bytes of one
 /// for those of the other.
 pub(crate) const LINEAGE_FORMAT_VERSION: u32 = 4;
+/// The format of a directory in which a partition was compacted: an older release would take what is gone for what counts.
+pub(crate) const COMPACTION_FORMAT_VERSION: u32 = 5;
 
 const FILE: &str = "node.json";
 const NEW_FILE: &str = "node.json.new";

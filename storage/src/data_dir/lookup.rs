@@ -12,7 +12,7 @@ use ottla_protocol::ids::Offset;
 use super::DataDir;
 use crate::ids::RunId;
 use crate::index::{Access, BatchIndex, Bounds, ExtentKey, IndexError, IndexedBatch, Planned};
-use crate::read::{Noting, ReadError, ReadPlan, ReadRequest};
+use crate::read::{Noting, ReadError, ReadPlan, ReadRequest, Wanted};
 use ottla_env::rt;
 
 /// Attempts to plan a read when a file is unlinked in between: each time its batches have moved to a run.
@@ -53,21 +53,18 @@ impl DataDir {
 
     /// Plans a read; pins what it needs.
     pub async fn plan_read(&self, request: ReadRequest) -> Result<ReadPlan, ReadError> {
-        let bounds = Bounds {
-            from: request.from,
-            up_to: request.up_to,
-            bytes_max: request.bytes_max as u64,
-            at_least_one: request.at_least_one,
-        };
         for _ in 0..MOVES_MAX {
-            let planned =
-                self.look_up(request.from, move |index, access| index.plan(request.key, bounds, access)).await;
-            if let Err(ReadError::Damaged { offset, .. }) = &planned {
-                self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
-                self.rewriter.damage.gap(request.key, *offset..request.up_to);
+            let mut search = Search::new(request);
+            while let Some(bounds) = search.bounds() {
+                let planned =
+                    self.look_up(bounds.from, move |index, access| index.plan(request.key, bounds, access)).await;
+                if let Err(ReadError::Damaged { offset, .. }) = &planned {
+                    self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
+                    self.rewriter.damage.gap(request.key, *offset..request.up_to);
+                }
+                search.take(planned?);
             }
-            let planned = planned?;
-            match self.open_plan(request.key, request.from, planned) {
+            match search.open(self) {
                 Err(ReadError::Moved(_)) => {}
                 outcome => return outcome,
             }
@@ -81,18 +78,13 @@ impl DataDir {
         if let Some(reason) = self.poisoned() {
             return Some(Err(ReadError::Poisoned(reason.to_string())));
         }
-        let bounds = Bounds {
-            from: request.from,
-            up_to: request.up_to,
-            bytes_max: request.bytes_max as u64,
-            at_least_one: request.at_least_one,
-        };
-        match self.index.plan(request.key, bounds, Access::Resident) {
-            Ok(planned) => match self.open_plan(request.key, request.from, planned) {
-                Err(ReadError::Moved(_)) => None,
-                outcome => Some(outcome),
-            },
-            Err(_) => None,
+        let mut search = Search::new(request);
+        while let Some(bounds) = search.bounds() {
+            search.take(self.index.plan(request.key, bounds, Access::Resident).ok()?);
+        }
+        match search.open(self) {
+            Err(ReadError::Moved(_)) => None,
+            outcome => Some(outcome),
         }
     }
 
@@ -143,5 +135,47 @@ impl DataDir {
     ) -> Result<Option<Offset>, ReadError> {
         let lookup = move |index: &BatchIndex, access| index.retention_point(key, up_to, cutoff_ms, bytes_max, access);
         self.look_up(Offset(0), lookup).await
+    }
+}
+
+/// The batches of a read while the index is searched for them: once as a rule, again where all that a search found is passed over.
+struct Search {
+    request: ReadRequest,
+    /// Where the next search begins; none is needed if there is none.
+    next: Option<Offset>,
+    found_at: Option<Offset>,
+    planned: Vec<Planned>,
+}
+
+impl Search {
+    fn new(request: ReadRequest) -> Self {
+        Self { request, next: Some(request.from), found_at: None, planned: Vec::new() }
+    }
+
+    fn bounds(&self) -> Option<Bounds> {
+        let ReadRequest { up_to, bytes_max, at_least_one, .. } = self.request;
+        self.next.map(|from| Bounds { from, up_to, bytes_max: bytes_max as u64, at_least_one })
+    }
+
+    fn take(&mut self, planned: Vec<Planned>) {
+        self.next = None;
+        // Nothing follows what was passed over before: that is the reader's.
+        let Some((first, last)) = planned.first().zip(planned.last()) else { return };
+        self.found_at.get_or_insert(first.indexed.base_offset);
+        let is_passed = |planned: &Planned| planned.indexed.is_empty();
+        if self.request.wanted == Wanted::All || !planned.iter().any(is_passed) {
+            self.planned = planned;
+        } else if planned.iter().all(is_passed) {
+            let end = last.indexed.end_offset();
+            self.next = Some(end).filter(|end| *end < self.request.up_to);
+            self.planned = vec![last.clone()];
+        } else {
+            self.planned = planned.into_iter().filter(|planned| !is_passed(planned)).collect();
+        }
+    }
+
+    fn open(self, directory: &DataDir) -> Result<ReadPlan, ReadError> {
+        let plan = directory.open_plan(self.request.key, self.request.from, self.planned)?;
+        Ok(plan.found_at(self.found_at))
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! May not know: metadata, topics or Raft; recovered replicas are returned to the caller, which runs them.
 
+mod compactor;
 mod export;
 mod failure;
 mod identity;
@@ -38,6 +39,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+pub use compactor::{Compaction, CompactionRequest};
 pub use export::ReplicaSnapshot;
 pub use failure::OnFailure;
 pub use import::Import;

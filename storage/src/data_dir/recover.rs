@@ -205,6 +205,7 @@ async fn load_index(
     moves: bool,
 ) -> Result<(), DataDirError> {
     index.set_owners(state.owners.clone());
+    index.set_compacted(&state.compacted);
     for (key, log_start) in &state.log_starts {
         index.raise_log_start(*key, *log_start);
     }

@@ -50,15 +50,15 @@ pub(super) enum Outcome {
 
 /// The output of a job so far.
 #[derive(Default)]
-struct Made {
+pub(super) struct Made {
     /// Runs begun.
-    runs: Vec<RunId>,
+    pub(super) runs: Vec<RunId>,
     /// Damaged batches that were fetched from other replicas.
     repaired: usize,
 }
 
 /// Why a job was not completed.
-enum JobError {
+pub(super) enum JobError {
     Push(PushError),
     Directory(DataDirError),
     /// A chosen file was unlinked meanwhile: its live batches have died.
@@ -342,14 +342,25 @@ impl DataDir {
         }
         let bytes = writer.end() - before;
         self.rewriter.rewritten_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sync_part(&mut writer).await?;
+        self.pause(bytes * 2).await;
+        Ok((cursor, writer))
+    }
+
+    /// Syncs a run that is being written, if enough of it is not.
+    pub(super) async fn sync_part(&self, writer: &mut RunWriter) -> io::Result<()> {
         if writer.unsynced_bytes() >= SYNC_BYTES {
             sync(&self.disk, writer.file()).await?;
             writer.synced();
         }
+        Ok(())
+    }
+
+    /// Pauses as the throttle says after so many bytes were read or written.
+    pub(super) async fn pause(&self, bytes: u64) {
         let waiting = self.log.stats().queued_bytes;
-        let pause = pause(&self.rewriter.pace.borrow(), bytes * 2, waiting, self.space_pressure());
+        let pause = pause(&self.rewriter.pace.borrow(), bytes, waiting, self.space_pressure());
         let _ = rt::timeout(pause, self.rewriter.stop.notified()).await;
-        Ok((cursor, writer))
     }
 
     /// Makes a run and its index durable under their names; the directory is still to be synced.

@@ -135,6 +135,7 @@ impl DataDir {
         let Some(older) = checkpoint.older() else { return false };
         let there = |run: &RunId| self.runs.get(*run).is_some();
         checkpoint.runs_that_wait().keys().any(there)
+            || !self.index.held_by_passes(Some(&older.compacted)).is_empty()
             || checkpoint.newest().rewritten.iter().any(|segment| !older.rewritten.contains(segment))
     }
 
@@ -148,7 +149,9 @@ impl DataDir {
         let segments = self.log.segments().into_iter().map(|segment| segment.sequence);
         let rewritten = segments.filter(|segment| self.index.is_rewritten(*segment));
         let older = checkpoint.older();
-        rewritten.filter(|segment| older.is_none_or(|older| !older.rewritten.contains(segment))).collect()
+        let held = rewritten.filter(|segment| older.is_none_or(|older| !older.rewritten.contains(segment)));
+        let by_passes = self.index.held_by_passes(older.map(|older| &older.compacted));
+        held.chain(by_passes).collect()
     }
 
     /// Unlinks the files of runs that no kept checkpoint lists.

@@ -12,7 +12,7 @@ use ottla_protocol::ids::Offset;
 
 use super::DataDir;
 use crate::index::ExtentKey;
-use crate::read::ReadRequest;
+use crate::read::{ReadRequest, Wanted};
 use ottla_env::rt;
 
 /// Bytes that are read at once.
@@ -73,7 +73,7 @@ impl DataDir {
     async fn scrub(&self, key: ExtentKey, from: Offset) -> Option<(Offset, u64)> {
         let up_to = self.index.partition(key)?.read().end_offset()?;
         let from = from.max(self.index.log_start(key));
-        let request = ReadRequest { key, from, up_to, bytes_max: STEP_BYTES, at_least_one: true };
+        let request = ReadRequest { key, from, up_to, bytes_max: STEP_BYTES, at_least_one: true, wanted: Wanted::All };
         // An index that lacks batches is recorded by this, too.
         let plan = self.plan_read(request).await.ok().filter(|plan| !plan.is_empty())?;
         let ends: Vec<Offset> = plan.indexed_batches().map(|indexed| indexed.end_offset()).collect();

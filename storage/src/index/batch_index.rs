@@ -69,6 +69,8 @@ pub(crate) struct BatchIndex {
     pub(super) changed_log_starts: Mutex<BTreeMap<ExtentKey, Offset>>,
     /// Segments whose live batches lie in runs.
     pub(super) rewritten: Mutex<BTreeSet<u64>>,
+    /// Segments of which passes of compaction have replaced something: by lineage the newest pass.
+    pub(super) held: Mutex<BTreeMap<u64, BTreeMap<ExtentKey, u64>>>,
     pub(crate) table: SegmentTable,
 }
 
@@ -349,9 +351,11 @@ impl BatchIndex {
     pub(crate) fn entries_in(&self, segment: u64) -> BTreeMap<ExtentKey, Vec<Vec<IndexEntry>>> {
         let mut entries: BTreeMap<ExtentKey, Vec<Vec<IndexEntry>>> = BTreeMap::new();
         for (key, partition) in self.all() {
-            for slice in partition.read().slices.iter().filter(|slice| slice.segment == segment) {
+            let partition = partition.read();
+            let all = partition.aside.iter().chain(&partition.slices);
+            for slice in all.filter(|slice| slice.segment == segment) {
                 if let IndexEntries::Memory(memory) = &slice.entries {
-                    entries.entry(key).or_default().push(memory.as_slice().to_vec());
+                    add_entries(entries.entry(key).or_default(), memory.as_slice());
                 }
             }
         }
@@ -367,7 +371,8 @@ impl BatchIndex {
             IndexEntries::File(_) => 0,
         };
         let of = |partition: &PartitionIndex| {
-            partition.slices.iter().filter(|slice| slice.segment == place.segment).map(before).sum::<u64>()
+            let all = partition.aside.iter().chain(&partition.slices);
+            all.filter(|slice| slice.segment == place.segment).map(before).sum::<u64>()
         };
         self.all().iter().map(|(_, partition)| of(&partition.read())).sum()
     }
@@ -386,7 +391,7 @@ impl BatchIndex {
         }
         for (key, partition) in self.all() {
             let slices = listed.remove(&key).unwrap_or_default();
-            self.install_slices(&mut partition.write(), segment, slices)?;
+            self.install_slices(key, &mut partition.write(), segment, slices)?;
             self.settle(&partition, Access::MayBlock)?;
         }
         Ok(())
@@ -394,10 +399,21 @@ impl BatchIndex {
 
     fn install_slices(
         &self,
+        key: ExtentKey,
         partition: &mut PartitionIndex,
         segment: u64,
-        slices: Vec<SegmentSlice>,
+        listed: Vec<SegmentSlice>,
     ) -> Result<(), IndexError> {
+        let mut slices = Vec::with_capacity(listed.len());
+        for slice in listed {
+            partition.note_file(segment);
+            if partition.is_replaced(&slice) {
+                slices.extend(self.rest_of(key, partition, &slice)?);
+            } else {
+                slices.push(slice);
+            }
+        }
+        partition.aside.retain(|aside| aside.segment != segment);
         let is_listed =
             |known: &SegmentSlice| known.segment != segment || slices.iter().any(|slice| slice.covers_as(known));
         for lost in partition.slices.iter().filter(|known| !is_listed(known)) {
@@ -408,7 +424,7 @@ impl BatchIndex {
             let known = partition.slices.iter_mut().find(|known| slice.covers_as(known));
             match known {
                 Some(known) => known.entries = slice.entries,
-                None => self.insert(partition, slice)?,
+                None => self.insert(key, partition, slice)?,
             }
         }
         partition.drop_dead_slices();
@@ -430,7 +446,7 @@ impl BatchIndex {
         for (key, slices) in slices {
             let partition = self.partition_or_new(key);
             for slice in slices {
-                self.insert(&mut partition.write(), slice)?;
+                self.insert(key, &mut partition.write(), slice)?;
             }
             self.settle(&partition, Access::MayBlock)?;
         }
@@ -438,14 +454,28 @@ impl BatchIndex {
     }
 
     /// Adds a slice. What of it lies below log start is counted by the caller's next [`Self::settle`].
-    pub(super) fn insert(&self, partition: &mut PartitionIndex, slice: SegmentSlice) -> Result<(), IndexError> {
+    pub(super) fn insert(
+        &self,
+        key: ExtentKey,
+        partition: &mut PartitionIndex,
+        slice: SegmentSlice,
+    ) -> Result<(), IndexError> {
         partition.note_file(slice.segment);
-        let resolved = partition.resolve_overlap(slice)?;
+        let rest = partition.is_replaced(&slice).then(|| self.rest_of(key, partition, &slice)).transpose()?;
+        let counted = match rest {
+            None => slice,
+            Some(Some(rest)) => rest,
+            Some(None) => {
+                partition.set_aside(slice);
+                return Ok(());
+            }
+        };
+        let resolved = partition.resolve_overlap(counted)?;
         for slice in resolved.replaced {
             self.table.remove(slice.segment, u64::from(slice.live_entries()), slice.live_bytes());
         }
         for slice in resolved.missing {
-            self.table.add(slice.segment, u64::from(slice.entries.count()), slice.bytes);
+            self.table.add(slice.segment, u64::from(slice.live_entries()), slice.live_bytes());
             partition.insert(slice);
         }
         partition.settled_log_start = Offset(0);
@@ -458,6 +488,7 @@ impl BatchIndex {
             partition.write().forget(segment);
         }
         self.rewritten.lock().remove(&segment);
+        self.held.lock().remove(&segment);
         self.table.forget(segment);
     }
 
@@ -473,6 +504,21 @@ impl BatchIndex {
         });
         pruned.sort_unstable();
         pruned
+    }
+}
+
+/// Adds entries behind those of the same slice, if they follow them, as a slice that was never divided would list them.
+fn add_entries(lists: &mut Vec<Vec<IndexEntry>>, entries: &[IndexEntry]) {
+    let Some(first) = entries.first() else { return };
+    let follows = |last: &&IndexEntry| last.end_offset() == first.base_offset;
+    let last = lists.last().and_then(|list| list.last()).filter(follows).copied();
+    match (last, lists.last_mut()) {
+        (Some(last), Some(list)) => {
+            let before = u32::try_from(last.bytes_through()).unwrap_or(u32::MAX);
+            let moved = |entry: &IndexEntry| IndexEntry { bytes_before: entry.bytes_before + before, ..*entry };
+            list.extend(entries.iter().map(moved));
+        }
+        _ => lists.push(entries.to_vec()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! written, and read from that file afterwards. May not know: what a topic is, or why a batch was rejected.
 
 mod batch_index;
+pub(crate) mod compacted;
 pub(crate) mod file;
 pub(crate) mod in_memory_file;
 pub(crate) mod index_entry;
@@ -21,6 +22,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
+use ottla_protocol::batch::HEADER_BYTES;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
 pub(crate) use batch_index::{BatchIndex, Bounds, Planned};
@@ -69,6 +71,12 @@ impl IndexedBatch {
     #[must_use]
     pub fn end_offset(&self) -> Offset {
         self.base_offset.plus(i64::from(self.record_count))
+    }
+
+    /// True if compaction has left nothing of what had these offsets: a record takes one byte at least.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes as usize == HEADER_BYTES
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use ottla_protocol::ids::Offset;
 
+use super::compacted::Compacted;
 use super::index_entry::IndexEntry;
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, IndexError, IndexedBatch};
@@ -43,6 +44,10 @@ pub(crate) struct PartitionIndex {
     pub(crate) settled_log_start: Offset,
     pub(crate) slices: VecDeque<SegmentSlice>,
     pub(crate) unplaced: VecDeque<Unplaced>,
+    /// The last pass of compaction, which decides what of the slices counts.
+    pub(super) compacted: Option<Compacted>,
+    /// Slices that a pass has replaced before the index file of their segment was written.
+    pub(super) aside: Vec<SegmentSlice>,
     /// The newest segment that ever held a batch of it, dead ones included: its `.idx` file still lists them.
     newest_segment: Option<u64>,
     /// The runs whose indexes list batches of it, dead or live.
@@ -170,8 +175,9 @@ impl PartitionIndex {
     /// Offsets are never reused with other content (I2): what is known at this offset must be this very batch. Called
     /// only by a replay after a restart. What would block on the disk waits for [`Self::next_unconfirmed`].
     fn confirm(&mut self, told: &IndexedBatch) -> Result<(), IndexError> {
-        // Entries below log start may have been dropped, and no reader needs them.
-        if told.end_offset() <= self.log_start {
+        // Entries below log start may have been dropped, and no reader needs them; a pass may have emptied those below its
+        // horizon.
+        if told.end_offset() <= self.first_compared() {
             return Ok(());
         }
         let Some(slice) = self.slices.get(self.slice_above(told.base_offset)) else {
@@ -190,7 +196,12 @@ impl PartitionIndex {
         let slice = self.slices.get(self.slice_above(told.base_offset));
         let holds = |slice: &&SegmentSlice| slice.base_offset <= told.base_offset;
         // Below log start nothing need be listed.
-        Some((told, slice.filter(|_| told.end_offset() > self.log_start).filter(holds).cloned()))
+        Some((told, slice.filter(|_| told.end_offset() > self.first_compared()).filter(holds).cloned()))
+    }
+
+    /// From this offset on what is listed is what was written.
+    fn first_compared(&self) -> Offset {
+        self.compacted.map_or(self.log_start, |compacted| compacted.pass.horizon.max(self.log_start))
     }
 
     /// The batch was compared.
@@ -218,6 +229,7 @@ impl PartitionIndex {
     /// Drops the slices of a segment or run that was unlinked.
     pub(crate) fn forget(&mut self, segment: u64) {
         self.slices.retain(|slice| slice.segment != segment);
+        self.aside.retain(|slice| slice.segment != segment);
         if let Some(run) = RunId::of_file(segment) {
             self.runs.retain(|other| *other != run);
         }

@@ -101,7 +101,7 @@ impl BatchIndex {
         let mut outcome = Ok(());
         for (key, partition) in self.all() {
             let slices = new.remove(&key);
-            outcome = outcome.and(self.replace_in(&mut partition.write(), gone, slices));
+            outcome = outcome.and(self.replace_in(key, &mut partition.write(), gone, slices));
             outcome = outcome.and(self.settle(&partition, Access::MayBlock));
         }
         outcome
@@ -109,6 +109,7 @@ impl BatchIndex {
 
     fn replace_in(
         &self,
+        key: ExtentKey,
         partition: &mut PartitionIndex,
         gone: &BTreeSet<u64>,
         slices: Option<Vec<SegmentSlice>>,
@@ -119,7 +120,7 @@ impl BatchIndex {
         partition.slices.retain(|slice| !gone.contains(&slice.segment));
         let mut outcome = Ok(());
         for slice in slices.into_iter().flatten() {
-            outcome = outcome.and(self.insert(partition, slice));
+            outcome = outcome.and(self.insert(key, partition, slice));
         }
         outcome
     }

@@ -123,18 +123,18 @@ impl BatchIndex {
         let (mut newest, partly_dead) = {
             let partition = partition.read();
             let mut newest = partition.live_unplaced().map(|entry| entry.max_timestamp_ms).max();
-            let mut partly_dead = None;
+            let mut partly_dead = Vec::new();
             for slice in partition.slices.iter().filter(|slice| slice.live_entries() > 0) {
                 if slice.dead_entries > 0 && matches!(slice.entries, IndexEntries::File(_)) {
-                    partly_dead = Some(slice.clone());
+                    partly_dead.push(slice.clone());
                 } else {
                     newest = newest.max(Some(newest_of(slice, Access::Resident)?));
                 }
             }
             (newest, partly_dead)
         };
-        if let Some(slice) = partly_dead {
-            newest = newest.max(Some(newest_of(&slice, access)?));
+        for slice in &partly_dead {
+            newest = newest.max(Some(newest_of(slice, access)?));
         }
         newest.map_or(Ok(None), |newest| self.by_time(key, newest, access))
     }

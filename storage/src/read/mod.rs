@@ -36,6 +36,18 @@ pub struct ReadRequest {
     pub bytes_max: usize,
     /// Read the first batch even if it is longer than `bytes_max`.
     pub at_least_one: bool,
+    /// Which batches are wanted.
+    pub wanted: Wanted,
+}
+
+/// Which batches a read gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Every batch, as a replica needs them.
+    All,
+    /// Batches with records, as clients need them: those that compaction has emptied only where nothing follows below `up_to`,
+    /// so that a reader reaches the end.
+    WithRecords,
 }
 
 /// Why batches cannot be read.

@@ -53,6 +53,8 @@ impl Noting {
 #[derive(Debug)]
 pub struct ReadPlan {
     from: Offset,
+    /// Base offset of the batch that the search found first, also if it is passed over.
+    found_at: Option<Offset>,
     /// Each with the number of its source.
     pub(super) batches: Vec<(IndexedBatch, u32)>,
     pub(super) sources: Vec<Source>,
@@ -73,7 +75,9 @@ impl ReadPlan {
         mut open: impl FnMut(u64) -> std::io::Result<Option<Arc<OpenSegment>>>,
     ) -> Result<Self, ReadError> {
         let batches = Vec::with_capacity(planned.len());
-        let mut plan = Self { from, batches, sources: Vec::new(), bytes: 0, verify_below, disk_reads, noting };
+        let found_at = planned.first().map(|first| first.indexed.base_offset);
+        let mut plan =
+            Self { from, found_at, batches, sources: Vec::new(), bytes: 0, verify_below, disk_reads, noting };
         let mut last: Option<u64> = None;
         for Planned { indexed, data } in planned {
             match data {
@@ -100,6 +104,11 @@ impl ReadPlan {
         Ok(plan)
     }
 
+    /// The search found a batch at this offset, which the plan may have passed over.
+    pub(crate) fn found_at(self, offset: Option<Offset>) -> Self {
+        Self { found_at: offset, ..self }
+    }
+
     /// The batches' index entries, in order.
     pub(crate) fn indexed_batches(&self) -> impl Iterator<Item = &IndexedBatch> {
         self.batches.iter().map(|(indexed, _)| indexed)
@@ -123,10 +132,11 @@ impl ReadPlan {
         self.batches.capacity() * size_of::<(IndexedBatch, u32)>() + self.sources.capacity() * size_of::<Source>()
     }
 
-    /// Base offset of the first batch; `None` if the plan is empty.
+    /// Base offset of the batch that holds the offset asked for, or, if that is gone, of the first one behind; `None` if the plan is
+    /// empty.
     #[must_use]
     pub fn base_offset(&self) -> Option<Offset> {
-        self.batches.first().map(|(indexed, _)| indexed.base_offset)
+        self.found_at
     }
 
     /// Offset after the last batch of the plan; `from` if the plan is empty.

@@ -14,7 +14,7 @@ use ottla_env::rt;
 use ottla_env::sim::{self, NodeClock};
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::ids::ReplicaId;
-use ottla_storage::read::ReadRequest;
+use ottla_storage::read::{ReadRequest, Wanted};
 use parking_lot::Mutex;
 
 use crate::history;
@@ -499,7 +499,7 @@ async fn held(
     while from < up_to {
         let directory = running.directory_of(shard.replica).ok_or_else(|| format!("{UNREADABLE} it is gone"))?;
         let key = directory.extent(shard.replica, id);
-        let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
+        let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true, wanted: Wanted::All };
         let plan = directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {
             return Err(format!("{NOTHING} {from}, below the high watermark, and no error"));

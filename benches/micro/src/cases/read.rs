@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_env::real::RealDisk;
 use ottla_protocol::ids::Offset;
-use ottla_storage::read::{PIECE_BYTES, ReadRequest};
+use ottla_storage::read::{PIECE_BYTES, ReadRequest, Wanted};
 
 use super::Case;
 use super::log::Log;
@@ -64,6 +64,7 @@ fn fetch(iterations: u64, records: usize, batches: u64) {
             up_to: log.next_offset(),
             bytes_max: FETCH_BYTES,
             at_least_one: true,
+            wanted: Wanted::WithRecords,
         };
         for _ in 0..iterations {
             let plan = log.directory.try_plan_read(black_box(request)).expect("in memory").unwrap();

@@ -17,7 +17,7 @@ use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, Verdict, Vote};
 use crate::ids::{RaftIndex, ReplicaId, Term};
 use crate::log::EntryRange;
-use crate::read::ReadRequest;
+use crate::read::{ReadRequest, Wanted};
 use crate::runs::files::rebuilt_index;
 use crate::runs::{RUNS_DIR, run_index_path, run_path};
 use ottla_env::disk::{Disk, OpenMode, read_exact_at};
@@ -63,6 +63,7 @@ pub(super) async fn check_partition(
         up_to: Offset(next),
         bytes_max: usize::MAX / 2,
         at_least_one: true,
+        wanted: Wanted::All,
     };
     let plan = toy.directory.plan_read(request).await.unwrap();
     assert_eq!(plan.end_offset(), Offset(next), "partition {index}");
@@ -125,7 +126,7 @@ pub(super) async fn check_runs(disk: &Arc<dyn Disk>, directory: &DataDir) {
 }
 
 /// What was rewritten goes, and no run stays that nothing lists.
-async fn check_nothing_stays(disk: &Arc<dyn Disk>, directory: &DataDir) {
+pub(super) async fn check_nothing_stays(disk: &Arc<dyn Disk>, directory: &DataDir) {
     directory.maintain_now().await.unwrap();
     directory.maintain_now().await.unwrap();
     directory.maintain_now().await.unwrap();

@@ -13,7 +13,7 @@ use crate::checkpoint::{CheckpointSource, StateDelta};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 use crate::log::{EntryRange, LogOptions};
-use crate::read::{ReadError, ReadRequest};
+use crate::read::{ReadError, ReadRequest, Wanted};
 use ottla_env::disk::{Disk, OpenMode};
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use ottla_env::{rt, sim};
@@ -108,8 +108,14 @@ fn a_full_disk_refuses_writes_before_it_is_full_and_recovers_without_a_restart()
         toy.write(vec![entry(1, index, vec![(0, batch(index, 1, 100))], "")]).await;
         directory.maintain_now().await.unwrap();
         assert!(!directory.accepts_writes());
-        let request =
-            ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(5), bytes_max: 1, at_least_one: true };
+        let request = ReadRequest {
+            key: toy.key(0),
+            from: Offset(0),
+            up_to: Offset(5),
+            bytes_max: 1,
+            at_least_one: true,
+            wanted: Wanted::All,
+        };
         assert!(!directory.plan_read(request).await.unwrap().read().await.unwrap().is_empty());
         let used = directory.bytes_of(toy.key(0));
         index += 1;
@@ -335,8 +341,14 @@ fn a_failed_sync_stops_the_directory_for_good() {
         assert!(failed.is_err());
         assert!(directory.poisoned().is_some());
         assert!(!directory.accepts_writes());
-        let request =
-            ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(1), bytes_max: 1, at_least_one: true };
+        let request = ReadRequest {
+            key: toy.key(0),
+            from: Offset(0),
+            up_to: Offset(1),
+            bytes_max: 1,
+            at_least_one: true,
+            wanted: Wanted::All,
+        };
         assert!(matches!(directory.plan_read(request).await, Err(ReadError::Poisoned(_))));
     });
 }
@@ -376,6 +388,7 @@ fn a_damaged_batch_is_an_error_at_its_offset_and_the_rest_is_served() {
                 up_to: Offset(10),
                 bytes_max: 1 << 20,
                 at_least_one: true,
+                wanted: Wanted::All,
             };
             let directory = Arc::clone(&directory);
             async move { directory.plan_read(request).await.unwrap().read().await }
@@ -440,7 +453,14 @@ fn replay_over(damage: fn(&SimDisk, &Path, u64)) {
             let read = async |partition: i32, from: i64| {
                 let from = Offset(from);
                 let key = toy.key(partition);
-                let request = ReadRequest { key, from, up_to: Offset(10), bytes_max: 1 << 20, at_least_one: true };
+                let request = ReadRequest {
+                    key,
+                    from,
+                    up_to: Offset(10),
+                    bytes_max: 1 << 20,
+                    at_least_one: true,
+                    wanted: Wanted::All,
+                };
                 directory.plan_read(request).await?.read().await
             };
             assert!(!read(0, 0).await.unwrap().is_empty());
@@ -538,6 +558,7 @@ fn one_read_that_meets_several_damaged_index_files_has_them_all_rebuilt() {
             up_to: Offset(412),
             bytes_max: 1 << 30,
             at_least_one: true,
+            wanted: Wanted::All,
         };
         let mut from = request.from;
         while from < request.up_to {

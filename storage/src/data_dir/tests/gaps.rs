@@ -9,7 +9,7 @@ use ottla_protocol::ids::Offset;
 use super::toy::{DIR, Toy, batch, entry, open, options, partition};
 use crate::data_dir::{DataDir, ReplicaSnapshot};
 use crate::ids::ReplicaId;
-use crate::read::{ReadError, ReadRequest};
+use crate::read::{ReadError, ReadRequest, Wanted};
 use ottla_env::disk::{Disk, OpenMode};
 use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -54,6 +54,7 @@ async fn beginnings(directory: &DataDir, toy: &Toy) -> Vec<Option<i64>> {
             up_to: Offset(2 * ENTRIES.cast_signed()),
             bytes_max: 1 << 20,
             at_least_one: true,
+            wanted: Wanted::All,
         };
         found.push(match directory.plan_read(request).await {
             Ok(plan) => {
@@ -144,7 +145,14 @@ fn a_gap_does_not_spread_with_a_snapshot() {
         let (target, _) = open(&target, options()).await;
         let up_to = Offset(2 * ENTRIES.cast_signed());
         let ask = async |from| {
-            let request = ReadRequest { key: toy.key(0), from, up_to, bytes_max: 1 << 20, at_least_one: true };
+            let request = ReadRequest {
+                key: toy.key(0),
+                from,
+                up_to,
+                bytes_max: 1 << 20,
+                at_least_one: true,
+                wanted: Wanted::All,
+            };
             source.export(request).await
         };
         let mut import = target.begin_import(ReplicaId(2));

@@ -13,7 +13,7 @@ use crate::data_dir::{DataDir, DataDirOptions, Import, ReplicaSnapshot};
 use crate::entry::Entry;
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::log::EntryRange;
-use crate::read::ReadRequest;
+use crate::read::{ReadRequest, Wanted};
 use crate::rewrite::RewriteOptions;
 use ottla_env::disk::Disk;
 use ottla_env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions};
@@ -56,7 +56,14 @@ async fn taken(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsh
         while import.position(partition) < Offset(next) {
             let key = crate::index::ExtentKey::of(ReplicaId(SOURCE), partition);
             let from = import.position(partition);
-            let request = ReadRequest { key, from, up_to: Offset(next), bytes_max: 4_000, at_least_one: true };
+            let request = ReadRequest {
+                key,
+                from,
+                up_to: Offset(next),
+                bytes_max: 4_000,
+                at_least_one: true,
+                wanted: Wanted::All,
+            };
             let exported = source.export(request).await.unwrap();
             assert!(!exported.batches.is_empty(), "partition {index} from {from}");
             for batch in exported.batches {
@@ -77,7 +84,8 @@ async fn take_long(source: &DataDir, import: &mut Import, next: Offset) -> std::
     while import.position(partition(0)) < next {
         let key = crate::index::ExtentKey::of(ReplicaId(SOURCE), partition(0));
         let from = import.position(partition(0));
-        let request = ReadRequest { key, from, up_to: next, bytes_max: 100_000, at_least_one: true };
+        let request =
+            ReadRequest { key, from, up_to: next, bytes_max: 100_000, at_least_one: true, wanted: Wanted::All };
         for batch in source.export(request).await.unwrap().batches {
             import.push(partition(0), batch).await?;
         }
@@ -160,7 +168,14 @@ fn a_start_right_after_an_import_misses_nothing_below_the_log_start() {
         take(&directory, &target, &snapshot).await;
         let crashed = sim.image().crash(Crash::Power, 37);
         let (target, _) = open(&(Arc::new(crashed) as Arc<dyn Disk>), options()).await;
-        let request = ReadRequest { key, from: Offset(0), up_to: trimmed, bytes_max: 4_000, at_least_one: true };
+        let request = ReadRequest {
+            key,
+            from: Offset(0),
+            up_to: trimmed,
+            bytes_max: 4_000,
+            at_least_one: true,
+            wanted: Wanted::All,
+        };
         assert_eq!(target.export(request).await.unwrap().log_start, trimmed);
     });
 }
@@ -193,8 +208,14 @@ fn what_a_snapshot_has_not_is_dead_from_the_import_on() {
 fn a_replica_that_has_left_tells_nobody_that_its_batches_have_expired() {
     sim::run(31, || async {
         let (directory, toy) = source(31, entries()).await;
-        let request =
-            ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(9), bytes_max: 4_000, at_least_one: true };
+        let request = ReadRequest {
+            key: toy.key(0),
+            from: Offset(0),
+            up_to: Offset(9),
+            bytes_max: 4_000,
+            at_least_one: true,
+            wanted: Wanted::All,
+        };
         assert_eq!(directory.export(request).await.unwrap().log_start, Offset(0));
         directory.remove_replica(ReplicaId(SOURCE)).await.unwrap();
         assert!(directory.export(request).await.is_err());
@@ -375,7 +396,14 @@ fn a_batch_that_does_not_follow_or_is_damaged_is_refused() {
     sim::run(2, || async {
         let (directory, toy) = source(3, entries()[..6].to_vec()).await;
         let key = toy.key(0);
-        let request = ReadRequest { key, from: Offset(0), up_to: Offset(3), bytes_max: 10_000, at_least_one: true };
+        let request = ReadRequest {
+            key,
+            from: Offset(0),
+            up_to: Offset(3),
+            bytes_max: 10_000,
+            at_least_one: true,
+            wanted: Wanted::All,
+        };
         let exported = directory.export(request).await.unwrap();
         let mut import = directory.begin_import(ReplicaId(SOURCE));
         let twice = import.push(partition(0), exported.batches[0].clone()).await;

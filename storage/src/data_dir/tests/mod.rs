@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod at_rest;
+mod compact;
 mod crash;
 mod directory;
+mod empty;
 mod gaps;
 mod import;
 mod merge;

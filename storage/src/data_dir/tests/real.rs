@@ -9,7 +9,7 @@ use ottla_protocol::ids::Offset;
 use super::toy::{Model, Toy, batch, entry, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::log::LogOptions;
-use crate::read::{ReadError, ReadPlan, ReadRequest, ReadStream};
+use crate::read::{ReadError, ReadPlan, ReadRequest, ReadStream, Wanted};
 use ottla_env::disk::{Disk, OpenMode, read_exact_at};
 use ottla_env::real::RealDisk;
 
@@ -42,8 +42,14 @@ async fn open(path: &Path) -> Result<(Arc<DataDir>, Vec<crate::data_dir::Recover
 }
 
 async fn plan(toy: &Toy, from: i64, bytes_max: usize) -> ReadPlan {
-    let request =
-        ReadRequest { key: toy.key(0), from: Offset(from), up_to: Offset(i64::MAX), bytes_max, at_least_one: true };
+    let request = ReadRequest {
+        key: toy.key(0),
+        from: Offset(from),
+        up_to: Offset(i64::MAX),
+        bytes_max,
+        at_least_one: true,
+        wanted: Wanted::All,
+    };
     toy.directory.plan_read(request).await.unwrap()
 }
 

@@ -17,7 +17,7 @@ use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirOptions, Exported, Peers};
 use crate::ids::{ReplicaId, RunId};
 use crate::index::ExtentKey;
-use crate::read::{ReadError, ReadRequest};
+use crate::read::{ReadError, ReadRequest, Wanted};
 use crate::runs::run_path;
 use ottla_env::disk::Disk;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -38,7 +38,7 @@ impl Peers for Twin {
             self.asked.lock().push(offsets.clone());
             let key = ExtentKey::of(self.replica, partition);
             let Range { start: from, end: up_to } = offsets;
-            let request = ReadRequest { key, from, up_to, bytes_max: 4_000, at_least_one: true };
+            let request = ReadRequest { key, from, up_to, bytes_max: 4_000, at_least_one: true, wanted: Wanted::All };
             self.directory.export(request).await.map_err(io::Error::other)
         })
     }
@@ -69,7 +69,14 @@ async fn whole(toy: &Toy, partition: i32) -> Result<Vec<u8>, Offset> {
     let up_to = Offset(toy.model().partitions[&partition].0);
     let (mut from, mut found) = (Offset(0), Vec::new());
     while from < up_to {
-        let request = ReadRequest { key: toy.key(partition), from, up_to, bytes_max: 1 << 20, at_least_one: true };
+        let request = ReadRequest {
+            key: toy.key(partition),
+            from,
+            up_to,
+            bytes_max: 1 << 20,
+            at_least_one: true,
+            wanted: Wanted::All,
+        };
         let plan = match toy.directory.plan_read(request).await {
             Ok(plan) => plan,
             Err(ReadError::Damaged { offset, .. }) => return Err(offset),

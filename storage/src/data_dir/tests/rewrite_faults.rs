@@ -13,7 +13,7 @@ use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::index::{Access, Bounds, ExtentKey};
 use crate::log::LogOptions;
-use crate::read::{ReadError, ReadPlan, ReadRequest};
+use crate::read::{ReadError, ReadPlan, ReadRequest, Wanted};
 use crate::rewrite::RetentionClass;
 use crate::runs::{RUNS_DIR, run_index_path, run_path};
 use ottla_env::disk::{Disk, OpenMode, read_exact_at};
@@ -21,7 +21,14 @@ use ottla_env::sim::disk::{Crash, SimDisk, Tear};
 use ottla_env::{rt, sim};
 
 fn request(key: ExtentKey, from: i64) -> ReadRequest {
-    ReadRequest { key, from: Offset(from), up_to: Offset(i64::MAX), bytes_max: 1 << 20, at_least_one: true }
+    ReadRequest {
+        key,
+        from: Offset(from),
+        up_to: Offset(i64::MAX),
+        bytes_max: 1 << 20,
+        at_least_one: true,
+        wanted: Wanted::All,
+    }
 }
 
 async fn plan(life: &Life, from: i64) -> Result<ReadPlan, ReadError> {

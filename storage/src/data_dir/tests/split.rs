@@ -17,7 +17,7 @@ use crate::entry::{Entry, Verdict};
 use crate::ids::{LogId, ReplicaId};
 use crate::index::ExtentKey;
 use crate::log::GroupCreation;
-use crate::read::{ReadError, ReadRequest};
+use crate::read::{ReadError, ReadRequest, Wanted};
 use ottla_env::disk::Disk;
 use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
@@ -418,7 +418,14 @@ fn what_an_owner_leaves_is_never_the_truth_of_whom_it_came_for() {
         let directory = &family.directory;
         directory.remove_replica(ReplicaId(CHILD)).await.unwrap();
         assert_eq!(directory.bytes_of(key), 0, "what its owner leaves is dead, whoever wrote it");
-        let request = ReadRequest { key, from: Offset(0), up_to: Offset(9), bytes_max: 1, at_least_one: true };
+        let request = ReadRequest {
+            key,
+            from: Offset(0),
+            up_to: Offset(9),
+            bytes_max: 1,
+            at_least_one: true,
+            wanted: Wanted::All,
+        };
         assert!(matches!(directory.export(request).await, Err(ReadError::Moved(_))));
         let (next, log_start) = family.parent.model().partitions[&0];
         check_partition(&family.parent, 0, &Expected::after(&committed).kept, next, log_start).await;
