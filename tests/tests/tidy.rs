@@ -52,9 +52,9 @@ const STORAGE_FLOORS: &[&str] = &[
     "page_cache",
     "log",
     "space",
+    "compact",
     "index",
     "read",
-    "compact",
     "runs",
     "rewrite",
     "checkpoint",
@@ -453,6 +453,23 @@ fn every_file_of_the_handlers_is_one_api_and_every_api_has_one() {
     let names = entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned());
     let handlers: BTreeSet<String> = names.filter(|name| !BESIDE_APIS.contains(&name.as_str())).collect();
     assert_eq!(handlers, apis);
+}
+
+/// A range of versions as Kafka writes it.
+fn versions(min: i16, max: i16) -> String {
+    if min == max { min.to_string() } else { format!("{min}-{max}") }
+}
+
+#[test]
+fn the_page_of_differences_names_each_api_with_its_versions() {
+    let page = fs::read_to_string(root().join("docs/compatibility.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| ")).map(|line| line.split(" | ").collect::<Vec<_>>());
+    let said: BTreeSet<(String, String)> = rows
+        .filter(|cells| cells.len() == 5 && cells[0][2..].parse::<i16>().is_ok() && cells[2] != "-")
+        .map(|cells| (cells[1].to_owned(), cells[2].to_owned()))
+        .collect();
+    let served = SUPPORTED.iter().map(|api| (api.name.to_owned(), versions(api.min, api.max))).collect();
+    assert_eq!(said, served, "docs/compatibility.md, API by API");
 }
 
 #[test]

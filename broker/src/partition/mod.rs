@@ -11,6 +11,7 @@ mod fetch;
 mod handle;
 mod leaders;
 mod list_offsets;
+pub mod marker;
 mod partitions;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ mod overlap;
 pub(crate) mod owners;
 mod ownership;
 pub(crate) mod partition;
+mod passes;
 mod place;
 pub(crate) mod rebuild;
 mod replace;

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_env::rt;
-use ottla_protocol::batch::{ControlRecord, encode_control_batch};
 use ottla_protocol::ids::NodeId;
 
 use super::error::TransactionError;
@@ -20,10 +19,8 @@ use super::runtime::Transactions;
 use super::transaction_log::MarkerOutcome;
 use super::transitions::Producer;
 use crate::metadata::InternalTopic;
-use crate::partition::{
-    AppendError, AppendOptions, Origin, PartitionError, Partitions as NodePartitions, TopicRef, TransactionDecision,
-    TransactionPart,
-};
+use crate::partition::marker::append_of;
+use crate::partition::{AppendError, PartitionError, Partitions as NodePartitions, TopicRef};
 use crate::replicated::transactions::Marker;
 use crate::shard::{MetadataView, PeerService};
 
@@ -151,16 +148,8 @@ impl TransactionPeers {
             // Another node leads it, or it was deleted: the coordinator looks where.
             Ok(None) | Err(_) => return std::future::ready(MarkerOutcome::Retry).boxed(),
         };
-        let coordinator_epoch = marker.coordinator_epoch;
-        let record = match marker.commits {
-            true => ControlRecord::Commit { coordinator_epoch },
-            false => ControlRecord::Abort { coordinator_epoch },
-        };
         let now_ms = partition.time().map_or_else(rt::wall_clock_ms, |time| time.now_ms);
-        let batch = encode_control_batch(producer.id.0, producer.epoch, now_ms, record);
-        let options = AppendOptions::new(Origin::Transaction, MARKER_WAIT);
-        let options =
-            AppendOptions { transaction: Some(TransactionPart::Decides(TransactionDecision::Ends(marker))), ..options };
+        let (batch, options) = append_of(marker, (producer.id.0, producer.epoch), now_ms, MARKER_WAIT);
         let appended = partition.append(batch, &options);
         async move { marked(&appended.await.map(drop)) }.boxed()
     }

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::fetch_response::PartitionData;
-use ottla_broker::partition::{AppendError, AppendOptions, Origin, TopicRef, TransactionDecision, TransactionPart};
+use ottla_broker::partition::marker::append_of;
+use ottla_broker::partition::{AppendError, TopicRef};
 use ottla_broker::replicated::transactions::Marker;
 use ottla_env::{rt, sim};
-use ottla_protocol::batch::{BatchView, ControlRecord, encode_control_batch, split_batches};
+use ottla_protocol::batch::{BatchView, ControlRecord, split_batches};
 
 use super::reader::{UNCOMMITTED, fetch_from};
 use super::{PARTITIONS, TOPIC, target};
@@ -116,14 +117,7 @@ fn arrives(world: &World, late: LateMarker) {
 /// What a node does with the request of another one; `None` where it does not have the partition.
 async fn append(running: Arc<RunningNode>, late: LateMarker) -> Option<Result<(), AppendError>> {
     let partition = running.partitions.find_now(TopicRef::Name(TOPIC), late.index).ok().flatten()?;
-    let LateMarker { producer: (id, epoch), marker, .. } = late;
-    let coordinator_epoch = marker.coordinator_epoch;
-    let record = match marker.commits {
-        true => ControlRecord::Commit { coordinator_epoch },
-        false => ControlRecord::Abort { coordinator_epoch },
-    };
-    let batch = encode_control_batch(id, epoch, rt::wall_clock_ms(), record);
-    let transaction = Some(TransactionPart::Decides(TransactionDecision::Ends(marker)));
-    let options = AppendOptions { transaction, ..AppendOptions::new(Origin::Transaction, APPEND_WAIT) };
+    let now_ms = rt::wall_clock_ms();
+    let (batch, options) = append_of(late.marker, late.producer, now_ms, APPEND_WAIT);
     Some(partition.append(batch, &options).await.map(drop))
 }
