@@ -165,21 +165,26 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
         """The machine is lost with its disk; another one takes its node id."""
         node = self.any_node()
         yield f"replace {self.title(node)}"
-        before, voters = node.identity(), until("every replica has caught up", node.voters)
+        before, _ = node.identity(), until("every replica has caught up", node.voters)
+        copies = until("a node tells of all shards", self.others(node)[0].copies)
         self.killed([node])
         node.wipe()
         check(not node.data.exists(), f"the disk of node {node.number} is still there")
         self.lasts()
         self.back([node])
         check(node.identity() != before, f"node {node.number} has the directory id of the lost disk")
-        # Until its replicas are rebuilt the loss of another node could be the loss of a majority. It may have got more of them:
-        # the shards of the consumers' groups are made when the first group comes.
-        until(f"node {node.number} has its {voters} voters again", lambda: self.is_rebuilt(node, voters), REBUILD_SECONDS_MAX)
+        # Until its replicas are rebuilt the loss of another node could be the loss of a majority.
+        until(f"every shard has its replicas again, those on node {node.number} too", lambda: self.is_rebuilt(node, copies), REBUILD_SECONDS_MAX)
 
-    def is_rebuilt(self, node, voters_before):
-        """Every replica that the cluster has there votes."""
-        voters, placed = node.voters(), self.others(node)[0].placed(node.number)
-        return voters is not None and voters == placed and voters >= voters_before
+    def is_rebuilt(self, node, copies_before):
+        """Every replica that the cluster has there votes, and no shard has fewer than before. There may be more of them on the node, or
+        fewer: shards are made when the first group comes, and moved by the balancer."""
+        voters, other = node.voters(), self.others(node)[0]
+        copies = other.copies()
+        if voters is None or copies is None or voters != other.placed(node.number):
+            return False
+        whole = all(copies.get(shard, count) >= count for shard, count in copies_before.items())
+        return whole and all(one.voters() is not None for one in self.others(node))
 
     # Pauses
 

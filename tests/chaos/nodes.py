@@ -128,6 +128,11 @@ class Node(NodeProcess):
             return None
         return roles["leader"] + roles["follower"]
 
+    def copies(self):
+        """How many replicas each shard has, as this node knows; None if it does not answer."""
+        found = self.page("/v1/shards")
+        return found and {shard["id"]: len(shard["replicas"]) for shard in json.loads(found)["shards"]}
+
     def placed(self, number):
         """On how many shards the cluster has a replica on node `number`, as this node knows; None if it does not answer."""
         found = self.page("/v1/shards")
