@@ -2,8 +2,10 @@
 //! transaction, once for all partitions of a request.
 //!
 //! The number of the producer's last marker is read before the question, and apply refuses the batch if there has been another since: the
-//! answer was about a transaction that has ended (design section 7.2). Then the coordinator is asked once more. Produce 12
-//! adds the partitions to the transaction; clients before it have done so with AddPartitionsToTxn.
+//! answer was about a transaction that has ended (design section 7.2). Then the coordinator is asked once more: for all partitions
+//! together where the leader sees that before it proposes, as it does right behind a commit, whose markers the coordinator waits for;
+//! for each by itself where apply finds out. Produce 12 adds the partitions to the transaction; clients before it have done so with
+//! AddPartitionsToTxn.
 
 use std::sync::Arc;
 
@@ -51,6 +53,16 @@ pub(super) enum Begin {
     Ask(Box<Opening>),
 }
 
+impl Opening {
+    /// Reads the number of the last marker again; true if there has been one since.
+    fn has_marker_since(&mut self) -> bool {
+        let producer = ProducerId(self.header.producer_id);
+        let now = self.partition.transaction_of(producer, self.header.producer_epoch);
+        let Ok(ProducerTransaction::None { marker_number }) = now else { return false };
+        std::mem::replace(&mut self.marker_number, marker_number) != marker_number
+    }
+}
+
 /// True for a batch of a transaction.
 fn is_transactional(batch: &[u8]) -> bool {
     RawHeader::of(batch).is_some_and(|header| header.attributes().is_transactional())
@@ -77,10 +89,18 @@ pub(super) fn begin(ctx: &Context, client: &Client, partition: &Partition, batch
 pub(super) async fn ask(
     ctx: &Context,
     client: &Client,
-    openings: Vec<Opening>,
+    mut openings: Vec<Opening>,
     options: &AppendOptions,
 ) -> Vec<Result<Appending, AppendError>> {
-    let answers = answers(ctx, client, &openings).await;
+    let mut answers = answers_to(ctx, client, &openings).await;
+    for _ in 1..ATTEMPTS_MAX {
+        let looked =
+            openings.iter_mut().zip(&answers).map(|(opening, answer)| opening.has_marker_since() && answer.is_ok());
+        if looked.filter(|is_stale| *is_stale).count() == 0 {
+            break;
+        }
+        answers = answers_to(ctx, client, &openings).await;
+    }
     let settle = |(opening, answer): (Opening, Result<(), ErrorCode>)| match answer {
         Ok(()) => {
             let decision = TransactionDecision::Opens { marker_number: opening.marker_number };
@@ -98,7 +118,7 @@ pub(super) async fn ask(
     openings.into_iter().zip(answers).map(settle).collect()
 }
 
-async fn answers(ctx: &Context, client: &Client, openings: &[Opening]) -> Vec<Result<(), ErrorCode>> {
+async fn answers_to(ctx: &Context, client: &Client, openings: &[Opening]) -> Vec<Result<(), ErrorCode>> {
     let (Some(id), Some(first)) = (client.transactional_id.as_deref(), openings.first()) else {
         return vec![Err(ErrorCode::InvalidTxnState); openings.len()];
     };
