@@ -69,7 +69,7 @@ fn a_newer_format_and_a_missing_identity_are_named() {
             file.write_at(text.as_bytes(), 0).unwrap();
         };
         rewrite(r#"{"format_version": 99, "something": "new"}"#);
-        assert!(matches!(refused(&disk, options()).await, DataDirError::NewerFormat { found: 99, supported: 4, .. }));
+        assert!(matches!(refused(&disk, options()).await, DataDirError::NewerFormat { found: 99, supported: 5, .. }));
         rewrite("{");
         assert!(matches!(refused(&disk, options()).await, DataDirError::Damaged { .. }));
         disk.unlink(&path).unwrap();
