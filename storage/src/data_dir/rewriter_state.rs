@@ -32,8 +32,6 @@ pub(super) struct Rewriter {
     /// Ends the pause of a job when the directory is closed.
     pub(super) stop: tokio::sync::Notify,
     pub(super) jobs: AtomicU64,
-    /// Passes of compaction that were done.
-    pub(super) compactions: AtomicU64,
     pub(super) rewritten_bytes: AtomicU64,
     pub(super) repaired_batches: AtomicU64,
 }
@@ -50,7 +48,6 @@ impl Rewriter {
             working: tokio::sync::Mutex::default(),
             stop: tokio::sync::Notify::new(),
             jobs: AtomicU64::default(),
-            compactions: AtomicU64::default(),
             rewritten_bytes: AtomicU64::default(),
             repaired_batches: AtomicU64::default(),
         }
