@@ -165,8 +165,9 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
         """The machine is lost with its disk; another one takes its node id."""
         node = self.any_node()
         yield f"replace {self.title(node)}"
-        before, _ = node.identity(), until("every replica has caught up", node.voters)
-        copies = until("a node tells of all shards", self.others(node)[0].copies)
+        before = node.identity()
+        until("every replica has caught up", node.voters)
+        placements = until("a node tells of all shards", self.others(node)[0].placements)
         self.killed([node])
         node.wipe()
         check(not node.data.exists(), f"the disk of node {node.number} is still there")
@@ -174,16 +175,15 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
         self.back([node])
         check(node.identity() != before, f"node {node.number} has the directory id of the lost disk")
         # Until its replicas are rebuilt the loss of another node could be the loss of a majority.
-        until(f"every shard has its replicas again, those on node {node.number} too", lambda: self.is_rebuilt(node, copies), REBUILD_SECONDS_MAX)
+        until(f"every shard has its replicas again, those on node {node.number} too", lambda: self.is_rebuilt(node, placements), REBUILD_SECONDS_MAX)
 
-    def is_rebuilt(self, node, copies_before):
+    def is_rebuilt(self, node, placements_before):
         """Every replica that the cluster has there votes, and no shard has fewer than before. There may be more of them on the node, or
         fewer: shards are made when the first group comes, and moved by the balancer."""
-        voters, other = node.voters(), self.others(node)[0]
-        copies = other.copies()
-        if voters is None or copies is None or voters != other.placed(node.number):
+        voters, placements = node.voters(), self.others(node)[0].placements()
+        if voters is None or placements is None or voters != sum(node.number in nodes for nodes in placements.values()):
             return False
-        whole = all(copies.get(shard, count) >= count for shard, count in copies_before.items())
+        whole = all(len(placements.get(shard, nodes)) >= len(nodes) for shard, nodes in placements_before.items())
         return whole and all(one.voters() is not None for one in self.others(node))
 
     # Pauses

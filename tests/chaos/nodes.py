@@ -128,15 +128,10 @@ class Node(NodeProcess):
             return None
         return roles["leader"] + roles["follower"]
 
-    def copies(self):
-        """How many replicas each shard has, as this node knows; None if it does not answer."""
+    def placements(self):
+        """The nodes on which each shard has its replicas, as this node knows; None if it does not answer."""
         found = self.page("/v1/shards")
-        return found and {shard["id"]: len(shard["replicas"]) for shard in json.loads(found)["shards"]}
-
-    def placed(self, number):
-        """On how many shards the cluster has a replica on node `number`, as this node knows; None if it does not answer."""
-        found = self.page("/v1/shards")
-        return found and sum(any(r["node"] == number for r in shard["replicas"]) for shard in json.loads(found)["shards"])
+        return found and {shard["id"]: [replica["node"] for replica in shard["replicas"]] for shard in json.loads(found)["shards"]}
 
 
 class Nodes(list):
