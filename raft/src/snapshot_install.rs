@@ -173,13 +173,14 @@ impl Group {
 
     /// A part of the state of the newest checkpoint, for another member.
     pub(crate) async fn serve_state(self: &Arc<Self>, resume: Option<Resume>) -> Result<Message, NoResponse> {
-        let held = self.held_state.find(resume.as_ref(), self.log.purged());
+        let resizes = self.applier.resizes_durable();
+        let held = self.held_state.find(resume.as_ref(), self.log.purged(), resizes);
         let state = match held {
             Some(state) => state,
             None => {
                 let Some(state) = self.newest_state().await? else { return Ok(Message::FetchStateResponse(None)) };
                 let state = Arc::new(state);
-                self.held_state.hold(state.clone(), self.owner());
+                self.held_state.hold(state.clone(), resizes, self.owner());
                 state
             }
         };

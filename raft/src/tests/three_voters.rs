@@ -15,8 +15,10 @@ use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
 use ottla_env::sim::net::Conditions;
 
+use crate::handle::GroupHandle;
 use crate::net::sim::Faults;
 use crate::net::{Message, MessageHandler};
+use crate::state_machine::AbsorbedReplica;
 
 const VOTERS: usize = 3;
 /// How long faults are injected.
@@ -310,6 +312,33 @@ fn a_follower_that_lacks_a_damaged_entry_gets_a_snapshot_and_the_leader_continue
             assert!(cluster.propose(leader, Bytes::from_static(b"after")).await);
         });
     }
+}
+
+/// Else a member that keeps asking never gets another one, and looks for ever for batches that a split has taken away.
+#[test]
+fn a_state_that_was_read_before_a_resize_became_durable_is_served_no_more() {
+    sim::run_twice(24, || async {
+        let (cluster, leader) = started(1).await;
+        let GroupHandle(group) = cluster.handle(leader).unwrap();
+        let advance = async || {
+            let applied = group.applier.applied();
+            assert!(cluster.propose(leader, Bytes::from_static(b"entry")).await);
+            while group.directory.checkpointed(group.replica) <= applied {
+                rt::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let served = async || match group.serve_state(None).await {
+            Ok(Message::FetchStateResponse(Some(part))) => part.state.applied,
+            other => panic!("{other:?}"),
+        };
+        advance().await;
+        let first = served().await;
+        advance().await;
+        assert_eq!(served().await, first, "members share it");
+        group.applier.begin_merge();
+        group.applier.end_merge();
+        assert!(served().await > first);
+    });
 }
 
 #[test]
