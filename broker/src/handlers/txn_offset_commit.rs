@@ -129,8 +129,8 @@ async fn enter(
     };
     let (id, partition) = (request.transactional_id.as_str(), [(Arc::from(OFFSETS_TOPIC), index)]);
     let added_by = (version >= ADDS_FROM).then_some(ADDED_BY);
-    let asked = ctx.transaction_peers.ask(&ctx.transactions, id, producer, &partition, added_by).await;
-    let answer = asked.and_then(|answers| answers.into_iter().next().unwrap_or(Err(TransactionError::Internal)));
+    let answers = ctx.transaction_peers.ask(&ctx.transactions, id, producer, &partition, added_by).await;
+    let answer = answers.into_iter().next().unwrap_or(Err(TransactionError::Internal));
     answer.map_err(|error| refused(version, error))?;
     Ok(TransactionPart::Decides(TransactionDecision::Opens { marker_number }))
 }

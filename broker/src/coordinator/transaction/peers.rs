@@ -28,6 +28,12 @@ use crate::shard::{MetadataView, PeerService};
 const MARKER_WAIT: Duration = Duration::from_secs(10);
 /// How long a coordinator has to answer a question.
 const QUESTION_WAIT: Duration = Duration::from_secs(10);
+/// How long a question waits for a coordinator to ask: as long as the internal topic takes to be created, or a leader to be elected.
+/// A client that is refused meanwhile counts a failure.
+const COORDINATOR_WAIT: Duration = Duration::from_secs(5);
+/// Between two attempts to find one.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(200);
 /// Longer requests are sent in parts.
 const PARTITIONS_PER_REQUEST_MAX: usize = 2_000;
 
@@ -179,10 +185,7 @@ impl TransactionPeers {
     }
 
     /// Asks the coordinator of an id whether the producer's batches may open its transaction in these partitions: for each in order.
-    /// `added_by`: under this version the partitions are added to the transaction.
-    ///
-    /// # Errors
-    /// NOT_COORDINATOR, COORDINATOR_NOT_AVAILABLE: it could not be asked.
+    /// `added_by`: under this version the partitions are added to the transaction. Waits a while for a coordinator.
     pub async fn ask(
         &self,
         transactions: &Transactions,
@@ -190,19 +193,43 @@ impl TransactionPeers {
         producer: Producer,
         partitions: &[NamedPartition],
         added_by: Option<i16>,
+    ) -> Vec<Result<(), TransactionError>> {
+        let question = Question { id, producer, partitions, added_by };
+        let deadline = rt::now() + COORDINATOR_WAIT;
+        let mut pause = RETRY_MIN;
+        loop {
+            let answers = self.ask_now(transactions, &question).await;
+            let answers = answers.unwrap_or_else(|error| vec![Err(error); partitions.len()]);
+            if !answers.iter().any(is_unavailable) || rt::now() + pause >= deadline {
+                return answers;
+            }
+            rt::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Asks the node that coordinates the id as far as this one knows.
+    async fn ask_now(
+        &self,
+        transactions: &Transactions,
+        question: &Question<'_>,
     ) -> Result<Vec<Result<(), TransactionError>>, TransactionError> {
-        let index = transactions.coordinator_partition(id);
+        let index = transactions.coordinator_partition(question.id);
         let image = self.0.metadata.image();
         let topic = image.topic(InternalTopic::TransactionState.name()).ok_or(TransactionError::NotCoordinator)?;
         let coordinator = self.0.partitions.leaders().of(topic, index).node.ok_or(TransactionError::NotCoordinator)?;
-        let question = Question { id, producer, partitions, added_by };
         if coordinator == self.0.partitions.node() {
             return Ok(question.decide(transactions).await);
         }
         let answer = self.0.partitions.ask_transactions(coordinator, question.encode(), QUESTION_WAIT).await;
-        let answer = answer.and_then(|answer| decode_answer(&answer, partitions.len()));
+        let answer = answer.and_then(|answer| decode_answer(&answer, question.partitions.len()));
         answer.ok_or(TransactionError::CoordinatorNotAvailable)
     }
+}
+
+/// True if no coordinator has decided.
+fn is_unavailable(answer: &Result<(), TransactionError>) -> bool {
+    matches!(answer, Err(TransactionError::NotCoordinator | TransactionError::CoordinatorNotAvailable))
 }
 
 /// Whether batches may open a transaction.

@@ -131,8 +131,7 @@ async fn answers_to(ctx: &Context, client: &Client, openings: &[Opening]) -> Vec
     let place = |opening: &Opening| (opening.partition.topic().name.clone(), opening.partition.id().index);
     let partitions: Vec<(Arc<str>, i32)> = openings.iter().map(place).collect();
     let added_by = (client.version >= ADDS_FROM).then_some(ADDED_BY);
-    let asked = ctx.transaction_peers.ask(&ctx.transactions, id, producer, &partitions, added_by).await;
-    let answers = asked.unwrap_or_else(|error| vec![Err(error); openings.len()]);
+    let answers = ctx.transaction_peers.ask(&ctx.transactions, id, producer, &partitions, added_by).await;
     answers.into_iter().map(|answer| answer.map_err(|error| code(client.version, error))).collect()
 }
 
