@@ -29,6 +29,8 @@ from splits import SplitFaults
 
 TAKE_OVER_SECONDS_MAX = 30
 REBUILD_SECONDS_MAX = 120
+# Of a shard, as a rule: the replicas of one that is being moved are one more.
+REPLICAS = 3
 BESIDE_SECONDS = 2
 
 
@@ -179,11 +181,11 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
 
     def is_rebuilt(self, node, placements_before):
         """Every replica that the cluster has there votes, and no shard has fewer than before. There may be more of them on the node, or
-        fewer: shards are made when the first group comes, and moved by the balancer."""
+        fewer: shards are made when the first group comes, and moved by the balancer. One that was being moved had one more."""
         voters, placements = node.voters(), self.others(node)[0].placements()
         if voters is None or placements is None or voters != sum(node.number in nodes for nodes in placements.values()):
             return False
-        whole = all(len(placements.get(shard, nodes)) >= len(nodes) for shard, nodes in placements_before.items())
+        whole = all(len(placements.get(shard, nodes)) >= min(len(nodes), REPLICAS) for shard, nodes in placements_before.items())
         return whole and all(one.voters() is not None for one in self.others(node))
 
     # Pauses
