@@ -110,6 +110,9 @@ async fn commit(
             break;
         }
     }
+    // Each time a marker came between, while the coordinator said that the transaction is open.
+    let again = refused(version, TransactionError::ConcurrentTransactions);
+    let told = |outcome| if outcome == Err(GroupError::TransactionEnded) { again } else { told(outcome) };
     outcomes.into_iter().map(told).collect()
 }
 

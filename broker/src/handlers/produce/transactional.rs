@@ -165,8 +165,14 @@ pub(super) async fn append(
             },
         };
         if outcome != Err(AppendError::TransactionEnded) {
-            break;
+            return outcome;
         }
     }
-    outcome
+    // Each time a marker came between, while the coordinator said that the transaction is open: the client asks again.
+    match client.transactional_id {
+        Some(_) => {
+            Err(AppendError::RefusedByCoordinator(code(client.version, TransactionError::ConcurrentTransactions)))
+        }
+        None => outcome,
+    }
 }
