@@ -9,7 +9,10 @@ use std::sync::{Arc, Weak};
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::checkpoint::CheckpointSource;
-use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, MergeCut, Peers, ReplicaSnapshot, SplitCut};
+use ottla_storage::compact::PassDone;
+use ottla_storage::data_dir::{
+    DataDir, Exported, ExportedBatch, Import, MergeCut, PassConflict, Peers, ReplicaSnapshot, SplitCut,
+};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
@@ -49,6 +52,11 @@ pub trait Directory: Send + Sync + 'static {
         offsets: Range<Offset>,
         bytes_max: usize,
     ) -> BoxFuture<'_, io::Result<Exported>>;
+
+    /// The last pass of compaction over a partition here: see [`DataDir::pass_done`].
+    fn pass_done(&self, _replica: ReplicaId, _partition: PartitionId) -> Option<PassDone> {
+        None
+    }
 
     /// Begins to import a snapshot.
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport>;
@@ -97,6 +105,10 @@ pub trait SnapshotImport: Send {
     fn position(&self, partition: PartitionId) -> Offset;
     /// What lies below the offset has expired. Called for each partition that the snapshot has: any other is dead with the import.
     fn skip_to(&mut self, partition: PartitionId, offset: Offset);
+    /// Judges whether the next batches may come from a source that has done this pass: see [`Import::agree`].
+    fn agree(&mut self, _partition: PartitionId, _source: Option<PassDone>, _end: Offset) -> Result<(), PassConflict> {
+        Ok(())
+    }
     /// Imports the next batch of a partition, verified.
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>>;
     /// Completes the import: what was pushed is written. After an error some of it is missing again.
@@ -116,6 +128,10 @@ impl SnapshotImport for Import {
 
     fn skip_to(&mut self, partition: PartitionId, offset: Offset) {
         Import::skip_to(self, partition, offset);
+    }
+
+    fn agree(&mut self, partition: PartitionId, source: Option<PassDone>, end: Offset) -> Result<(), PassConflict> {
+        Import::agree(self, partition, source, end)
     }
 
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>> {
@@ -174,6 +190,10 @@ impl Directory for DataDir {
         let (from, up_to) = (offsets.start, offsets.end);
         let request = ReadRequest { key, from, up_to, bytes_max, at_least_one: true, wanted: Wanted::All };
         Box::pin(async move { DataDir::export(self, request).await.map_err(io::Error::other) })
+    }
+
+    fn pass_done(&self, replica: ReplicaId, partition: PartitionId) -> Option<PassDone> {
+        DataDir::pass_done(self, replica, partition)
     }
 
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport> {

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 use crate::membership::Membership;
-use crate::net::message_codec::{decode, encode, samples};
+use crate::net::message_codec::{decode, encode};
+use crate::net::message_samples::samples;
 use crate::openraft_types::{
     StoredMembership, decode_stored_membership, encode_stored_membership, to_raft_log_id, to_raft_membership,
 };

@@ -5,9 +5,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::compact::PassDone;
 use ottla_storage::data_dir::{Exported, Peers};
 use ottla_storage::ids::ReplicaId;
 
@@ -26,22 +28,55 @@ impl Group {
     }
 }
 
+/// 0 if there was no pass.
+fn number(done: Option<PassDone>) -> u64 {
+    done.map_or(0, |done| done.number)
+}
+
+/// True if batches from an offset on are the same on two replicas.
+fn are_alike(own: Option<PassDone>, other: Option<PassDone>, from: Offset) -> bool {
+    let lies_above = |done: &PassDone| done.pass.horizon <= from;
+    number(own) == number(other) || own.iter().chain(&other).all(lies_above)
+}
+
+impl Group {
+    /// The others have compacted beyond what is damaged here, and this replica cannot follow, since it reads all of it for that: it
+    /// stops, and is rebuilt under another id.
+    fn lose_behind(self: &Arc<Self>, partition: PartitionId) {
+        self.damage.set_fatal();
+        self.fail(&format!("partition {partition} is damaged below what the others have compacted"));
+    }
+}
+
 impl Peers for Group {
-    fn fetch(&self, partition: PartitionId, offsets: Range<Offset>) -> BoxFuture<'_, io::Result<Exported>> {
+    fn fetch(
+        self: Arc<Self>,
+        partition: PartitionId,
+        offsets: Range<Offset>,
+    ) -> BoxFuture<'static, io::Result<Exported>> {
         Box::pin(async move {
             let mut outcome = Err(refused("there are no other members"));
+            let own = self.directory.pass_done(self.replica, partition);
+            let Range { start: from, end: up_to } = offsets;
+            let (mut all_answered, mut compacted_further) = (true, false);
             for source in self.repair_sources(self.role_tracker.current().leader) {
-                let Range { start: from, end: up_to } = offsets;
                 let request = Message::FetchBatches { partition, from, up_to, bytes_max: RESPONSE_BYTES_MAX as u64 };
                 match self.call(source, request).await {
                     Ok(Message::FetchBatchesResponse(found))
                         if !found.batches.is_empty() && found.log_start <= from =>
                     {
-                        return Ok(found);
+                        if are_alike(own, found.done, from) {
+                            return Ok(found);
+                        }
+                        compacted_further |= number(found.done) > number(own);
+                        outcome = Err(refused("it has compacted the partition differently far"));
                     }
                     Ok(_) => outcome = Err(refused("it does not have them either")),
-                    Err(error) => outcome = Err(error),
+                    Err(error) => (all_answered, outcome) = (false, Err(error)),
                 }
+            }
+            if all_answered && compacted_further {
+                self.lose_behind(partition);
             }
             outcome
         })

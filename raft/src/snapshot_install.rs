@@ -16,7 +16,7 @@ use std::time::Duration;
 use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::data_dir::ReplicaSnapshot;
+use ottla_storage::data_dir::{PassConflict, ReplicaSnapshot};
 use ottla_storage::entry::Vote;
 use ottla_storage::ids::{LogId, ReplicaId};
 
@@ -37,6 +37,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn refused(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
+}
+
+fn conflict_of(error: &io::Error) -> Option<PassConflict> {
+    error.get_ref()?.downcast_ref().copied()
 }
 
 impl Group {
@@ -84,7 +88,8 @@ impl Group {
             failed => failed,
         };
         if let Err(error) = fetched {
-            self.snapshot_download.keep_import(Some(import));
+            let begins_anew = conflict_of(&error) == Some(PassConflict::Anew);
+            self.snapshot_download.keep_import((!begins_anew).then_some(import));
             return Err(error);
         }
         let meta = SnapshotMeta { last_log_id: Some(to_raft_log_id(snapshot.applied)), last_membership };
@@ -126,13 +131,15 @@ impl Group {
         let sources = self.repair_sources(Some(leader));
         for extent in &extents {
             import.skip_to(extent.partition, extent.log_start);
-            let mut failures = 0;
+            // Of what sources say the worst counts: a replica takes everything anew only if it can continue with none of them.
+            let (mut failures, mut conflict) = (0, None);
             while import.position(extent.partition) < extent.end {
                 let source = sources[failures % sources.len()];
                 if let Err(error) = self.fetch_some(source, extent, import).await {
                     failures += 1;
+                    conflict = conflict.max(conflict_of(&error));
                     if failures >= sources.len() {
-                        return Err(error);
+                        return Err(self.give_up(extent, conflict, error));
                     }
                 }
             }
@@ -140,6 +147,20 @@ impl Group {
         // Batches that a full disk did not take are missing again, in any partition.
         let lacks = |extent: &Extent| import.position(extent.partition) < extent.end;
         if extents.iter().any(lacks) { Err(refused("some of it could not be written")) } else { Ok(()) }
+    }
+
+    /// No source has given what is lacking of a partition.
+    fn give_up(self: &Arc<Self>, extent: &Extent, conflict: Option<PassConflict>, error: io::Error) -> io::Error {
+        match conflict {
+            Some(PassConflict::Replace) => {
+                let what = format!("partition {} ends in what the others have compacted", extent.partition);
+                let error = io::Error::new(io::ErrorKind::InvalidInput, what);
+                self.fail_behind(&error);
+                error
+            }
+            Some(conflict) => io::Error::other(conflict),
+            None => error,
+        }
     }
 
     /// A state that this replica can never take over: it stops, and is rebuilt under another id.
@@ -160,6 +181,7 @@ impl Group {
         };
         // What has expired meanwhile is not needed.
         import.skip_to(partition, found.log_start.min(extent.end));
+        import.agree(partition, found.done, extent.end).map_err(io::Error::other)?;
         for batch in found.batches {
             import.push(partition, batch).await?;
         }

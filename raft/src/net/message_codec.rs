@@ -7,6 +7,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::compact::{Pass, PassDone};
 use ottla_storage::data_dir::{Exported, ExportedBatch, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, EntryBatch, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::{Message, Resume, StatePart};
 
 /// Payloads of this length and more are separate parts; shorter ones are cheaper to copy.
-const OWN_PART_BYTES: usize = 4 << 10;
+pub(super) const OWN_PART_BYTES: usize = 4 << 10;
 
 /// The greatest term of a message: Kafka's leader epochs, which count terms, have 31 bits.
 const TERM_MAX: u64 = i32::MAX as u64 - 1;
@@ -211,10 +212,7 @@ impl MessageEncoder {
                 self.i64(up_to.0);
                 self.u64(*bytes_max);
             }
-            Message::FetchBatchesResponse(exported) => {
-                self.u8(16);
-                self.exported(exported);
-            }
+            Message::FetchBatchesResponse(exported) => self.exported(exported),
         }
     }
 
@@ -250,6 +248,12 @@ impl MessageEncoder {
     }
 
     fn exported(&mut self, exported: &Exported) {
+        self.u8(if exported.done.is_some() { 21 } else { 16 });
+        if let Some(PassDone { number, pass }) = &exported.done {
+            self.u64(*number);
+            self.i64(pass.horizon.0);
+            self.i64(pass.cutoff.0);
+        }
         self.i64(exported.log_start.0);
         self.count(exported.batches.len());
         for batch in &exported.batches {
@@ -379,6 +383,20 @@ impl MessageDecoder {
         if self.flag(what)? { value(self).map(Some) } else { Ok(None) }
     }
 
+    fn pass_done(&mut self) -> Result<PassDone, DecodeError> {
+        let (number, horizon) = (self.u64("a pass")?, Offset(self.i64("a horizon")?));
+        Ok(PassDone { number, pass: Pass { horizon, cutoff: Offset(self.i64("a cutoff")?) } })
+    }
+
+    fn exported(&mut self, done: Option<PassDone>) -> Result<Message, DecodeError> {
+        let log_start = Offset(self.i64("a log start")?);
+        let batches = self.list(12, "batches", |decoder| {
+            let max_timestamp_ms = decoder.i64("a timestamp")?;
+            Ok(ExportedBatch { max_timestamp_ms, data: decoder.data("a batch")? })
+        })?;
+        Ok(Message::FetchBatchesResponse(Exported { log_start, batches, done }))
+    }
+
     fn resume(&mut self) -> Result<Resume, DecodeError> {
         Ok(Resume { of: self.log_id()?, after: self.data("a key")? })
     }
@@ -427,13 +445,10 @@ impl MessageDecoder {
                 let (up_to, bytes_max) = (Offset(self.i64("an offset")?), self.u64("a size")?);
                 Message::FetchBatches { partition, from, up_to, bytes_max }
             }
-            16 => {
-                let log_start = Offset(self.i64("a log start")?);
-                let batches = self.list(12, "batches", |decoder| {
-                    let max_timestamp_ms = decoder.i64("a timestamp")?;
-                    Ok(ExportedBatch { max_timestamp_ms, data: decoder.data("a batch")? })
-                })?;
-                Message::FetchBatchesResponse(Exported { log_start, batches })
+            16 => self.exported(None)?,
+            21 => {
+                let done = Some(self.pass_done()?);
+                self.exported(done)?
             }
             17 => Message::FetchState { resume: self.option("a place in a state", Self::resume)? },
             18 => Message::FetchStateResponse(self.option("a state", Self::state_part)?),
@@ -462,63 +477,10 @@ pub(crate) fn encode(message: &Message) -> Bytes {
     parts.finish().concat().into()
 }
 
-/// At least one message of each kind, with every optional field present in one of them.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn samples() -> Vec<Message> {
-    let id = LogId { term: Term(3), index: RaftIndex(70) };
-    let vote = Vote { term: Term(4), voted_for: ReplicaId(9), committed: true };
-    let partition = PartitionId { topic: Uuid::from_u128(5), index: 7 };
-    let batch = |bytes: usize| EntryBatch { partition, data: vec![7; bytes].into() };
-    let entry = |kind, batches: Vec<EntryBatch>| Entry {
-        log_id: id,
-        kind,
-        clock_ms: -5,
-        payload: Bytes::from_static(b"command"),
-        batches: batches.into(),
-    };
-    let entries = vec![
-        entry(EntryKind::Blank, Vec::new()),
-        entry(EntryKind::Normal, vec![batch(61), batch(OWN_PART_BYTES), batch(3 * OWN_PART_BYTES)]),
-        entry(EntryKind::Membership, Vec::new()),
-    ];
-    let keys = vec![(Bytes::from_static(b"k"), Bytes::new()), (Bytes::new(), vec![1; OWN_PART_BYTES].into())];
-    let state = ReplicaSnapshot { applied: id, membership: Bytes::from_static(b"m"), checksum: u64::MAX, keys };
-    let exported = vec![ExportedBatch { max_timestamp_ms: -1, data: vec![2; 2 * OWN_PART_BYTES].into() }];
-    let offset = Offset(1 << 40);
-    vec![
-        Message::AppendEntries { vote, prev_log_id: Some(id), entries, leader_commit: None },
-        Message::AppendEntries { vote, prev_log_id: None, entries: Vec::new(), leader_commit: Some(id) },
-        Message::AppendEntriesSuccess,
-        Message::AppendEntriesPartialSuccess(None),
-        Message::AppendEntriesPartialSuccess(Some(id)),
-        Message::AppendEntriesConflict,
-        Message::HigherVote(vote),
-        Message::RequestVote { pre_vote: true, vote, last_log_id: Some(id), leadership_transfer: false },
-        Message::RequestVoteResponse { vote, last_log_id: None, granted: true },
-        Message::TransferLeader { from_leader: vote, to: ReplicaId(2), last_log_id: Some(id) },
-        Message::TransferLeaderResponse { accepted: false },
-        Message::Request(Bytes::from_static(b"?")),
-        Message::Response(Bytes::new()),
-        Message::InstallSnapshot { vote, last_included: id },
-        Message::InstallSnapshotResponse { done: true },
-        Message::FetchWholeState,
-        Message::FetchWholeStateResponse(None),
-        Message::FetchWholeStateResponse(Some(state.clone())),
-        Message::FetchState { resume: None },
-        Message::FetchState { resume: Some(Resume { of: id, after: Bytes::from_static(b"k") }) },
-        Message::CheckState { index: id.index, format: 1 },
-        Message::CheckStateResponse(None),
-        Message::CheckStateResponse(Some(u64::MAX)),
-        Message::FetchStateResponse(None),
-        Message::FetchStateResponse(Some(StatePart { state, is_last: true })),
-        Message::FetchBatches { partition, from: offset, up_to: offset, bytes_max: 9 },
-        Message::FetchBatchesResponse(Exported { log_start: offset, batches: exported }),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::message_samples::samples;
 
     #[test]
     fn every_message_comes_back_and_cut_or_longer_ones_are_refused() {

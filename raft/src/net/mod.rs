@@ -4,6 +4,8 @@
 
 pub mod congestion_window;
 pub(crate) mod message_codec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod message_samples;
 pub(crate) mod peer;
 mod peer_directory;
 pub(crate) mod sim;

@@ -309,7 +309,7 @@ impl Directory for Shared {
         offsets: Range<Offset>,
         _bytes_max: usize,
     ) -> BoxFuture<'_, io::Result<Exported>> {
-        Box::pin(async move { Ok(Exported { log_start: offsets.end, batches: Vec::new() }) })
+        Box::pin(async move { Ok(Exported { log_start: offsets.end, batches: Vec::new(), done: None }) })
     }
 
     fn accepts_replicated(&self) -> bool {

@@ -9,7 +9,6 @@
 //! - membership: a learner counted in the quorum: openraft counts, not we. A prior term's entry committed by counting:
 //!   openraft counts, not we;
 //! - segment files that are used again: frames of an older incarnation accepted, since none ever lie in a file;
-//! - compaction: a tombstone dropped before a returning replica saw it;
 //! - leases: none are used, so none can stand on the wall clock.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
@@ -357,6 +356,14 @@ bugs! {
         "Whoever has written the markers of a transaction completes whatever its id has prepared by then (led partition).",
     MarkersNotRetried "markers-not-retried":
         "A transaction is complete though some of its markers were not written (led partition).",
+
+    // Compaction.
+    LastValueCompacted "last-value-compacted":
+        "A pass drops the last record of a key, too (keeper).",
+    TombstoneGoesAtOnce "tombstone-goes-at-once":
+        "A pass drops the tombstones of the keys whose values it drops (keeper).",
+    PassesMixed "passes-mixed":
+        "What lies below a horizon is taken from replicas that have compacted it differently far (import).",
 }
 
 impl Bug {

@@ -2,6 +2,7 @@
 //!
 //! May not know: where batches come from or go to.
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::batch::{BatchHeader, HEADER_BYTES, empty_batch};
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 use ottla_protocol::records::{self, Record, Retained};
@@ -79,7 +80,8 @@ impl Keeper {
     /// Marks the records of a batch that the map knows at a later offset.
     pub fn mark(&self, batch: &StoredBatch, map: &KeyMap, marks: &mut Marks) -> Result<(), CompactError> {
         self.each(batch, |key, offset| {
-            if map.is_superseded(key, offset) {
+            let from = if mutants::is_on(Bug::LastValueCompacted) { Offset(offset.0 - 1) } else { offset };
+            if map.is_superseded(key, from) {
                 marks.set(offset);
             }
             Ok(())
@@ -121,7 +123,8 @@ impl Keeper {
         }
         let keeps = |record: &Record<'_>| {
             let offset = offset_of(batch, record);
-            let is_gone_tombstone = record.value.is_none() && offset < self.pass.cutoff;
+            let is_late = offset >= self.pass.cutoff && !mutants::is_on(Bug::TombstoneGoesAtOnce);
+            let is_gone_tombstone = record.value.is_none() && !is_late;
             record.key.is_some() && !is_gone_tombstone && !marks.is_set(offset)
         };
         records::retain(header, &batch.data, RECORDS_BYTES_MAX, keeps)

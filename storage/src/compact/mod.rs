@@ -34,6 +34,15 @@ pub struct Pass {
     pub cutoff: Offset,
 }
 
+/// A pass that was done over the bytes of a partition in one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassDone {
+    /// The pass's number; they begin with 1.
+    pub number: u64,
+    /// What it was.
+    pub pass: Pass,
+}
+
 /// A batch as it is stored: its offset and epoch may stand in an index alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredBatch {

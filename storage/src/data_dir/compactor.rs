@@ -24,7 +24,7 @@ use super::rewriter::{JobError, Made};
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::Operation;
-use crate::compact::{CompactError, HashRange, Keeper, KeyMap, Marks, Pass, StoredBatch, Transactions};
+use crate::compact::{CompactError, HashRange, Keeper, KeyMap, Marks, Pass, PassDone, StoredBatch, Transactions};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId, RunId};
 use crate::index::compacted::Compacted;
 use crate::index::file::Opened;
@@ -206,11 +206,11 @@ impl DataDir {
         outcome
     }
 
-    /// The last pass over what a replica owns of a partition: its number; 0 if there was none.
+    /// The last pass over what a replica owns of a partition, if there was one.
     #[must_use]
-    pub fn compacted_by(&self, replica: ReplicaId, partition: PartitionId) -> u64 {
-        let key = self.index.owned(replica, partition);
-        key.and_then(|key| self.index.compacted(key)).map_or(0, |compacted| compacted.number)
+    pub fn pass_done(&self, replica: ReplicaId, partition: PartitionId) -> Option<PassDone> {
+        let key = self.index.owned(replica, partition)?;
+        self.index.compacted(key).map(|compacted| compacted.done())
     }
 
     /// What the pass keeps, in runs that are synced; none if nothing lies below the horizon.

@@ -6,28 +6,33 @@
 //! ```
 //! Before that transaction only files of runs that no checkpoint lists are written. May not know: where batches come from.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic;
 use std::time::Duration;
 
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::{Offset, PartitionId};
 
 use super::export::ReplicaSnapshot;
-use super::peers::ExportedBatch;
+use super::identity::COMPACTION_FORMAT_VERSION;
+use super::peers::{ExportedBatch, PassConflict};
 use super::run_files::unlink_runs;
 use super::{DataDir, maintain};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::{Operation, ReplicaHead};
+use crate::compact::PassDone;
 use crate::ids::{Lineage, LogPosition, ReplicaId, RunId};
+use crate::index::compacted::Compacted;
 use crate::index::partition::Gap;
 use crate::index::{ExtentKey, IndexedBatch};
 use crate::rewrite::RetentionClass;
 use crate::rewrite::throttle::import_pause;
 use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter};
 use crate::runs::{Listing, RUNS_DIR, Run};
+use ottla_env::mutants::{self, Bug};
 use ottla_env::rt;
 
 /// Space that a run is created with, as the size of the snapshot is not known.
@@ -56,6 +61,12 @@ pub struct Import {
     ended: BTreeMap<PartitionId, Offset>,
     /// Offset below which the source's data has expired.
     expired: BTreeMap<PartitionId, Offset>,
+    /// The pass of the sources of what was taken below its horizon.
+    passes: BTreeMap<PartitionId, PassDone>,
+}
+
+fn horizon_of(done: Option<PassDone>) -> Offset {
+    done.map_or(Offset(0), |done| done.pass.horizon)
 }
 
 fn invalid(what: String) -> io::Error {
@@ -84,6 +95,7 @@ impl DataDir {
             taken: BTreeMap::new(),
             ended: BTreeMap::new(),
             expired: BTreeMap::new(),
+            passes: BTreeMap::new(),
         }
     }
 
@@ -126,6 +138,36 @@ impl Import {
     pub fn skip_to(&mut self, partition: PartitionId, offset: Offset) {
         let expired = self.expired.entry(partition).or_default();
         *expired = offset.max(*expired);
+    }
+
+    /// Judges whether the next batches of a partition may be taken from a source that has done this pass over it. `end`: where the
+    /// state that is imported ends.
+    ///
+    /// # Errors
+    /// Why not: what is here and what comes would not be what one pass has left.
+    pub fn agree(&mut self, partition: PartitionId, source: Option<PassDone>, end: Offset) -> Result<(), PassConflict> {
+        let (key, from) = (self.key(partition), self.position(partition));
+        let own_end = self.directory.index.partition(key).and_then(|known| known.read().end_offset());
+        let is_owned = own_end.is_some_and(|end| end > self.expired.get(&partition).copied().unwrap_or(Offset(0)));
+        let own = self.directory.index.compacted(key).filter(|_| is_owned).map(|own| own.done());
+        let known = self.passes.get(&partition).copied().or(own);
+        if horizon_of(source).max(horizon_of(known)) <= from || mutants::is_on(Bug::PassesMixed) {
+            return Ok(());
+        }
+        if horizon_of(source) > end {
+            return Err(PassConflict::PeerAhead);
+        }
+        let number = |done: Option<PassDone>| done.map_or(0, |done| done.number);
+        match number(known).cmp(&number(source)) {
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(PassConflict::PeerBehind),
+            Ordering::Less if is_owned => Err(PassConflict::Replace),
+            Ordering::Less if self.taken.contains_key(&partition) => Err(PassConflict::Anew),
+            Ordering::Less => {
+                self.passes.extend(source.map(|source| (partition, source)));
+                Ok(())
+            }
+        }
     }
 
     /// Adds the next batch of a partition; its checksum must hold. After a disk error some batches are missing again: see
@@ -256,7 +298,7 @@ impl Import {
     /// Installs the snapshot. After an error either nothing has changed, or the directory has failed.
     pub async fn commit(mut self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
         let (directory, replica) = (Arc::clone(&self.directory), self.replica);
-        let expired = std::mem::take(&mut self.expired);
+        let (expired, passes) = (std::mem::take(&mut self.expired), std::mem::take(&mut self.passes));
         // Each partition of a snapshot is named to the import, by where it begins or by its batches.
         let named = expired.keys().chain(self.taken.keys()).copied().collect();
         let runs = self.into_runs().await?;
@@ -265,23 +307,39 @@ impl Import {
         while directory.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
         }
-        directory.make_real(replica, runs, (named, expired), snapshot).await
+        let first_run = runs.iter().map(|run| run.listing.id).min();
+        let compacted = |(partition, PassDone { number, pass })| {
+            Some((directory.extent(replica, partition), Compacted { number, pass, first_run: first_run? }))
+        };
+        let compacted = passes.into_iter().filter_map(compacted).collect();
+        directory.make_real(replica, runs, Places { named, expired, compacted }, snapshot).await
     }
 }
 
+/// The partitions of an imported snapshot.
+struct Places {
+    /// All of them. What the replica owned of any other is dead in the same transaction: a start after it would find it alive, and
+    /// owned by a replica that does not know it (seed 130479).
+    named: BTreeSet<PartitionId>,
+    /// What lies below these offsets is in no run. They are log starts of the same transaction, as a start after it would find gaps
+    /// there, and have other replicas fill them.
+    expired: BTreeMap<PartitionId, Offset>,
+    /// What passes the replicas had done from which they came.
+    compacted: BTreeMap<ExtentKey, Compacted>,
+}
+
 impl DataDir {
-    /// `named`: the partitions that the snapshot has. What the replica owned of any other is dead in the same transaction: a start
-    /// after it would find it alive, and owned by a replica that does not know it (seed 130479). `expired`: what lies below
-    /// these offsets is in no run. They are log starts of the same transaction, as a start after it would find gaps there,
-    /// and have other replicas fill them.
     async fn make_real(
         &self,
         replica: ReplicaId,
         runs: Vec<Run>,
-        (named, expired): (BTreeSet<PartitionId>, BTreeMap<PartitionId, Offset>),
+        Places { named, expired, compacted }: Places,
         snapshot: &ReplicaSnapshot,
     ) -> io::Result<()> {
         let log = self.log_of(replica)?;
+        if !compacted.is_empty() {
+            self.require_format(COMPACTION_FORMAT_VERSION).await?;
+        }
         let opened = self.open_indexes(&runs).await.map_err(io::Error::other)?;
         // What is applied here stays readable: its verdicts are in the log before its entries are voided.
         if let Some(last) = self.index.recorded(replica)
@@ -307,6 +365,7 @@ impl DataDir {
         let mut operations = self.operations(&checkpoint, Vec::new()).await;
         operations.push(Operation::NextRun(self.runs.next_id()));
         operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
+        operations.extend(compacted.iter().map(|(key, compacted)| Operation::Compacted(*key, *compacted)));
         operations.extend([Operation::Remove(replica), Operation::Replica(head)]);
         let put = |(key, value): &(bytes::Bytes, bytes::Bytes)| Operation::Put {
             replica,
@@ -322,6 +381,7 @@ impl DataDir {
         tracing::info!(replica = replica.0, upto = upto.index.0, runs = runs.len(), bytes, "snapshot imported");
         runs.into_iter().for_each(|run| self.runs.add(run));
         let index = Arc::clone(&self.index);
+        index.set_compacted(&compacted);
         let installed = off_thread(&self.disk, move || {
             let installed = opened.into_iter().try_for_each(|(run, opened)| index.install(run.file_number(), opened));
             index.imported(replica, upto.index);
@@ -332,7 +392,7 @@ impl DataDir {
         *self.oldest_kept.lock() = maintain::oldest_kept(&checkpoint);
         *self.checkpointed.lock() = maintain::checkpointed(&checkpoint);
         self.note_runs(&checkpoint);
-        self.counters.checkpoints.fetch_add(2, Ordering::Relaxed);
+        self.counters.checkpoints.fetch_add(2, atomic::Ordering::Relaxed);
         Ok(())
     }
 }

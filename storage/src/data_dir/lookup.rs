@@ -11,7 +11,7 @@ use ottla_protocol::ids::Offset;
 
 use super::DataDir;
 use crate::ids::RunId;
-use crate::index::{Access, BatchIndex, Bounds, ExtentKey, IndexError, IndexedBatch, Planned};
+use crate::index::{Access, BatchIndex, Bounds, DirtyBytes, ExtentKey, IndexError, IndexedBatch, Planned};
 use crate::read::{Noting, ReadError, ReadPlan, ReadRequest, Wanted};
 use ottla_env::rt;
 
@@ -135,6 +135,19 @@ impl DataDir {
     ) -> Result<Option<Offset>, ReadError> {
         let lookup = move |index: &BatchIndex, access| index.retention_point(key, up_to, cutoff_ms, bytes_max, access);
         self.look_up(Offset(0), lookup).await
+    }
+
+    /// What a pass of compaction could go over: whole batches from `horizon` on that end at or below `up_to`, up to the first with a
+    /// timestamp of `before_ms` or later.
+    pub async fn dirty_bytes(
+        &self,
+        key: ExtentKey,
+        horizon: Offset,
+        up_to: Offset,
+        before_ms: i64,
+    ) -> Result<DirtyBytes, ReadError> {
+        let lookup = move |index: &BatchIndex, access| index.dirty_bytes(key, horizon, up_to, before_ms, access);
+        self.look_up(horizon, lookup).await
     }
 }
 

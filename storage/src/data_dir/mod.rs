@@ -44,7 +44,7 @@ pub use export::ReplicaSnapshot;
 pub use failure::OnFailure;
 pub use import::Import;
 pub use merge::MergeCut;
-pub use peers::{Exported, ExportedBatch, Peers};
+pub use peers::{Exported, ExportedBatch, PassConflict, Peers};
 pub use split::SplitCut;
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 pub use walk::WalkedBatch;

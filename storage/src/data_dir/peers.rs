@@ -4,10 +4,13 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
+
+use crate::compact::PassDone;
 
 /// A batch that is sent to another replica: base offset and leader epoch are set in its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +28,36 @@ pub struct Exported {
     pub log_start: Offset,
     /// Whole batches in the order of their offsets; none if there are none at or above the offset.
     pub batches: Vec<ExportedBatch>,
+    /// The last pass of compaction over the partition here, if there was one: it decides what of the batches below its horizon is left.
+    pub done: Option<PassDone>,
+}
+
+/// Why a replica cannot take what a peer has of a partition: they have compacted it differently far (design section 12.4).
+/// In ascending order of what has to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum PassConflict {
+    /// Another peer may have it, or this one later.
+    #[error("it has compacted the partition less far")]
+    PeerBehind,
+    /// The next state, which the leader cuts soon, will reach the peer's horizon.
+    #[error("it has compacted the partition further than the state goes")]
+    PeerAhead,
+    /// The import has to begin anew.
+    #[error("it has compacted the partition further than those from which a part was taken")]
+    Anew,
+    /// The replica holds bytes that end below the peer's horizon: values among them may be of keys that were deleted since, and
+    /// the peer has no tombstones of these any more.
+    #[error("it has compacted the partition beyond what is here: the replica must take everything anew")]
+    Replace,
 }
 
 /// The other replicas of a shard.
 pub trait Peers: Send + Sync {
-    /// Batches of a partition that hold these offsets, from a replica that has the first of them; an error if none has it.
-    fn fetch(&self, partition: PartitionId, offsets: Range<Offset>) -> BoxFuture<'_, io::Result<Exported>>;
+    /// Batches of a partition that hold these offsets, from a replica that has the first of them, and has compacted the partition as far as
+    /// this one where it matters; an error if none has.
+    fn fetch(
+        self: Arc<Self>,
+        partition: PartitionId,
+        offsets: Range<Offset>,
+    ) -> BoxFuture<'static, io::Result<Exported>>;
 }

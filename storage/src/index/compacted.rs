@@ -1,6 +1,6 @@
 //! What is known of a lineage that was compacted: the last pass, and which files count below its horizon. No behaviour beyond that.
 
-use crate::compact::Pass;
+use crate::compact::{Pass, PassDone};
 use crate::ids::RunId;
 
 /// The last pass over a lineage, and where its batches lie.
@@ -14,6 +14,10 @@ pub(crate) struct Compacted {
 }
 
 impl Compacted {
+    pub(crate) fn done(&self) -> PassDone {
+        PassDone { number: self.number, pass: self.pass }
+    }
+
     /// True if what the file lists below the horizon is gone.
     pub(super) fn replaces(&self, file: u64) -> bool {
         RunId::of_file(file).is_none_or(|run| run < self.first_run)

@@ -5,6 +5,7 @@
 
 mod batch_index;
 pub(crate) mod compacted;
+mod dirty;
 pub(crate) mod file;
 pub(crate) mod in_memory_file;
 pub(crate) mod index_entry;
@@ -27,6 +28,7 @@ use ottla_protocol::batch::HEADER_BYTES;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
 pub(crate) use batch_index::{BatchIndex, Bounds, Planned};
+pub use dirty::DirtyBytes;
 
 #[cfg(any(test, feature = "fuzzing"))]
 use crate::ids::ReplicaId;

@@ -303,7 +303,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::net::NoResponse;
-    use crate::net::message_codec::{decode, samples};
+    use crate::net::message_codec::decode;
+    use crate::net::message_samples::samples;
     use crate::net::peer::connected_pair;
     use ottla_env::sim;
 

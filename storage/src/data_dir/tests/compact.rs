@@ -38,7 +38,7 @@ struct History {
 }
 
 /// A record's key and the number at the end of its value; none for a marker.
-type Held = Option<(Option<u8>, Option<u64>)>;
+pub(super) type Held = Option<(Option<u8>, Option<u64>)>;
 
 /// A partition as its entries say.
 #[derive(Default)]
@@ -67,7 +67,7 @@ fn header(batch: &Bytes) -> BatchHeader {
     BatchHeader::parse(batch).unwrap()
 }
 
-fn held_in(base: i64, batch: &Bytes) -> Vec<(i64, Held)> {
+pub(super) fn held_in(base: i64, batch: &Bytes) -> Vec<(i64, Held)> {
     let header = header(batch);
     if header.attributes.is_control() {
         return vec![(base, None)];
@@ -174,7 +174,7 @@ async fn read_all(toy: &Toy, index: i32, written: &Written, wanted: Wanted) -> B
 
 async fn check(toy: &Toy, history: &History) {
     for (index, written) in written(&history.entries) {
-        let number = toy.directory.compacted_by(toy.log.id(), partition(index));
+        let number = toy.directory.pass_done(toy.log.id(), partition(index)).map_or(0, |done| done.number);
         let done = history.done.get(&index).copied().unwrap_or(0);
         assert!(number >= done, "partition {index}: pass {done} was done, {number} is there");
         let pass = history.attempted.get(&(index, number)).copied();

@@ -33,7 +33,11 @@ struct Twin {
 }
 
 impl Peers for Twin {
-    fn fetch(&self, partition: PartitionId, offsets: Range<Offset>) -> BoxFuture<'_, io::Result<Exported>> {
+    fn fetch(
+        self: Arc<Self>,
+        partition: PartitionId,
+        offsets: Range<Offset>,
+    ) -> BoxFuture<'static, io::Result<Exported>> {
         Box::pin(async move {
             self.asked.lock().push(offsets.clone());
             let key = ExtentKey::of(self.replica, partition);
