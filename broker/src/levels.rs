@@ -31,6 +31,9 @@ pub const TRANSACTION_LEVEL: FeatureLevel = FeatureLevel(2);
 /// is finalized with it.
 pub(crate) const TRANSACTIONS: FeatureLevel = FeatureLevel(7);
 
+/// From this level on partitions may be compacted: the command, and messages that name a pass.
+pub(crate) const COMPACTION: FeatureLevel = FeatureLevel(8);
+
 /// The level of `transaction.version` in a cluster of this level; 0: transactions are not served.
 #[must_use]
 pub fn transaction_level(level: FeatureLevel) -> FeatureLevel {

@@ -7,7 +7,8 @@
 //!                                               (intent u64, term u64, index u64, clock i64, order u64, checksum u64) (if one
 //!                                               of these was applied)
 //!  2 | partition 20                   partition ver, intent u64, base i32, log start i64, next offset i64, last stable i64,
-//!                                               last marker u64, forgotten marker u64 (if there was a marker)
+//!                                               last marker u64, forgotten marker u64 (if there was a marker), compaction (pass u64,
+//!                                               horizon i64, cutoff i64, decided at u64, next cutoff i64, since i64) (if there was a pass)
 //!  3 | partition 20                   epochs    ver, count u32, (epoch i32, start i64)*
 //!  4 | partition 20 | producer id 8   producer  ver, epoch i16, timestamp i64, seen i64, order u64, coordinator epoch i32,
 //!                                               transaction start i64, count u8, (first i32, last i32, base i64, time i64, flags u8)*,
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId, ProducerId};
 use ottla_storage::ids::RaftIndex;
 
+use super::compaction::CompactionState;
 use super::epochs::{EpochHistory, EpochStart};
 use super::merge_state::{LastMerge, Sealed};
 use super::producer_state::{BATCHES_REMEMBERED_MAX, ProducerHistory, RememberedBatch};
@@ -91,6 +93,7 @@ pub(crate) struct PartitionValue {
     pub(crate) last_stable: Offset,
     pub(crate) last_marker: u64,
     pub(crate) forgotten_marker: u64,
+    pub(crate) compaction: CompactionState,
 }
 
 /// An aborted transaction apart from the offset of its marker, which is in the key.
@@ -176,7 +179,8 @@ record! {
     ShardValue { clock_ms, term, order, checksum, floor; later split, merge, seal, sealed }
     LastMerge { intent, index, term }
     Sealed { intent, term, index, clock_ms, order, checksum }
-    PartitionValue { intent, epoch_base, log_start, next_offset, last_stable; later last_marker, forgotten_marker }
+    PartitionValue { intent, epoch_base, log_start, next_offset, last_stable; later last_marker, forgotten_marker, compaction }
+    CompactionState { number, horizon, cutoff, decided_at, next_cutoff, since_ms }
     AbortedValue { producer_id, first_offset, last_stable }
     EpochStart { epoch, start }
     ProducerHistory {
@@ -278,8 +282,12 @@ mod tests {
             last_stable: Offset(4),
             last_marker: 0,
             forgotten_marker: 0,
+            compaction: CompactionState::default(),
         };
         let with_markers = PartitionValue { last_marker: 5, forgotten_marker: 2, ..partition };
+        let compaction = CompactionState { number: 1, horizon: Offset(4), since_ms: 5, ..CompactionState::default() };
+        let compacted = PartitionValue { compaction, ..partition };
+        assert_eq!(PartitionValue::decode(&compacted.encode()).unwrap(), compacted);
         assert_eq!(PartitionValue::decode(&partition.encode()).unwrap(), partition);
         assert_eq!(PartitionValue::decode(&with_markers.encode()).unwrap(), with_markers);
         let aborted = AbortedValue { producer_id: ProducerId(1), first_offset: Offset(2), last_stable: Offset(3) };

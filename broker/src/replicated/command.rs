@@ -17,9 +17,10 @@
 //!  9 Unseal          intent u64; from feature level 4 on
 //! 10 Absorb          intent u64, absorbed shard u64, its Seal's index u64, its checksum u64, replicas u32 (survivor's u64,
 //!                    absorbed one's u64); from feature level 4 on
+//! 12 Compact         count u32, per partition: id 20, pass u64, horizon i64, cutoff i64; from feature level 8 on
 //! 24 SetClock        milliseconds i64; from feature level 2 on
 //! ```
-//! Kinds are never reused. 11..=15 are kept for resizing, 16..=23 for transactions.
+//! Kinds are never reused. 11 and 13..=15 are kept for resizing, 16..=23 for transactions.
 //! Whatever depends on configuration, a local clock or record contents is decided before proposing and carried here
 //! (design section 3): apply reads nothing else. The batches themselves travel beside the payload, in the entry.
 //! Numbers are little-endian, except inside partition ids, which sort.
@@ -35,7 +36,7 @@ use crate::metadata::MergeReplica;
 /// Version of the command format.
 const VERSION: u8 = 1;
 
-/// At most this many partitions in one Adopt, Drop or SetLogStart entry (design section 6).
+/// At most this many partitions in one Adopt, Drop, SetLogStart or Compact entry (design section 6).
 pub const PARTITIONS_PER_ENTRY_MAX: usize = 1_000;
 
 /// At most this many partitions in one Split: for more there are several, each with a child of its own.
@@ -165,6 +166,19 @@ pub struct LogStartChange {
     pub reason: LogStartReason,
 }
 
+/// The next pass over a partition; apply refuses one that does not follow the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionChange {
+    /// Which partition.
+    pub id: PartitionId,
+    /// The number after that of the last pass.
+    pub number: u64,
+    /// Nothing at or above this offset is compacted: the end of a batch.
+    pub horizon: Offset,
+    /// Tombstones and markers go below this offset.
+    pub cutoff: Offset,
+}
+
 /// A command of a shard's entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -197,6 +211,8 @@ pub enum Command {
     },
     /// All that another shard has is taken over.
     Absorb(Absorb),
+    /// Partitions are compacted further.
+    Compact(Vec<CompactionChange>),
     /// Sets the shard clock for an operator, even if it falls.
     SetClock {
         /// Milliseconds since 1970.
@@ -238,6 +254,7 @@ record! {
     AdoptedPartition { id, intent, epoch_base }
     DroppedPartition { id, intent }
     LogStartChange { id, offset, reason }
+    CompactionChange { id, number, horizon, cutoff }
     SplitReplica { parent, child }
     Split {
         intent, child, creation, replicas: Counted<u32, SPLIT_REPLICAS_MAX>, partitions: Counted<u32, SPLIT_PARTITIONS_MAX>
@@ -259,6 +276,7 @@ record! {
         8 Seal(seal),
         9 Unseal { intent },
         10 Absorb(absorb),
+        12 Compact(passes: Counted<u32, PARTITIONS_PER_ENTRY_MAX>),
         24 SetClock { to_ms },
     }
 }
@@ -352,7 +370,12 @@ mod tests {
         });
         let dropped =
             (partition(), any::<u64>()).prop_map(|(id, intent)| DroppedPartition { id, intent: RaftIndex(intent) });
+        let compacted =
+            (partition(), any::<u64>(), any::<i64>(), any::<i64>()).prop_map(|(id, number, horizon, cutoff)| {
+                CompactionChange { id, number, horizon: Offset(horizon), cutoff: Offset(cutoff) }
+            });
         prop_oneof![
+            proptest::collection::vec(compacted, 0..9).prop_map(Command::Compact),
             proptest::collection::vec(decision(), 0..9).prop_map(Command::Data),
             proptest::collection::vec(adopted, 0..9).prop_map(Command::Adopt),
             proptest::collection::vec(dropped, 0..9).prop_map(Command::Drop),

@@ -12,6 +12,7 @@ use super::command::{
     Absorb, AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason, Seal, Split,
     SplitReplica,
 };
+use super::compaction::CompactionState;
 use super::epochs::EpochHistory;
 use super::merge_state::{LastMerge, Sealed};
 use super::producer_state::{Claim, ProducerTable};
@@ -131,7 +132,9 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         last_stable: Offset(9),
         last_marker: 0,
         forgotten_marker: 0,
+        compaction: CompactionState::default(),
     };
+    let compaction = CompactionState { number: 2, horizon: Offset(8), since_ms: 4, ..CompactionState::default() };
     let history = producers.get(ProducerId(5)).unwrap();
     let aborted = AbortedValue { producer_id: ProducerId(5), first_offset: Offset(4), last_stable: Offset(9) };
     let pairs = [
@@ -143,6 +146,7 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         (Key::Dropped(id(1)), checkpoint_keys::encode_dropped(RaftIndex(6))),
         (Key::Group(id(2), Bytes::from_static(b"kafka's")), Bytes::from_static(b"value")),
         (Key::Partition(id(3)), PartitionValue { last_marker: 7, forgotten_marker: 3, ..partition }.encode()),
+        (Key::Partition(id(4)), PartitionValue { compaction, ..partition }.encode()),
         (Key::Aborted(id(0), Offset(8)), aborted.encode()),
     ];
     let seed = |(key, value): (Key, Bytes)| {

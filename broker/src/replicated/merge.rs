@@ -130,11 +130,13 @@ impl ShardState {
             kept.all_changed();
         }
         let epoch_base = merged_epoch_base(partition.epoch_base, sealed_term, self.term);
+        let compaction = partition.compaction.carried_since(self.last_merge.index);
+        self.passes_due.extend((compaction.number > 0).then_some(id));
         self.take_transactions(id, &partition.transactions);
         self.dirty.partitions.insert(id);
         self.dirty.epochs.insert(id);
         self.touched.insert(id, Touched { log_start_moved: true, ..Touched::default() });
-        self.partitions.insert(id, PartitionState { intent, epoch_base, producers, ..partition });
+        self.partitions.insert(id, PartitionState { intent, epoch_base, producers, compaction, ..partition });
     }
 
     /// Numbers all producers anew by when they were last seen, since the numbers of two shards say nothing about each other, and

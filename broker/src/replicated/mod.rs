@@ -12,6 +12,8 @@ mod apply_data;
 pub(crate) mod changes;
 pub mod checkpoint_keys;
 pub mod command;
+mod compact;
+pub mod compaction;
 pub mod epochs;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]

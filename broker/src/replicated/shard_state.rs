@@ -17,6 +17,7 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 
 use super::changes::{Dirty, Touched};
 use super::command::{Absorb, AdoptedPartition, Command, DroppedPartition, LogStartChange, Split};
+use super::compaction::CompactionState;
 use super::epochs::EpochHistory;
 use super::kept::{Keeps, Kept};
 use super::merge_state::{LastMerge, Sealed, TakenOver};
@@ -98,6 +99,7 @@ pub(crate) struct PartitionState {
     pub(crate) epochs: Arc<EpochHistory>,
     pub(crate) producers: ProducerTable,
     pub(crate) transactions: PartitionTransactions,
+    pub(crate) compaction: CompactionState,
     /// Partitions of internal topics only.
     pub(crate) kept: Option<Kept>,
 }
@@ -150,6 +152,8 @@ pub struct ShardState {
     pub(crate) producers_evicted: u64,
     pub(crate) dirty: Dirty,
     pub(crate) touched: BTreeMap<PartitionId, Touched>,
+    /// Partitions of which this replica may not have done the last pass of compaction; not replicated.
+    pub(crate) passes_due: BTreeSet<PartitionId>,
     /// What the last entry has split off, until it is taken.
     pub(crate) split_off: Option<Box<SplitOff>>,
     /// The Absorb that the last entry was, until it is carried out.
@@ -270,6 +274,7 @@ impl ShardState {
             Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),
             Command::ExpireProducers { cutoff_ms } => ApplyReply::Changed(self.expire_producers(cutoff_ms)),
             Command::ForgetDropped { floor } => ApplyReply::Changed(self.forget_dropped(floor)),
+            Command::Compact(changes) => ApplyReply::Changed(self.compact(&changes)),
             Command::SetClock { to_ms } => ApplyReply::Changed(self.set_clock(to_ms)),
         }
     }
@@ -325,6 +330,7 @@ impl ShardState {
                 epochs: Arc::default(),
                 producers: ProducerTable::default(),
                 transactions: PartitionTransactions::default(),
+                compaction: CompactionState::default(),
                 kept: Kept::new(keeps),
             });
             partition.intent = intent;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use ottla_env::mutants::Bug;
 
 use crate::profile::{
-    ALWAYS_TRANSACTIONS_FROM, DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM,
-    LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM, MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, Profile,
-    SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    ALWAYS_TRANSACTIONS_FROM, COMPACTION_FROM, DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM,
+    LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM, MERGES_INTERRUPTED_FROM,
+    MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -64,6 +64,7 @@ const OF_TRANSACTIONS: &[Bug] = &[
     Bug::TransactionNotAskedAgain,
     Bug::EndAnsweredEarly,
     Bug::PreparedNotCompleted,
+    Bug::AnyPreparedCompleted,
     Bug::MarkersNotRetried,
 ];
 
@@ -94,6 +95,11 @@ impl Ground {
     const LONG_MERGES: Self = Self { first_seed: SEALED_LOGS_PURGED, ..Self::INTERRUPTED_MERGES };
     /// Producers run transactions.
     const TRANSACTIONS: Self = Self { first_seed: ALWAYS_TRANSACTIONS_FROM, ..Self::ANY };
+    /// There is a compacted topic.
+    const COMPACTING: Self = Self { first_seed: COMPACTION_FROM, ..Self::ANY };
+    /// A replica has to be away, and a node that has none to get one, while others compact.
+    const COMPACTING_MEMBERS: Self =
+        Self { nodes: 3, storm: Duration::from_secs(20), profiles: &[Profile::Members], ..Self::COMPACTING };
     /// Nodes run two releases.
     const MIXED_RELEASES: Self =
         Self { first_seed: MIXED_RELEASES_FROM, nodes: 3, profiles: &[Profile::Generations], ..Self::ANY };
@@ -130,6 +136,8 @@ impl Ground {
             Bug::SealedAppends => Self::INTERRUPTED_MERGES,
             Bug::SealedLogPurged => Self::LONG_MERGES,
             bug if OF_MERGES.contains(&bug) => Self::MERGING,
+            Bug::LastValueCompacted | Bug::TombstoneGoesAtOnce => Self::COMPACTING,
+            Bug::PassesMixed => Self::COMPACTING_MEMBERS,
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed
             | Bug::MinIsrNotAwaited

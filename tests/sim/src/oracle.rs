@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::laws::Violation;
+use crate::laws::compaction::Compacted;
 use crate::laws::epochs::Epochs;
 use crate::laws::groups::GroupAnswers;
 use crate::laws::i9_topics::Steps;
@@ -65,6 +66,8 @@ pub(crate) struct Oracle {
     pub(crate) topics: BTreeMap<String, Steps>,
     /// Transactions.
     pub(crate) transfers: Transfers,
+    /// A compacted topic.
+    pub(crate) compacted: Compacted,
     /// Producer ids and topic ids, and what they were assigned to.
     pub(crate) producer_ids: BTreeMap<i64, String>,
     pub(crate) topic_ids: BTreeMap<Uuid, String>,

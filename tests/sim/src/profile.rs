@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ottla_broker::config::CompressionType;
-use ottla_broker::metadata::Levels;
+use ottla_broker::metadata::{FeatureLevel, Levels};
 use ottla_env::sim;
 
 /// The kind of faults that a seed concentrates on.
@@ -88,6 +88,12 @@ pub(crate) const TRANSACTIONS_FROM: u64 = 140_000;
 
 /// From this seed on there are transactions in all of them, below in half of them; and markers come once more, late.
 pub(crate) const ALWAYS_TRANSACTIONS_FROM: u64 = 150_000;
+
+/// From this seed on there is a compacted topic.
+pub(crate) const COMPACTION_FROM: u64 = 160_000;
+
+/// The levels of nodes that compact: no build offers the newest yet.
+const COMPACTING: Levels = Levels { oldest: Levels::OWN.oldest, newest: FeatureLevel(8) };
 
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
@@ -218,6 +224,8 @@ pub(crate) struct Tuning {
     pub(crate) has_static_members: bool,
     /// The feature levels that a node understands.
     pub(crate) levels: Levels,
+    /// How often leaders decide about passes of compaction, and nodes do them.
+    pub(crate) compaction_check: Duration,
     /// Pipelined producers send on to a new leader while the former one still owes them answers.
     pub(crate) sends_on: bool,
     /// Replicas of the topic that all clients share; `None`: as many as the cluster's default.
@@ -271,7 +279,8 @@ impl Tuning {
                 1
             },
             has_static_members: seed >= WIDENED_AGAIN_FROM,
-            levels: Levels::OWN,
+            levels: if seed >= COMPACTION_FROM { COMPACTING } else { Levels::OWN },
+            compaction_check: Duration::from_millis(if seed >= COMPACTION_FROM { 300 } else { 15_000 }),
             sends_on: seed >= SENDS_ON_FROM,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }

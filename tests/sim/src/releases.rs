@@ -29,9 +29,9 @@ pub(crate) struct Releases {
 }
 
 impl Releases {
-    /// The feature levels that a node understands when it is started now.
-    pub(crate) fn levels_of(&self, node: SimNode) -> Levels {
-        if self.older.contains(&node) { Levels::FIRST } else { Levels::OWN }
+    /// The feature levels that a node understands when it is started now. `newer`: those of the newer release.
+    pub(crate) fn levels_of(&self, node: SimNode, newer: Levels) -> Levels {
+        if self.older.contains(&node) { Levels::FIRST } else { newer }
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn change(world: &World, node: SimNode, pause: Duration) {
             }
             releases.older.insert(node);
         }
-        (releases.older.len(), releases.levels_of(node))
+        (releases.older.len(), releases.levels_of(node, world.levels()))
     };
     world.trace_fault(format!(
         "node {} is to run the release of levels {what}; {older} nodes run the older one",
@@ -80,7 +80,7 @@ pub(crate) async fn raise_level(world: &World) -> bool {
     let Some(older) = registered_older(world) else { return false };
     world.releases().may_be_raised = true;
     let update =
-        FeatureUpdate { feature: FEATURE.to_owned(), level: Levels::OWN.newest, kind: Some(UpgradeType::Upgrade) };
+        FeatureUpdate { feature: FEATURE.to_owned(), level: world.levels().newest, kind: Some(UpgradeType::Upgrade) };
     let asked = world.request(world.random_node(), move |running| async move {
         running.metadata.update_features(vec![update], false, UPDATE_TIMEOUT).await
     });

@@ -27,17 +27,17 @@ use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
-    MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning, damages_heads,
-    has_late_founder, has_late_markers, has_transactions, interrupts_merges, loses_leavers, loses_seed_node,
-    loses_voters, mixes_releases, stalls_followers, unregisters_early,
+    COMPACTION_FROM, MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning,
+    damages_heads, has_late_founder, has_late_markers, has_transactions, interrupts_merges, loses_leavers,
+    loses_seed_node, loses_voters, mixes_releases, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
 use crate::scenarios;
 use crate::sim_node::RunningNode;
 use crate::workload::{
-    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, extra_clients, pipeline, prober, producer, reassigner,
-    resizer, topics, transfers, trimmer,
+    BURST_FROM, PLAIN_FROM, burst, committer, compacted, consumer, deleter, extra_clients, pipeline, prober, producer,
+    reassigner, resizer, topics, transfers, trimmer,
 };
 use crate::world::World;
 
@@ -276,6 +276,12 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
             world.run_client("committed reader", None, transfers::reader(world.clone(), number));
         }
     }
+    if plan.seed >= COMPACTION_FROM {
+        for number in 0..2 {
+            world.run_client("keys", None, compacted::writer(world.clone(), number));
+            world.run_client("reader of keys", None, compacted::reader(world.clone()));
+        }
+    }
     if has_late_markers(plan.seed) {
         world.run_client("late markers", None, transfers::late_markers(world.clone()));
     }
@@ -290,6 +296,7 @@ async fn judge_settled(world: &World) {
                 history::judge(history)
             });
             transfers::judge(world).await;
+            compacted::judge(world).await;
             if world.judge(verdict).is_some() {
                 liveness_check::check(world).await;
             }

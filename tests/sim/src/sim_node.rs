@@ -86,8 +86,11 @@ fn options(tuning: Tuning) -> NodeOptions {
         relocation_bytes: RELOCATION_BYTES,
         ..DataDirOptions::default()
     };
-    let leader_tasks =
-        LeaderTaskSettings { offsets_check: Duration::from_millis(500), ..LeaderTaskSettings::default() };
+    let leader_tasks = LeaderTaskSettings {
+        offsets_check: Duration::from_millis(500),
+        compaction_check: tuning.compaction_check,
+        ..LeaderTaskSettings::default()
+    };
     let raft = RaftOptions {
         purge_horizon_bytes: tuning.purge_horizon_bytes,
         state_part_bytes: STATE_PART_BYTES,

@@ -1,6 +1,7 @@
 //! Partitions over a shard whose Raft group the test controls: validation, adoption, epochs, offsets, long polls.
 #![allow(clippy::unwrap_used)]
 
+mod compaction;
 mod restart;
 
 use std::sync::Arc;
@@ -274,6 +275,20 @@ async fn a_follower_gives_a_reader_what_it_has_and_says_nothing_of_the_rest() {
     assert_eq!(world.partitions.find(TopicRef::Name("t"), 0).await.unwrap_err(), not_here);
 }
 
+fn node_record(id: NodeId, is_fenced: bool) -> NodeRecord {
+    NodeRecord {
+        id,
+        rack: None,
+        listeners: Vec::new(),
+        directories: Vec::new(),
+        version: String::new(),
+        levels: Levels::OWN,
+        epoch: RaftIndex(1),
+        state: NodeState::Active,
+        liveness: Liveness { fenced: is_fenced.then_some(FenceReason::SessionExpired), since_ms: 1 },
+    }
+}
+
 /// The shard of [`image_with_topic`] with replicas on three nodes, of which these are fenced; the second one's id is
 /// given.
 fn image_with_fenced(fenced: &[i32], second: ReplicaId) -> MetadataImage {
@@ -285,20 +300,7 @@ fn image_with_fenced(fenced: &[i32], second: ReplicaId) -> MetadataImage {
         directory: uuid::Uuid::nil(),
     };
     let record = ShardRecord { replicas: (0..3).map(replica).collect(), ..record };
-    let node = |at: i32| NodeRecord {
-        id: NodeId(first + at),
-        rack: None,
-        listeners: Vec::new(),
-        directories: Vec::new(),
-        version: String::new(),
-        levels: Levels::OWN,
-        epoch: RaftIndex(1),
-        state: NodeState::Active,
-        liveness: Liveness {
-            fenced: fenced.contains(&(first + at)).then_some(FenceReason::SessionExpired),
-            since_ms: 1,
-        },
-    };
+    let node = |at: i32| node_record(NodeId(first + at), fenced.contains(&(first + at)));
     image.shards = Arc::new([(SHARD, Arc::new(record))].into_iter().collect());
     image.nodes = Arc::new((0..3).map(node).map(|node| (node.id, node)).collect());
     image

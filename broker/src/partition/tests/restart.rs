@@ -31,7 +31,7 @@ use crate::shard::fake::{FakeMetadata, NODE, SHARD, image_with_topic};
 use crate::shard::{LeaderTaskSettings, Shards};
 
 const PARTITIONS: i32 = 4;
-const NAME: TopicRef<'static> = TopicRef::Name("t");
+pub(super) const NAME: TopicRef<'static> = TopicRef::Name("t");
 
 /// What a client was told: by partition, the value of the record at each offset.
 type Acked = Arc<Mutex<BTreeMap<i32, BTreeMap<i64, u64>>>>;
@@ -54,7 +54,7 @@ fn options() -> DataDirOptions {
 }
 
 /// The image with the shard's replica in the directory that there is.
-fn placed(directory: Uuid, config: TopicConfig, kind: ShardKind) -> MetadataImage {
+pub(super) fn placed(directory: Uuid, config: TopicConfig, kind: ShardKind) -> MetadataImage {
     let mut image = image_with_topic(PARTITIONS, config);
     let mut record: ShardRecord = (**image.shard(SHARD).unwrap()).clone();
     record.replicas[0].directory = directory;
@@ -63,10 +63,10 @@ fn placed(directory: Uuid, config: TopicConfig, kind: ShardKind) -> MetadataImag
     image
 }
 
-struct Node {
-    directory: Arc<DataDir>,
+pub(super) struct Node {
+    pub(super) directory: Arc<DataDir>,
     host: RaftHost,
-    partitions: Partitions,
+    pub(super) partitions: Partitions,
 }
 
 async fn start(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings) -> Node {
@@ -74,10 +74,19 @@ async fn start(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings) -
 }
 
 async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings, kind: ShardKind) -> Node {
+    start_in(disk, |directory| placed(directory, config, kind), upkeep).await
+}
+
+/// `image_of`: the metadata, by the id of the node's directory.
+pub(super) async fn start_in(
+    disk: SimDisk,
+    image_of: impl FnOnce(Uuid) -> MetadataImage,
+    upkeep: LeaderTaskSettings,
+) -> Node {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let (directory, recovered) = DataDir::open(disk, Path::new("/data"), options()).await.unwrap();
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-    let metadata = FakeMetadata::new(placed(directory.directory_id(), config, kind));
+    let metadata = FakeMetadata::new(image_of(directory.directory_id()));
     let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
     let shards = Shards::new(NODE, host.clone(), directories, Arc::new(metadata), upkeep);
     shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
@@ -85,7 +94,7 @@ async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings
     Node { directory, host, partitions: Partitions::new(shards) }
 }
 
-fn options_of(connection: u64) -> AppendOptions {
+pub(super) fn options_of(connection: u64) -> AppendOptions {
     AppendOptions::new(Origin::Client(ConnectionId(connection)), Duration::from_secs(30))
 }
 
@@ -146,7 +155,7 @@ struct Progress {
 }
 
 /// What a reader at the leader asks for.
-fn reads_at(partition: &Partition, offset: Offset) -> FetchSpec {
+pub(super) fn reads_at(partition: &Partition, offset: Offset) -> FetchSpec {
     FetchSpec {
         offset,
         max_bytes: 30_000,

@@ -4,6 +4,7 @@
 //! requests.
 
 mod children;
+mod compactor;
 mod merges;
 mod open_error;
 mod unseeded;
@@ -291,6 +292,7 @@ impl Shards {
             leader_of: Box::new(move |shard| Shards(weaker.upgrade()?).leader_of(shard)),
         };
         balancer.start();
+        self.start_compactor();
         let shards = self.clone();
         rt::spawn_critical("reconciler", Owner::process(), async move { shards.reconcile().await });
         let shards = self.clone();

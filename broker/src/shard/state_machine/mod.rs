@@ -437,6 +437,7 @@ fn partition_value(partition: &PartitionState) -> PartitionValue {
         last_stable: partition.last_stable(),
         last_marker: partition.transactions.last_marker,
         forgotten_marker: partition.transactions.forgotten_marker,
+        compaction: partition.compaction,
     }
 }
 
@@ -468,8 +469,12 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
                 epochs: Arc::default(),
                 producers: ProducerTable::default(),
                 transactions: PartitionTransactions::restored(stored.last_marker, stored.forgotten_marker),
+                compaction: stored.compaction,
                 kept,
             };
+            if stored.compaction.number > 0 {
+                state.passes_due.insert(id);
+            }
             state.partitions.insert(id, partition);
         }
         Key::Epochs(_) if mutants::is_on(Bug::EpochHistoryLost) => {}

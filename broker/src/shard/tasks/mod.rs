@@ -1,10 +1,11 @@
-//! The tasks of a shard's leader: adoption of partitions, splits, merges, retention, expiration of producers, forgetting of dropped
+//! The tasks of a shard's leader: adoption of partitions, splits, merges, retention, compaction, expiration of producers, forgetting of dropped
 //! partitions (design sections 4 and 11), and the membership of its group.
 //!
 //! Everything here only proposes: apply decides. [`run`] starts a round of each task when it is due.
 //! May not know: how a proposal is replicated.
 
 pub(super) mod adoption;
+mod compaction;
 mod expiration;
 pub(super) mod membership_reconciler;
 mod merges;
@@ -19,6 +20,7 @@ use ottla_env::rt;
 use super::handle::Shard;
 use super::metadata_view::MetadataView;
 use crate::config::Config;
+use crate::levels::COMPACTION;
 use crate::replicated::error::PartitionError;
 use adoption::Adoption;
 pub(crate) use merges::LeaderOf;
@@ -33,6 +35,8 @@ pub struct LeaderTaskSettings {
     pub producer_check: Duration,
     /// How often the log start of group offsets follows the checkpoint.
     pub offsets_check: Duration,
+    /// `log.cleaner.backoff.ms`.
+    pub compaction_check: Duration,
 }
 
 impl LeaderTaskSettings {
@@ -42,6 +46,7 @@ impl LeaderTaskSettings {
         Self {
             retention_check: Duration::from_millis(config.log.retention_check_interval_ms.max(1)),
             producer_check: Duration::from_millis(config.transaction.producer_id_expiration_check_interval_ms.max(1)),
+            compaction_check: Duration::from_millis(config.log.rewriter_backoff_ms.max(1)),
             ..self
         }
     }
@@ -53,6 +58,7 @@ impl Default for LeaderTaskSettings {
             retention_check: Duration::from_secs(300),
             producer_check: Duration::from_secs(600),
             offsets_check: Duration::from_secs(10),
+            compaction_check: Duration::from_secs(15),
         }
     }
 }
@@ -72,9 +78,9 @@ pub(crate) async fn run(
     let (mut adoption, mut merges) = (Adoption::default(), Merges::default());
     let start = rt::now();
     let (mut retention_at, mut offsets_at) = (start + settings.retention_check, start + settings.offsets_check);
-    let mut producers_at = start + settings.producer_check;
+    let (mut producers_at, mut compaction_at) = (start + settings.producer_check, start + settings.compaction_check);
     while !shard.role().stopped {
-        let mut next = retention_at.min(offsets_at).min(producers_at);
+        let mut next = retention_at.min(offsets_at).min(producers_at).min(compaction_at);
         if shard.leading().is_some() {
             let image = images.borrow_and_update().clone();
             let adopted = adoption.reconcile(&shard, &*metadata, &image).await;
@@ -102,8 +108,15 @@ pub(crate) async fn run(
         }
         if now >= offsets_at {
             offsets_at = now + settings.offsets_check;
-            if acts {
+            // From then on internal topics are compacted instead.
+            if acts && image.level < COMPACTION {
                 report(&shard, "group offsets", retention::follow_checkpoint(&shard).await);
+            }
+        }
+        if now >= compaction_at {
+            compaction_at = now + settings.compaction_check;
+            if acts {
+                report(&shard, "compaction", compaction::decide_passes(&shard, &image).await);
             }
         }
         if now >= producers_at {

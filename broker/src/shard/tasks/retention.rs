@@ -1,8 +1,8 @@
 //! The log start moves up: by time and size of a topic (`retention.ms`, `retention.bytes`), and behind the checkpoint
 //! in a partition that keeps groups (design section 11).
 //!
-//! Only proposes: apply clamps the offset and decides. Nothing expires by a clock that has jumped. Partitions of
-//! compacted topics lose nothing by time or size. May not know: when a round is due.
+//! Only proposes: apply clamps the offset and decides. Nothing expires by a clock that has jumped. Where `cleanup.policy` does not
+//! have `delete` nothing is lost by time or size. May not know: when a round is due.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub(super) async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> R
     let mut changes = Vec::new();
     for view in shard.read_view().all() {
         let Some(topic) = image.topic_by_id(&view.id.topic) else { continue };
-        if topic.config.cleanup_policy.compact || !topic.config.cleanup_policy.delete || view.kept.is_some() {
+        if !topic.config.cleanup_policy.delete || view.kept.is_some() {
             continue;
         }
         let cutoff_ms = topic.config.retention_ms.and_then(|keep_ms| now_ms.map(|now| now.saturating_sub(keep_ms)));

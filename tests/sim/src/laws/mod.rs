@@ -3,6 +3,7 @@
 //! May not know: anything else of the code under test.
 
 pub(crate) mod apply;
+pub(crate) mod compaction;
 pub(crate) mod directories;
 pub(crate) mod epochs;
 pub(crate) mod factors;

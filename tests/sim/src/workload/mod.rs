@@ -5,6 +5,7 @@
 
 pub(crate) mod burst;
 pub(crate) mod committer;
+pub(crate) mod compacted;
 pub(crate) mod consumer;
 pub(crate) mod deleter;
 pub(crate) mod expiring_commits;
@@ -32,6 +33,7 @@ use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::BatchBuilder;
 
+use crate::registry::node_of;
 use crate::world::World;
 
 pub(crate) const NAME: TopicRef<'static> = TopicRef::Name(crate::registry::TOPIC);
@@ -70,6 +72,21 @@ pub(crate) fn value_of(producer: u64, number: u64) -> u64 {
 fn target(world: &World, index: i32) -> SimNode {
     let stray = sim::random_below(20) == 0;
     world.leader(index).filter(|_| !stray).unwrap_or_else(|| world.random_node())
+}
+
+/// The same for a topic of other clients: mostly the node that leads the partition as some node has it.
+fn leader_of(world: &World, topic: &str, index: i32) -> SimNode {
+    let any = world.random_node();
+    let known = || {
+        let image = world.image()?;
+        let topic = image.topic(topic)?;
+        let led = world.running_nodes().into_iter().filter_map(|running| {
+            let leader = running.partitions.leadership(topic, index);
+            Some((leader.leader_epoch, leader.leader?))
+        });
+        led.max().map(|(_, node)| node_of(node))
+    };
+    if sim::random_below(20) == 0 { any } else { known().unwrap_or(any) }
 }
 
 /// Adds what an operator was answered to the trace. Faults are kept longer than other events, and a request that nobody answers

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
+use ottla_broker::metadata::{Levels, MetadataImage, ShardId, ShardRecord};
 use ottla_env::rt;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_env::sim::{self, SimNode};
@@ -175,6 +175,11 @@ impl World {
     /// True if producers send on to a new leader while the former one still owes them answers.
     pub(crate) fn sends_on(&self) -> bool {
         self.0.tuning.sends_on
+    }
+
+    /// The feature levels of the newer release.
+    pub(crate) fn levels(&self) -> Levels {
+        self.0.tuning.levels
     }
 
     /// Replicas of the topic that all clients share, if not the default.

@@ -38,7 +38,7 @@ impl World {
         let seeds = seeds(node, self.0.founders, is_reseeded.then(|| self.node_count()));
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let world = self.clone();
-        let tuning = Tuning { levels: self.releases().levels_of(node), ..self.0.tuning };
+        let tuning = Tuning { levels: self.releases().levels_of(node, self.levels()), ..self.0.tuning };
         let on_open = move |opened: &[Opened]| world.judge_recovery(node, opened);
         let start = async move { RunningNode::start(node, incarnation, seeds, disk, network, tuning, on_open).await };
         let (downs, corruptions) = (self.downs(node), self.corruptions(node));

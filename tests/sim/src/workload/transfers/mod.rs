@@ -14,11 +14,10 @@ pub(crate) use reader::{judge, reader};
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
-use ottla_env::sim::{self, SimNode};
+use ottla_env::sim::SimNode;
 use uuid::Uuid;
 
-use super::pause;
-use crate::registry::node_of;
+use super::{leader_of, pause};
 use crate::wire::{Client, text};
 use crate::world::World;
 
@@ -46,17 +45,7 @@ async fn topic(world: &World, client: &mut Client) -> Option<Uuid> {
     known()
 }
 
-/// The node for the next request about a partition: mostly the one that leads it as some node has it, sometimes any.
+/// The node for the next request about a partition.
 fn target(world: &World, index: i32) -> SimNode {
-    let any = world.random_node();
-    let known = || {
-        let image = world.image()?;
-        let topic = image.topic(TOPIC)?;
-        let led = world.running_nodes().into_iter().filter_map(|running| {
-            let leader = running.partitions.leadership(topic, index);
-            Some((leader.leader_epoch, leader.leader?))
-        });
-        led.max().map(|(_, node)| node_of(node))
-    };
-    if sim::random_below(20) == 0 { any } else { known().unwrap_or(any) }
+    leader_of(world, TOPIC, index)
 }
