@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::checkpoint_keys::{self, AbortedValue, Key, PartitionValue, ShardValue};
 use super::command::{
-    Absorb, AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason, Seal, Split,
-    SplitReplica,
+    Absorb, AdoptedPartition, BatchDecision, Command, CompactionChange, DroppedPartition, LogStartChange,
+    LogStartReason, Seal, Split, SplitReplica,
 };
 use super::compaction::CompactionState;
 use super::epochs::EpochHistory;
@@ -52,6 +52,7 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
         Command::Unseal { intent: RaftIndex(11) },
         Command::Absorb(absorb),
         Command::SetClock { to_ms: 2_000 },
+        Command::Compact(vec![CompactionChange { id: id(1), number: 12, horizon: Offset(13), cutoff: Offset(5) }]),
     ];
     commands.iter().map(|command| command.encode().to_vec()).collect()
 }
@@ -146,8 +147,8 @@ pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
         (Key::Dropped(id(1)), checkpoint_keys::encode_dropped(RaftIndex(6))),
         (Key::Group(id(2), Bytes::from_static(b"kafka's")), Bytes::from_static(b"value")),
         (Key::Partition(id(3)), PartitionValue { last_marker: 7, forgotten_marker: 3, ..partition }.encode()),
-        (Key::Partition(id(4)), PartitionValue { compaction, ..partition }.encode()),
         (Key::Aborted(id(0), Offset(8)), aborted.encode()),
+        (Key::Partition(id(4)), PartitionValue { compaction, ..partition }.encode()),
     ];
     let seed = |(key, value): (Key, Bytes)| {
         let key = key.encode();
