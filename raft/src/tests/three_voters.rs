@@ -314,7 +314,8 @@ fn a_follower_that_lacks_a_damaged_entry_gets_a_snapshot_and_the_leader_continue
     }
 }
 
-/// Else a member that keeps asking never gets another one, and looks for ever for batches that a split has taken away.
+/// A leader that went on sending it would never send a later one to a member that keeps asking, and the member would look for ever for
+/// batches that a split has taken away.
 #[test]
 fn a_state_that_was_read_before_a_resize_became_durable_is_served_no_more() {
     sim::run_twice(24, || async {
