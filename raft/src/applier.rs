@@ -50,16 +50,8 @@ pub(crate) struct Applier {
     state: Mutex<AppliedState>,
     applied: watch::Sender<Option<LogId>>,
     resized: Notify,
-    resizes: watch::Sender<Resizes>,
-}
-
-/// The splits and merges that were applied since the replica was opened.
-#[derive(Debug, Clone, Copy, Default)]
-struct Resizes {
-    /// How many are not durable.
-    open: usize,
-    /// How many are.
-    durable: u64,
+    /// How many splits and merges are applied and not durable.
+    resizes_open: watch::Sender<usize>,
 }
 
 struct AppliedState {
@@ -132,8 +124,8 @@ impl Applier {
         };
         let replica = log.id();
         let (state, applied) = (Mutex::new(state), watch::Sender::new(applied));
-        let (resized, resizes) = (Notify::new(), watch::Sender::new(Resizes::default()));
-        Arc::new(Applier { replica, directory, log, damage, checksum_entries, state, applied, resized, resizes })
+        let (resized, resizes_open) = (Notify::new(), watch::Sender::new(0));
+        Arc::new(Applier { replica, directory, log, damage, checksum_entries, state, applied, resized, resizes_open })
     }
 
     pub(crate) fn set_priority(&self, first: bool) {
@@ -293,7 +285,7 @@ impl Applier {
 
     fn begin_resize(&self, state: &mut AppliedState, resize: Resize) {
         state.resizes.push_back(resize);
-        self.resizes.send_modify(|resizes| resizes.open += 1);
+        self.resizes_open.send_modify(|open| *open += 1);
         self.resized.notify_one();
     }
 
@@ -309,25 +301,19 @@ impl Applier {
 
     /// A split or merge is durable.
     pub(crate) fn end_resize(&self) {
-        self.resizes.send_modify(|Resizes { open, durable }| (*open, *durable) = (*open - 1, *durable + 1));
-    }
-
-    /// How many splits and merges have become durable: a checkpoint that was read before the last one may name batches that this
-    /// replica does not serve any more.
-    pub(crate) fn resizes_durable(&self) -> u64 {
-        self.resizes.borrow().durable
+        self.resizes_open.send_modify(|open| *open -= 1);
     }
 
     /// True if all splits and merges that were applied here are durable.
     pub(crate) fn has_no_open_resize(&self) -> bool {
-        self.resizes.borrow().open == 0
+        *self.resizes_open.borrow() == 0
     }
 
     /// Waits until all splits and merges are durable. If the disk fails this never ends: nothing may be written any more.
     pub(crate) async fn resizes_ended(&self) {
-        let mut resizes = self.resizes.subscribe();
+        let mut open = self.resizes_open.subscribe();
         // The sender is this applier's.
-        let _ended = resizes.wait_for(|resizes| resizes.open == 0).await;
+        let _ended = open.wait_for(|open| *open == 0).await;
     }
 
     /// What apply of an entry waits for.
@@ -453,7 +439,7 @@ impl AbsorbedReplica for Applier {
     fn begin_merge(&self) {
         // Under the lock under which cuts are taken.
         let _state = self.state.lock();
-        self.resizes.send_modify(|resizes| resizes.open += 1);
+        self.resizes_open.send_modify(|open| *open += 1);
     }
 
     fn cut(&self) -> io::Result<StateDelta> {
@@ -490,7 +476,7 @@ impl CheckpointSource for Applier {
             return None;
         }
         let early = mutants::is_on(Bug::SplitCutTwice) || mutants::is_on(Bug::MergeCutTwice);
-        if self.resizes.borrow().open > 0 && !early {
+        if *self.resizes_open.borrow() > 0 && !early {
             return None;
         }
         if state.pending.is_none() && state.cut_at != state.applied {

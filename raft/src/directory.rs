@@ -109,6 +109,10 @@ pub trait SnapshotImport: Send {
     fn agree(&mut self, _partition: PartitionId, _source: Option<PassDone>, _end: Offset) -> Result<(), PassConflict> {
         Ok(())
     }
+    /// Takes a partition from its log start on, after [`PassConflict::Anew`].
+    fn begin_anew(&mut self, _partition: PartitionId) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
     /// Imports the next batch of a partition, verified.
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>>;
     /// Completes the import: what was pushed is written. After an error some of it is missing again.
@@ -132,6 +136,10 @@ impl SnapshotImport for Import {
 
     fn agree(&mut self, partition: PartitionId, source: Option<PassDone>, end: Offset) -> Result<(), PassConflict> {
         Import::agree(self, partition, source, end)
+    }
+
+    fn begin_anew(&mut self, partition: PartitionId) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(Import::begin_anew(self, partition))
     }
 
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>> {

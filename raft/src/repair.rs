@@ -28,17 +28,6 @@ impl Group {
     }
 }
 
-/// 0 if there was no pass.
-fn number(done: Option<PassDone>) -> u64 {
-    done.map_or(0, |done| done.number)
-}
-
-/// True if batches from an offset on are the same on two replicas.
-fn are_alike(own: Option<PassDone>, other: Option<PassDone>, from: Offset) -> bool {
-    let lies_above = |done: &PassDone| done.pass.horizon <= from;
-    number(own) == number(other) || own.iter().chain(&other).all(lies_above)
-}
-
 impl Group {
     /// The others have compacted beyond what is damaged here, and this replica cannot follow, since it reads all of it for that: it
     /// stops, and is rebuilt under another id.
@@ -65,10 +54,10 @@ impl Peers for Group {
                     Ok(Message::FetchBatchesResponse(found))
                         if !found.batches.is_empty() && found.log_start <= from =>
                     {
-                        if are_alike(own, found.done, from) {
+                        if PassDone::are_alike(own, found.done, from) {
                             return Ok(found);
                         }
-                        compacted_further |= number(found.done) > number(own);
+                        compacted_further |= PassDone::number_of(found.done) > PassDone::number_of(own);
                         outcome = Err(refused("it has compacted the partition differently far"));
                     }
                     Ok(_) => outcome = Err(refused("it does not have them either")),

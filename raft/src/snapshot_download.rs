@@ -3,6 +3,7 @@
 //! May not know: how it is fetched, and what installs it.
 
 use ottla_storage::data_dir::ReplicaSnapshot;
+use ottla_storage::ids::LogId;
 use parking_lot::Mutex;
 
 use crate::directory::SnapshotImport;
@@ -17,8 +18,8 @@ struct DownloadState {
     running: bool,
     /// The parts of the state that a failed download has received.
     received: ReceivedState,
-    /// What a failed download has imported so far.
-    import: Option<Box<dyn SnapshotImport>>,
+    /// What a failed download has imported so far, and up to where the replica had applied its log then.
+    import: Option<(Option<LogId>, Box<dyn SnapshotImport>)>,
     /// Ready to be installed as soon as Raft requests it.
     prepared: Option<Prepared>,
 }
@@ -57,14 +58,16 @@ impl SnapshotDownload {
         self.0.lock().received = received;
     }
 
-    /// What an earlier attempt has imported.
-    pub(crate) fn take_import(&self) -> Option<Box<dyn SnapshotImport>> {
-        self.0.lock().import.take()
+    /// What an earlier attempt has imported, unless the replica has applied more of its log since: the import would bring what is
+    /// here already.
+    pub(crate) fn take_import(&self, applied: Option<LogId>) -> Option<Box<dyn SnapshotImport>> {
+        let (at, import) = self.0.lock().import.take()?;
+        (at == applied).then_some(import)
     }
 
     /// Keeps an import for the next attempt.
-    pub(crate) fn keep_import(&self, import: Option<Box<dyn SnapshotImport>>) {
-        self.0.lock().import = import;
+    pub(crate) fn keep_import(&self, applied: Option<LogId>, import: Option<Box<dyn SnapshotImport>>) {
+        self.0.lock().import = import.map(|import| (applied, import));
     }
 
     /// Stores a snapshot that is ready to be installed.

@@ -39,8 +39,8 @@ pub(crate) fn refused(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
 }
 
-fn conflict_of(error: &io::Error) -> Option<PassConflict> {
-    error.get_ref()?.downcast_ref().copied()
+fn is_conflict(error: &io::Error, conflict: PassConflict) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref()) == Some(&conflict)
 }
 
 impl Group {
@@ -81,15 +81,15 @@ impl Group {
         }
         let membership = decode_stored_membership(snapshot.membership.clone());
         let last_membership = membership.ok_or_else(|| refused("its members cannot be read"))?;
-        let earlier = self.snapshot_download.take_import();
+        let applied = self.applier.applied();
+        let earlier = self.snapshot_download.take_import(applied);
         let mut import = earlier.unwrap_or_else(|| self.directory.clone().begin_import(self.replica));
         let fetched = match self.fetch_all(leader, &snapshot, &mut *import).await {
             Ok(()) => import.seal().await,
             failed => failed,
         };
         if let Err(error) = fetched {
-            let begins_anew = conflict_of(&error) == Some(PassConflict::Anew);
-            self.snapshot_download.keep_import((!begins_anew).then_some(import));
+            self.snapshot_download.keep_import(applied, Some(import));
             return Err(error);
         }
         let meta = SnapshotMeta { last_log_id: Some(to_raft_log_id(snapshot.applied)), last_membership };
@@ -97,7 +97,7 @@ impl Group {
         let installed = self.raft.install_full_snapshot(to_raft_vote(vote), Snapshot { meta, snapshot: () }).await;
         // Not needed any more: there is a newer leader, or Raft is past the snapshot.
         let left = self.snapshot_download.take_prepared();
-        self.snapshot_download.keep_import(left.map(|prepared| prepared.import));
+        self.snapshot_download.keep_import(applied, left.map(|prepared| prepared.import));
         installed.map(drop).map_err(io::Error::other)
     }
 
@@ -131,36 +131,30 @@ impl Group {
         let sources = self.repair_sources(Some(leader));
         for extent in &extents {
             import.skip_to(extent.partition, extent.log_start);
-            // Of what sources say the worst counts: a replica takes everything anew only if it can continue with none of them.
-            let (mut failures, mut conflict) = (0, None);
+            // A partition is taken anew only if the replica can continue with none of the sources.
+            let (mut failures, mut needs_anew) = (0, false);
             while import.position(extent.partition) < extent.end {
                 let source = sources[failures % sources.len()];
                 if let Err(error) = self.fetch_some(source, extent, import).await {
                     failures += 1;
-                    conflict = conflict.max(conflict_of(&error));
-                    if failures >= sources.len() {
-                        return Err(self.give_up(extent, conflict, error));
+                    needs_anew |= is_conflict(&error, PassConflict::Anew);
+                    if failures < sources.len() {
+                        continue;
                     }
+                    if needs_anew {
+                        tracing::warn!(
+                            "partition={}: the others have compacted beyond what is here, taken anew",
+                            extent.partition
+                        );
+                        import.begin_anew(extent.partition).await?;
+                    }
+                    return Err(error);
                 }
             }
         }
         // Batches that a full disk did not take are missing again, in any partition.
         let lacks = |extent: &Extent| import.position(extent.partition) < extent.end;
         if extents.iter().any(lacks) { Err(refused("some of it could not be written")) } else { Ok(()) }
-    }
-
-    /// No source has given what is lacking of a partition.
-    fn give_up(self: &Arc<Self>, extent: &Extent, conflict: Option<PassConflict>, error: io::Error) -> io::Error {
-        match conflict {
-            Some(PassConflict::Replace) => {
-                let what = format!("partition {} ends in what the others have compacted", extent.partition);
-                let error = io::Error::new(io::ErrorKind::InvalidInput, what);
-                self.fail_behind(&error);
-                error
-            }
-            Some(conflict) => io::Error::other(conflict),
-            None => error,
-        }
     }
 
     /// A state that this replica can never take over: it stops, and is rebuilt under another id.
@@ -195,14 +189,13 @@ impl Group {
 
     /// A part of the state of the newest checkpoint, for another member.
     pub(crate) async fn serve_state(self: &Arc<Self>, resume: Option<Resume>) -> Result<Message, NoResponse> {
-        let resizes = self.applier.resizes_durable();
-        let held = self.held_state.find(resume.as_ref(), self.log.purged(), resizes);
+        let held = self.held_state.find(resume.as_ref(), self.log.purged());
         let state = match held {
             Some(state) => state,
             None => {
                 let Some(state) = self.newest_state().await? else { return Ok(Message::FetchStateResponse(None)) };
                 let state = Arc::new(state);
-                self.held_state.hold(state.clone(), resizes, self.owner());
+                self.held_state.hold(state.clone(), self.owner());
                 state
             }
         };

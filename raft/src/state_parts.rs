@@ -18,11 +18,13 @@ use crate::net::{Resume, StatePart};
 
 /// How long a replica holds a state that no member asks for.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How long a state is given to members that begin. A member that cannot use it, since batches of it have left with a split, with a
+/// dropped topic or in a pass of compaction, begins again for as long as it gets the same one.
+pub(crate) const SHARED_MAX: Duration = Duration::from_secs(5);
 
 struct Held {
     state: Arc<ReplicaSnapshot>,
-    /// How many splits and merges were durable before it was read.
-    resizes: u64,
+    read_at: rt::Instant,
     used_at: rt::Instant,
 }
 
@@ -31,26 +33,22 @@ struct Held {
 pub(crate) struct HeldState(Mutex<Option<Held>>);
 
 impl HeldState {
-    /// The state to go on with: the one at `resume`; for a first part any that reaches the log, which begins after
-    /// `purged`. None from before the last one of `resizes`: the batches of what has left by then are found here no more.
-    pub(crate) fn find(
-        &self,
-        resume: Option<&Resume>,
-        purged: Option<LogId>,
-        resizes: u64,
-    ) -> Option<Arc<ReplicaSnapshot>> {
-        let mut held = self.0.lock();
-        let held = held.as_mut().filter(|held| held.resizes == resizes).filter(|held| match resume {
+    /// The state to go on with: the one at `resume`; for a first part one that was read in the last [`SHARED_MAX`] and reaches the
+    /// log, which begins after `purged`.
+    pub(crate) fn find(&self, resume: Option<&Resume>, purged: Option<LogId>) -> Option<Arc<ReplicaSnapshot>> {
+        let (mut held, now) = (self.0.lock(), rt::now());
+        let held = held.as_mut().filter(|held| match resume {
             Some(resume) => held.state.applied == resume.of,
-            None => Some(held.state.applied) >= purged,
+            None => Some(held.state.applied) >= purged && now.since(held.read_at) < SHARED_MAX,
         })?;
-        held.used_at = rt::now();
+        held.used_at = now;
         Some(held.state.clone())
     }
 
-    /// Holds a state until it has not been used for [`IDLE_MAX`]. `resizes`: how many were durable before it was read.
-    pub(crate) fn hold(self: &Arc<Self>, state: Arc<ReplicaSnapshot>, resizes: u64, owner: Owner) {
-        let before = self.0.lock().replace(Held { state, resizes, used_at: rt::now() });
+    /// Holds a state until it has not been used for [`IDLE_MAX`].
+    pub(crate) fn hold(self: &Arc<Self>, state: Arc<ReplicaSnapshot>, owner: Owner) {
+        let now = rt::now();
+        let before = self.0.lock().replace(Held { state, read_at: now, used_at: now });
         if before.is_some() {
             return;
         }
@@ -168,17 +166,18 @@ mod tests {
     fn a_state_is_held_while_it_is_used_and_shared_by_those_whom_it_serves() {
         sim::run(1, || async {
             let (held, state) = (Arc::<HeldState>::default(), Arc::new(state(5, 3)));
-            held.hold(state.clone(), 0, Owner::process());
+            held.hold(state.clone(), Owner::process());
             let resume = |index| Resume { of: LogId { term: Term(1), index: RaftIndex(index) }, after: Bytes::new() };
+            assert!(held.find(None, Some(resume(5).of)).is_some());
+            assert!(held.find(None, Some(resume(6).of)).is_none(), "the log begins after it");
             for _ in 0..5 {
                 rt::sleep(IDLE_MAX / 2).await;
-                assert!(held.find(Some(&resume(5)), None, 0).is_some());
+                assert!(held.find(Some(&resume(5)), None).is_some());
             }
-            assert!(held.find(Some(&resume(4)), None, 0).is_none());
-            assert!(held.find(None, Some(resume(5).of), 0).is_some());
-            assert!(held.find(None, Some(resume(6).of), 0).is_none(), "the log begins after it");
+            assert!(held.find(Some(&resume(4)), None).is_none());
+            assert!(held.find(None, None).is_none(), "those who begin get a newer one");
             rt::sleep(IDLE_MAX * 2).await;
-            assert!(held.find(Some(&resume(5)), None, 0).is_none());
+            assert!(held.find(Some(&resume(5)), None).is_none());
         });
     }
 }

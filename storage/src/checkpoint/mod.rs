@@ -102,7 +102,7 @@ impl Kept {
                 Operation::Disown(replica, partition) => self.owners.remove(*replica, *partition),
                 Operation::Rewritten(segment) => drop(self.rewritten.insert(*segment)),
                 Operation::Unlinked(segment) => drop(self.rewritten.remove(segment)),
-                Operation::Compacted(key, compacted) => drop(self.compacted.insert(*key, *compacted)),
+                Operation::Compacted(key, compacted) => drop(self.compacted.insert(*key, compacted.clone())),
                 Operation::Forget(key) => drop(self.compacted.remove(key)),
                 Operation::Put { .. } | Operation::Delete { .. } | Operation::LogStart(..) | Operation::NextRun(_) => {}
             }

@@ -138,7 +138,7 @@ impl State {
         });
         let log_starts = self.log_starts.iter().map(|(key, log_start)| Operation::LogStart(*key, *log_start));
         let owners = self.owners.rows().map(|(replica, key)| Operation::Owner(replica, key));
-        let compacted = self.compacted.iter().map(|(key, compacted)| Operation::Compacted(*key, *compacted));
+        let compacted = self.compacted.iter().map(|(key, compacted)| Operation::Compacted(*key, compacted.clone()));
         let runs = self.runs.values().map(|run| Operation::Run(run.clone()));
         let next_run = (self.next_run > RunId(0)).then_some(Operation::NextRun(self.next_run));
         let rewritten = self.rewritten.iter().map(|segment| Operation::Rewritten(*segment));
@@ -249,7 +249,7 @@ impl Operation {
                 put_numbered(out, 14, replica.0);
                 put_partition(out, partition);
             }
-            Self::Compacted(key, Compacted { number, pass, first_run }) => {
+            Self::Compacted(key, Compacted { number, pass, first_run, imported }) => {
                 out.push(15);
                 put_key(out, key);
                 out.extend_from_slice(&number.to_le_bytes());
@@ -257,6 +257,9 @@ impl Operation {
                     out.extend_from_slice(&offset.0.to_le_bytes());
                 }
                 out.extend_from_slice(&first_run.0.to_le_bytes());
+                let count = u32::try_from(imported.len()).unwrap_or_else(|_| panic!("{} runs", imported.len()));
+                out.extend_from_slice(&count.to_le_bytes());
+                imported.iter().for_each(|run| out.extend_from_slice(&run.0.to_le_bytes()));
             }
             Self::Run(run) => {
                 out.push(7);
@@ -355,7 +358,9 @@ impl Operations {
     fn compacted(&mut self) -> Option<Compacted> {
         let number = self.u64()?;
         let pass = Pass { horizon: self.offset()?, cutoff: self.offset()? };
-        Some(Compacted { number, pass, first_run: RunId(self.u64()?) })
+        let first_run = RunId(self.u64()?);
+        let imported = (0..self.u32()?).map(|_| self.u64().map(RunId)).collect::<Option<_>>()?;
+        Some(Compacted { number, pass, first_run, imported })
     }
 
     fn operation(&mut self) -> Option<Operation> {

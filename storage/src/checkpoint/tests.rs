@@ -109,7 +109,8 @@ fn operations(number: u64, transaction: &Transaction) -> Vec<Operation> {
         rewrites: 1,
     };
     let pass = Pass { horizon: Offset(transaction.log_start), cutoff: Offset(transaction.log_start / 2) };
-    operations.push(Operation::Compacted(key, Compacted { number, pass, first_run: RunId(number) }));
+    let imported = (0..number % 3).map(RunId).collect();
+    operations.push(Operation::Compacted(key, Compacted { number, pass, first_run: RunId(number), imported }));
     operations.extend([Operation::Run(run), Operation::NextRun(RunId(number + 1)), Operation::Rewritten(number)]);
     operations.extend([Operation::DropRun(RunId(number / 2)), Operation::Unlinked(number.saturating_sub(3))]);
     operations

@@ -43,6 +43,22 @@ pub struct PassDone {
     pub pass: Pass,
 }
 
+impl PassDone {
+    /// The number of a replica's last pass: 0 if it has done none.
+    #[must_use]
+    pub fn number_of(done: Option<Self>) -> u64 {
+        done.map_or(0, |done| done.number)
+    }
+
+    /// True if the batches from an offset on are the same where these passes were done: what lies above both horizons is, and what
+    /// one pass has left.
+    #[must_use]
+    pub fn are_alike(one: Option<Self>, other: Option<Self>, from: Offset) -> bool {
+        let lies_above = |done: &Self| done.pass.horizon <= from;
+        Self::number_of(one) == Self::number_of(other) || one.iter().chain(&other).all(lies_above)
+    }
+}
+
 /// A batch as it is stored: its offset and epoch may stand in an index alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredBatch {

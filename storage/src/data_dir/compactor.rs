@@ -172,7 +172,7 @@ impl DataDir {
         let CompactionRequest { replica, partition, number, pass, decided_at } = *request;
         let _working = self.rewriter.working.lock().await;
         let Some(key) = self.index.owned(replica, partition) else { return Ok(Compaction::Gone) };
-        let former = self.index.compacted(key);
+        let former = self.index.compacted(key).map(|former| former.done());
         if former.is_some_and(|former| former.number >= number) {
             return Ok(Compaction::Done);
         }
@@ -217,7 +217,7 @@ impl DataDir {
     async fn compacted_runs(
         &self,
         key: ExtentKey,
-        former: Option<Compacted>,
+        former: Option<PassDone>,
         pass: Pass,
         made: &mut Made,
     ) -> Result<Vec<Run>, JobError> {
@@ -438,10 +438,10 @@ impl DataDir {
         }
         assert!(next.is_none_or(|end| end == pass.horizon), "{key:?}: a pass to {} ends at {next:?}", pass.horizon);
         let first_run = runs.first().map_or(self.runs.next_id(), |run| run.listing.id);
-        let compacted = Compacted { number, pass, first_run };
+        let compacted = Compacted { number, pass, first_run, imported: Arc::default() };
         let mut operations = vec![Operation::NextRun(self.runs.next_id())];
         operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
-        operations.push(Operation::Compacted(key, compacted));
+        operations.push(Operation::Compacted(key, compacted.clone()));
         // Held until the index has the runs: those without a live batch are dropped by the next transaction.
         let mut checkpoint = self.checkpoint.lock().await;
         // A partition that was dropped meanwhile is forgotten by a transaction that nothing may follow.
@@ -454,6 +454,8 @@ impl DataDir {
         tracing::info!(partition = %key.partition, number, horizon = pass.horizon.0, bytes, "partition compacted");
         self.swap(key, compacted, opened).await?;
         self.note_runs(&checkpoint);
+        self.rewriter.passes.fetch_add(1, Ordering::Relaxed);
+        self.rewriter.compacted_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(Compaction::Done)
     }
 
@@ -469,6 +471,7 @@ impl DataDir {
             let outcome = {
                 let _writing = self.index_files.lock().await;
                 let (index, opened) = (Arc::clone(&self.index), Arc::clone(&opened));
+                let compacted = compacted.clone();
                 let install = move || Ok(index.install_compacted(key, compacted, &opened));
                 off_thread(&self.disk, install).await.map_err(|error| self.fail("index", error))?
             };

@@ -63,6 +63,8 @@ pub struct Import {
     expired: BTreeMap<PartitionId, Offset>,
     /// The pass of the sources of what was taken below its horizon.
     passes: BTreeMap<PartitionId, PassDone>,
+    /// Partitions that are taken from their log start on, whatever is here, in runs from these on.
+    anew: BTreeMap<PartitionId, RunId>,
 }
 
 fn horizon_of(done: Option<PassDone>) -> Offset {
@@ -96,6 +98,7 @@ impl DataDir {
             ended: BTreeMap::new(),
             expired: BTreeMap::new(),
             passes: BTreeMap::new(),
+            anew: BTreeMap::new(),
         }
     }
 
@@ -147,27 +150,42 @@ impl Import {
     /// Why not: what is here and what comes would not be what one pass has left.
     pub fn agree(&mut self, partition: PartitionId, source: Option<PassDone>, end: Offset) -> Result<(), PassConflict> {
         let (key, from) = (self.key(partition), self.position(partition));
+        let (is_anew, taken) = (self.anew.contains_key(&partition), self.taken.get(&partition));
         let own_end = self.directory.index.partition(key).and_then(|known| known.read().end_offset());
-        let is_owned = own_end.is_some_and(|end| end > self.expired.get(&partition).copied().unwrap_or(Offset(0)));
-        let own = self.directory.index.compacted(key).filter(|_| is_owned).map(|own| own.done());
+        let own_end = own_end.filter(|end| Some(end) > self.expired.get(&partition));
+        let own = self.directory.index.compacted(key).filter(|_| own_end.is_some() && !is_anew).map(|own| own.done());
         let known = self.passes.get(&partition).copied().or(own);
-        if horizon_of(source).max(horizon_of(known)) <= from || mutants::is_on(Bug::PassesMixed) {
+        let horizon = horizon_of(source);
+        if is_anew && own_end > Some(horizon) {
+            // What is here goes below the horizon of what comes, and no further.
+            return Err(PassConflict::PeerBehind);
+        }
+        if horizon.max(horizon_of(known)) <= from || mutants::is_on(Bug::PassesMixed) {
             return Ok(());
         }
-        if horizon_of(source) > end {
+        if horizon > end {
             return Err(PassConflict::PeerAhead);
         }
-        let number = |done: Option<PassDone>| done.map_or(0, |done| done.number);
-        match number(known).cmp(&number(source)) {
+        let has_some = taken.map_or(own_end.is_some(), |taken| *taken > Offset(0));
+        match PassDone::number_of(known).cmp(&PassDone::number_of(source)) {
             Ordering::Equal => Ok(()),
             Ordering::Greater => Err(PassConflict::PeerBehind),
-            Ordering::Less if is_owned => Err(PassConflict::Replace),
-            Ordering::Less if self.taken.contains_key(&partition) => Err(PassConflict::Anew),
+            Ordering::Less if has_some => Err(PassConflict::Anew),
             Ordering::Less => {
                 self.passes.extend(source.map(|source| (partition, source)));
                 Ok(())
             }
         }
+    }
+
+    /// Takes a partition from its log start on, after [`PassConflict::Anew`]: in the place of what is here and of what was taken.
+    pub async fn begin_anew(&mut self, partition: PartitionId) -> io::Result<()> {
+        self.seal().await?;
+        self.passes.remove(&partition);
+        self.taken.insert(partition, Offset(0));
+        self.ended.insert(partition, Offset(0));
+        self.anew.insert(partition, self.directory.runs.next_id());
+        Ok(())
     }
 
     /// Adds the next batch of a partition; its checksum must hold. After a disk error some batches are missing again: see
@@ -301,15 +319,22 @@ impl Import {
         let (expired, passes) = (std::mem::take(&mut self.expired), std::mem::take(&mut self.passes));
         // Each partition of a snapshot is named to the import, by where it begins or by its batches.
         let named = expired.keys().chain(self.taken.keys()).copied().collect();
+        let anew = std::mem::take(&mut self.anew);
         let runs = self.into_runs().await?;
         // Its own entries are not needed any more; those of other replicas may wait for it to free space.
         directory.replaying.lock().remove(&replica);
         while directory.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
         }
-        let first_run = runs.iter().map(|run| run.listing.id).min();
+        // What is replaced is not copied meanwhile: a copy that is listed later would count.
+        let _working = if anew.is_empty() { None } else { Some(directory.rewriter.working.lock().await) };
+        let ids: Vec<RunId> = runs.iter().map(|run| run.listing.id).collect();
         let compacted = |(partition, PassDone { number, pass })| {
-            Some((directory.extent(replica, partition), Compacted { number, pass, first_run: first_run? }))
+            let (first_run, imported) = match anew.get(&partition) {
+                None => (ids.iter().min().copied()?, Arc::default()),
+                Some(from) => (directory.runs.next_id(), ids.iter().filter(|run| *run >= from).copied().collect()),
+            };
+            Some((directory.extent(replica, partition), Compacted { number, pass, first_run, imported }))
         };
         let compacted = passes.into_iter().filter_map(compacted).collect();
         directory.make_real(replica, runs, Places { named, expired, compacted }, snapshot).await
@@ -365,7 +390,7 @@ impl DataDir {
         let mut operations = self.operations(&checkpoint, Vec::new()).await;
         operations.push(Operation::NextRun(self.runs.next_id()));
         operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
-        operations.extend(compacted.iter().map(|(key, compacted)| Operation::Compacted(*key, *compacted)));
+        operations.extend(compacted.iter().map(|(key, compacted)| Operation::Compacted(*key, compacted.clone())));
         operations.extend([Operation::Remove(replica), Operation::Replica(head)]);
         let put = |(key, value): &(bytes::Bytes, bytes::Bytes)| Operation::Put {
             replica,
@@ -381,9 +406,10 @@ impl DataDir {
         tracing::info!(replica = replica.0, upto = upto.index.0, runs = runs.len(), bytes, "snapshot imported");
         runs.into_iter().for_each(|run| self.runs.add(run));
         let index = Arc::clone(&self.index);
-        index.set_compacted(&compacted);
         let installed = off_thread(&self.disk, move || {
-            let installed = opened.into_iter().try_for_each(|(run, opened)| index.install(run.file_number(), opened));
+            let begun = compacted.into_iter().try_for_each(|(key, compacted)| index.begin_imported(key, compacted));
+            let install = |(run, opened): (RunId, _)| index.install(run.file_number(), opened);
+            let installed = begun.and_then(|()| opened.into_iter().try_for_each(install));
             index.imported(replica, upto.index);
             Ok(installed)
         });

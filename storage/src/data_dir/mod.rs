@@ -380,6 +380,8 @@ impl DataDir {
             run_bytes,
             rewrites: self.rewriter.jobs.load(Ordering::Relaxed),
             rewritten_bytes: self.rewriter.rewritten_bytes.load(Ordering::Relaxed),
+            compactions: self.rewriter.passes.load(Ordering::Relaxed),
+            compacted_bytes: self.rewriter.compacted_bytes.load(Ordering::Relaxed),
             damaged_sources: self.rewriter.left_alone.lock().len() as u64,
             repaired_batches: self.repaired_batches(),
             unlinked_runs: self.counters.unlinked_runs.load(Ordering::Relaxed),

@@ -42,13 +42,10 @@ pub enum PassConflict {
     /// The next state, which the leader cuts soon, will reach the peer's horizon.
     #[error("it has compacted the partition further than the state goes")]
     PeerAhead,
-    /// The import has to begin anew.
-    #[error("it has compacted the partition further than those from which a part was taken")]
+    /// What is here, or was taken so far, ends below the peer's horizon: values among it may be of keys that were deleted since, and
+    /// the peer has no tombstones of these any more. The partition has to be taken anew, from its log start on.
+    #[error("it has compacted the partition beyond what is here")]
     Anew,
-    /// The replica holds bytes that end below the peer's horizon: values among them may be of keys that were deleted since, and
-    /// the peer has no tombstones of these any more.
-    #[error("it has compacted the partition beyond what is here: the replica must take everything anew")]
-    Replace,
 }
 
 /// The other replicas of a shard.

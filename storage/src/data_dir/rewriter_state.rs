@@ -34,6 +34,8 @@ pub(super) struct Rewriter {
     pub(super) jobs: AtomicU64,
     pub(super) rewritten_bytes: AtomicU64,
     pub(super) repaired_batches: AtomicU64,
+    pub(super) passes: AtomicU64,
+    pub(super) compacted_bytes: AtomicU64,
 }
 
 impl Rewriter {
@@ -50,6 +52,8 @@ impl Rewriter {
             jobs: AtomicU64::default(),
             rewritten_bytes: AtomicU64::default(),
             repaired_batches: AtomicU64::default(),
+            passes: AtomicU64::default(),
+            compacted_bytes: AtomicU64::default(),
         }
     }
 

@@ -195,6 +195,10 @@ pub struct DataDirStats {
     pub rewrites: u64,
     /// Bytes it has copied since then.
     pub rewritten_bytes: u64,
+    /// Passes of compaction that were done since the directory was opened.
+    pub compactions: u64,
+    /// Bytes that they have written.
+    pub compacted_bytes: u64,
     /// Files it leaves as they are because a batch in them is damaged.
     pub damaged_sources: u64,
     /// Damaged or missing batches that were fetched from another replica.
@@ -233,7 +237,7 @@ impl DataDirStats {
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn write_amplification(&self) -> f64 {
-        let all = self.log.bytes + self.rewritten_bytes + self.checkpoint_bytes;
+        let all = self.log.bytes + self.rewritten_bytes + self.compacted_bytes + self.checkpoint_bytes;
         if self.log.bytes == 0 { 1.0 } else { all as f64 / self.log.bytes as f64 }
     }
 }

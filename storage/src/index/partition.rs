@@ -201,7 +201,7 @@ impl PartitionIndex {
 
     /// From this offset on what is listed is what was written.
     fn first_compared(&self) -> Offset {
-        self.compacted.map_or(self.log_start, |compacted| compacted.pass.horizon.max(self.log_start))
+        self.compacted.as_ref().map_or(self.log_start, |compacted| compacted.pass.horizon.max(self.log_start))
     }
 
     /// The batch was compared.

@@ -18,8 +18,9 @@ use crate::ids::RunId;
 impl PartitionIndex {
     /// True if a pass has replaced the slice, or the front of it.
     pub(super) fn is_replaced(&self, slice: &SegmentSlice) -> bool {
-        let of = |compacted: Compacted| compacted.replaces(slice.segment) && slice.base_offset < compacted.pass.horizon;
-        self.compacted.is_some_and(of)
+        let of =
+            |compacted: &Compacted| compacted.replaces(slice.segment) && slice.base_offset < compacted.pass.horizon;
+        self.compacted.as_ref().is_some_and(of)
     }
 
     /// What is left of a slice that a pass has replaced: its part above the horizon, as a slice with a dead front, or nothing. Reads the
@@ -51,13 +52,13 @@ impl PartitionIndex {
 impl BatchIndex {
     /// The last pass over a lineage.
     pub(crate) fn compacted(&self, key: ExtentKey) -> Option<Compacted> {
-        self.partition(key).and_then(|partition| partition.read().compacted)
+        self.partition(key).and_then(|partition| partition.read().compacted.clone())
     }
 
     /// Sets what the checkpoint holds, before any file is read.
     pub(crate) fn set_compacted(&self, compacted: &BTreeMap<ExtentKey, Compacted>) {
         for (key, compacted) in compacted {
-            self.partition_or_new(*key).write().compacted = Some(*compacted);
+            self.partition_or_new(*key).write().compacted = Some(compacted.clone());
         }
     }
 
@@ -75,6 +76,27 @@ impl BatchIndex {
         let partition = self.partition_or_new(key);
         let mut guard = partition.write();
         let state = &mut *guard;
+        self.drop_replaced(key, state, compacted)?;
+        let slices = opened.iter().flat_map(|(_, opened)| &opened.slices).filter(|(of, _)| *of == key);
+        for (_, slice) in slices {
+            self.insert(key, state, slice.clone())?;
+        }
+        drop(guard);
+        self.settle(&partition, Access::MayBlock)
+    }
+
+    /// Sets what a lineage is by a pass that a peer has done, before its batches are installed: what was here below the horizon goes. An
+    /// error about a damaged file changes nothing.
+    pub(crate) fn begin_imported(&self, key: ExtentKey, compacted: Compacted) -> Result<(), IndexError> {
+        self.drop_replaced(key, &mut self.partition_or_new(key).write(), compacted)
+    }
+
+    fn drop_replaced(
+        &self,
+        key: ExtentKey,
+        state: &mut PartitionIndex,
+        compacted: Compacted,
+    ) -> Result<(), IndexError> {
         let former = state.compacted.replace(compacted);
         let rest = |slice| state.is_replaced(slice).then(|| self.rest_of(key, state, slice)).transpose();
         let rests: Result<Vec<_>, IndexError> = state.slices.iter().map(rest).collect();
@@ -93,12 +115,7 @@ impl BatchIndex {
                 None => state.set_aside(slice),
             }
         }
-        let slices = opened.iter().flat_map(|(_, opened)| &opened.slices).filter(|(of, _)| *of == key);
-        for (_, slice) in slices {
-            self.insert(key, state, slice.clone())?;
-        }
-        drop(guard);
-        self.settle(&partition, Access::MayBlock)
+        Ok(())
     }
 
     /// What is left of a slice that a pass has replaced. Its segment is needed as long as a generation of the checkpoint does not have
@@ -110,7 +127,8 @@ impl BatchIndex {
         slice: &SegmentSlice,
     ) -> Result<Option<SegmentSlice>, IndexError> {
         let rest = partition.rest_of(slice)?;
-        if let Some(compacted) = partition.compacted.filter(|_| RunId::of_file(slice.segment).is_none()) {
+        let compacted = partition.compacted.as_ref().filter(|_| RunId::of_file(slice.segment).is_none());
+        if let Some(compacted) = compacted {
             self.held.lock().entry(slice.segment).or_default().insert(key, compacted.number);
         }
         Ok(rest)

@@ -16,6 +16,7 @@ use crate::entry::Entry;
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::read::{ReadRequest, Wanted};
 use ottla_env::disk::Disk;
+use ottla_env::rt;
 use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 
@@ -91,6 +92,20 @@ impl Replica {
             }
         }
         all
+    }
+
+    /// Has the rewriter copy what lies in segments.
+    async fn copy_all(&self) {
+        let directory = &self.directory;
+        let all: Vec<u64> = directory.log.segments().iter().map(|segment| segment.sequence).collect();
+        directory.log.end_segment(*all.last().unwrap());
+        while !all.iter().all(|segment| directory.index.table.is_indexed(*segment)) {
+            directory.maintain_now().await.unwrap();
+            rt::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let before = directory.stats().rewritten_bytes;
+        directory.rewrite(&all.into_iter().collect()).await.unwrap();
+        assert!(directory.stats().rewritten_bytes > before);
     }
 
     async fn reopened(self) -> Self {
@@ -175,17 +190,39 @@ fn a_replica_that_has_all_below_the_horizon_takes_what_follows_and_does_the_pass
     });
 }
 
-/// What it has may be a value whose tombstone the source has dropped.
+/// What it has may be a value whose tombstone the source has dropped. Meanwhile the rewriter copies it into runs that are later than
+/// the first ones that are imported.
 #[test]
-fn a_replica_that_ends_below_the_horizon_has_to_take_everything_anew() {
-    sim::run(3, || async {
-        let (source, target) = (Replica::new(SOURCE).await, Replica::new(TARGET).await);
-        source.write(1..30).await;
-        target.write(1..10).await;
-        let first = pass(source.end(), 0);
-        source.compact(1, first).await;
-        assert_eq!(take_all(&source, &target).await, Err(PassConflict::Replace));
-    });
+fn a_replica_that_ends_below_the_horizon_takes_the_partition_anew() {
+    for copied in [false, true] {
+        sim::run(3, move || async move {
+            let (source, target) = (Replica::new(SOURCE).await, Replica::new(TARGET).await);
+            source.write(1..60).await;
+            target.write(1..20).await;
+            let first = pass(source.end(), 0);
+            source.compact(1, first).await;
+            source.write(60..70).await;
+            let end = source.end();
+            let snapshot = source.directory.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+            let mut import = target.directory.begin_import(ReplicaId(TARGET));
+            assert_eq!(take_part(&source, &mut import, end).await, Err(PassConflict::Anew));
+            import.begin_anew(partition(0)).await.unwrap();
+            assert_eq!(import.position(partition(0)), Offset(0));
+            assert_eq!(take_part(&source, &mut import, end).await, Ok(true));
+            import.seal().await.unwrap();
+            if copied {
+                target.copy_all().await;
+            }
+            while take_part(&source, &mut import, end).await.unwrap() {}
+            import.commit(&snapshot).await.unwrap();
+            let mut target = target;
+            for _ in 0..2 {
+                assert_eq!(target.pass_done(), Some(PassDone { number: 1, pass: first }));
+                assert_eq!(target.records(end).await, source.records(end).await);
+                target = target.reopened().await;
+            }
+        });
+    }
 }
 
 #[test]
@@ -199,15 +236,20 @@ fn what_lies_below_a_horizon_comes_from_replicas_that_have_done_one_pass() {
         assert_eq!(take_part(&source, &mut import, end).await, Ok(true));
         let taken = import.position(partition(0));
         assert!(taken < Offset(end.0 / 2), "{taken}");
+        let snapshot = source.directory.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
         source.compact(2, pass(end, 0)).await;
         assert_eq!(take_part(&source, &mut import, end).await, Err(PassConflict::Anew));
         let state_end = Offset(end.0 - 1);
         assert_eq!(import.agree(partition(0), source.pass_done(), state_end), Err(PassConflict::PeerAhead));
-        let mut import = target.directory.begin_import(ReplicaId(TARGET));
+        import.begin_anew(partition(0)).await.unwrap();
         assert_eq!(take_part(&source, &mut import, end).await, Ok(true));
         let behind = PassDone { number: 1, pass: pass(Offset(end.0 / 2), 0) };
         assert_eq!(import.agree(partition(0), Some(behind), end), Err(PassConflict::PeerBehind));
         assert_eq!(import.agree(partition(0), None, end), Err(PassConflict::PeerBehind), "it has done none");
         while take_part(&source, &mut import, end).await.unwrap() {}
+        import.commit(&snapshot).await.unwrap();
+        let kept = source.records(end).await;
+        assert_eq!(target.records(end).await, kept, "what was taken of the first pass is gone");
+        assert_eq!(target.reopened().await.records(end).await, kept);
     });
 }
