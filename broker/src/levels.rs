@@ -74,7 +74,7 @@ impl Levels {
     /// The range of a build that registers none.
     pub const FIRST: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel::FIRST };
     /// The range of this build.
-    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel(7) };
+    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: COMPACTION };
 
     /// True if it understands `level`.
     #[must_use]

@@ -33,11 +33,16 @@ impl TestBatch {
 
     /// Like [`TestBatch::of`], with a key (or null) for each record.
     pub fn keyed(pairs: &[(Option<&[u8]>, &[u8])]) -> Self {
-        let mut records = Vec::new();
-        for (delta, (key, value)) in pairs.iter().enumerate() {
-            records.extend(record(i64::try_from(delta).unwrap(), *key, value));
+        Self::of_records(pairs.iter().map(|(key, value)| (*key, Some(*value))))
+    }
+
+    /// Like [`TestBatch::keyed`], with a value (or null) for each record.
+    pub fn of_records<'a>(pairs: impl IntoIterator<Item = (Option<&'a [u8]>, Option<&'a [u8]>)>) -> Self {
+        let (mut records, mut count) = (Vec::new(), 0);
+        for (key, value) in pairs {
+            records.extend(record(i64::from(count), key, value));
+            count += 1;
         }
-        let count = i32::try_from(pairs.len()).unwrap();
         let now = now_ms();
         Self {
             magic: 2,
@@ -85,19 +90,19 @@ impl TestBatch {
 }
 
 /// One record with the given offset delta, its length first.
-pub fn record(offset_delta: i64, key: Option<&[u8]>, value: &[u8]) -> Vec<u8> {
+pub fn record<'a>(offset_delta: i64, key: Option<&[u8]>, value: impl Into<Option<&'a [u8]>>) -> Vec<u8> {
     let mut body = vec![0_u8];
     varint(&mut body, 0);
     varint(&mut body, offset_delta);
-    match key {
-        None => varint(&mut body, -1),
-        Some(key) => {
-            varint(&mut body, i64::try_from(key.len()).unwrap());
-            body.extend(key);
+    for part in [key, value.into()] {
+        match part {
+            None => varint(&mut body, -1),
+            Some(part) => {
+                varint(&mut body, i64::try_from(part.len()).unwrap());
+                body.extend(part);
+            }
         }
     }
-    varint(&mut body, i64::try_from(value.len()).unwrap());
-    body.extend(value);
     varint(&mut body, 0);
     let mut out = Vec::new();
     varint(&mut out, i64::try_from(body.len()).unwrap());

@@ -205,14 +205,26 @@ impl Raw {
             assert_eq!(part.error_code, 0, "fetch of {topic}/{partition} at {at}");
             let mut bytes = part.records.clone().unwrap_or_default();
             assert!(!bytes.is_empty(), "nothing at {at} below the end {end}");
+            let next = end_of(&bytes);
             let sets = kafka_protocol::records::RecordBatchDecoder::decode_all(&mut bytes).unwrap();
             for record in sets.into_iter().flat_map(|set| set.records) {
                 if record.offset >= at {
                     found.insert(record.offset, record.value.unwrap_or_default());
                 }
             }
-            at = found.keys().next_back().map_or(end, |last| last + 1);
+            at = next;
         }
         found
     }
+}
+
+/// The offset after the last of some whole batches, of which one may hold no records.
+fn end_of(batches: &[u8]) -> i64 {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | i64::from(*byte));
+    let (mut rest, mut end) = (batches, 0);
+    while rest.len() > 27 {
+        end = number(&rest[..8]) + number(&rest[23..27]) + 1;
+        rest = &rest[12 + usize::try_from(number(&rest[8..12])).unwrap()..];
+    }
+    end
 }

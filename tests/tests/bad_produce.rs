@@ -137,8 +137,8 @@ fn records_that_lie_about_their_lengths_are_invalid() {
     bench.refuses("key beyond the record", with(body(1_000, 0)), codes);
     bench.refuses("header count beyond the record", with(body(-1, 1_000_000)), codes);
     bench.refuses("negative header count", with(body(-1, -5)), codes);
-    bench.refuses("offset delta 5", with(record(5, None, b"v")), codes);
-    let mut trailing = record(0, None, b"v");
+    bench.refuses("offset delta 5", with(record(5, None, &b"v"[..])), codes);
+    let mut trailing = record(0, None, &b"v"[..]);
     trailing.extend([0; 9]);
     bench.refuses("bytes after the last record", with(trailing), codes);
     let mut overlong = vec![0xff; 12];

@@ -60,6 +60,11 @@ fn sources() -> Vec<Source> {
         (counter("ottla_runs_removed_total", "Runs removed"), |s| s.unlinked_runs as f64),
         (counter("ottla_rewrites_total", "Jobs of the rewriter"), |s| s.rewrites as f64),
         (counter("ottla_rewritten_bytes_total", "Bytes that the rewriter has copied"), |s| s.rewritten_bytes as f64),
+        (counter("ottla_compactions_total", "Passes of compaction over one partition each"), |s| s.compactions as f64),
+        (
+            counter("ottla_compacted_bytes_total", "Bytes that passes of compaction have kept, and so written anew"),
+            |s| s.compacted_bytes as f64,
+        ),
         (
             gauge("ottla_rewriter_damaged_files", "Files that are not rewritten because a batch in them is damaged"),
             |s| s.damaged_sources as f64,

@@ -22,7 +22,6 @@ const SHARED_LOG: &str =
 const ALWAYS_SYNCED: &str = "every acknowledged record is synced already";
 const RAFT: &str = "replicas are kept by Raft, which never elects a replica that lacks committed records";
 const NO_TIERING: &str = "there is no remote storage";
-const LATER_COMPACTION: &str = "compaction: nothing is removed from a compacted topic yet";
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
 
@@ -38,7 +37,7 @@ pub const ON_DEMAND: &str = "on-demand";
 /// All topic settings, by name.
 pub const TOPIC_SETTINGS: &[ResourceSetting] = &[
     of(
-        list("cleanup.policy", "delete", Range::SomeOf(&["compact", "delete"]), "What becomes of old data: `delete` removes it by time and size, `compact` keeps the last record of each key.").acts("retention"),
+        list("cleanup.policy", "delete", Range::SomeOf(&["compact", "delete"]), "What becomes of old data: `delete` removes it by time and size, `compact` keeps the last record of each key.").acts("retention and compaction"),
         &[("log.cleanup.policy", 1)],
     ),
     of(int("compression.gzip.level", "-1", Range::Between(-1, 9), "Level used when the broker compresses with gzip; -1 is the codec's own default.").acts("produce"), &[("compression.gzip.level", 1)]),
@@ -48,7 +47,7 @@ pub const TOPIC_SETTINGS: &[ResourceSetting] = &[
         &[("compression.type", 1)],
     ),
     of(int("compression.zstd.level", "3", Range::Between(-131_072, 22), "Level used when the broker compresses with zstd.").acts("produce"), &[("compression.zstd.level", 1)]),
-    of(long("delete.retention.ms", "86400000", at_least(0), "How long a compacted topic keeps the marker of a deleted key.").acts(LATER_COMPACTION), &[("log.cleaner.delete.retention.ms", 1)]),
+    of(long("delete.retention.ms", "86400000", at_least(0), "How long a compacted topic keeps the marker of a deleted key.").acts("compaction"), &[("log.cleaner.delete.retention.ms", 1)]),
     of(boolean("errors.deadletterqueue.group.enable", "false", "Allows share groups to use this topic for records they could not deliver.").idle("there are no share groups yet"), &[]),
     of(long("file.delete.delay.ms", "60000", at_least(0), "How long a file stays after its data is gone.").idle(SHARED_LOG), &[("log.segment.delete.delay.ms", 1)]),
     of(long("flush.messages", "9223372036854775807", at_least(1), "Records after which a sync is forced.").idle(ALWAYS_SYNCED), &[("log.flush.interval.messages", 1)]),
@@ -59,13 +58,13 @@ pub const TOPIC_SETTINGS: &[ResourceSetting] = &[
     of(list("leader.replication.throttled.replicas", "", Range::ThrottledReplicas, "Replicas whose outgoing replication is throttled.").idle("the limit of a node (follower.replication.throttled.rate) holds for all that it takes"), &[]),
     of(long("local.retention.bytes", "-2", at_least(-2), "Bytes of a partition kept on local disks beside remote storage; -2 follows `retention.bytes`.").idle(NO_TIERING), &[("log.local.retention.bytes", 1)]),
     of(long("local.retention.ms", "-2", at_least(-2), "Time for which data is kept on local disks beside remote storage; -2 follows `retention.ms`.").idle(NO_TIERING), &[("log.local.retention.ms", 1)]),
-    of(long("max.compaction.lag.ms", "9223372036854775807", at_least(1), "A record is compacted at the latest this long after it was written.").acts(LATER_COMPACTION), &[("log.cleaner.max.compaction.lag.ms", 1)]),
+    of(long("max.compaction.lag.ms", "9223372036854775807", at_least(1), "A record is compacted at the latest this long after it was written.").acts("compaction"), &[("log.cleaner.max.compaction.lag.ms", 1)]),
     of(int("max.message.bytes", "1048588", at_least(0), "The largest record batch a producer may send, as stored, in bytes.").acts("produce"), &[("message.max.bytes", 1)]),
     of(long("message.timestamp.after.max.ms", "3600000", at_least(0), "How far a record's timestamp may lie in the future.").acts("produce"), &[("log.message.timestamp.after.max.ms", 1)]),
     of(long("message.timestamp.before.max.ms", "9223372036854775807", at_least(0), "How far a record's timestamp may lie in the past.").acts("produce"), &[("log.message.timestamp.before.max.ms", 1)]),
     of(text("message.timestamp.type", "CreateTime", Range::OneOf(&["CreateTime", "LogAppendTime"]), "Whose clock stamps records: the producer's or the broker's at append.").acts("produce"), &[("log.message.timestamp.type", 1)]),
-    of(double("min.cleanable.dirty.ratio", "0.5", Range::Fraction(0.0, 1.0), "Share of uncompacted bytes from which a partition is compacted.").acts(LATER_COMPACTION), &[("log.cleaner.min.cleanable.ratio", 1)]),
-    of(long("min.compaction.lag.ms", "0", at_least(0), "A record is not compacted earlier than this after it was written.").acts(LATER_COMPACTION), &[("log.cleaner.min.compaction.lag.ms", 1)]),
+    of(double("min.cleanable.dirty.ratio", "0.5", Range::Fraction(0.0, 1.0), "Share of uncompacted bytes from which a partition is compacted.").acts("compaction"), &[("log.cleaner.min.cleanable.ratio", 1)]),
+    of(long("min.compaction.lag.ms", "0", at_least(0), "A record is not compacted earlier than this after it was written.").acts("compaction"), &[("log.cleaner.min.compaction.lag.ms", 1)]),
     of(int("min.insync.replicas", "1", at_least(1), "Voters that must have synced a batch before a producer with acks=all is answered; a majority always must.").acts("produce"), &[("min.insync.replicas", 1)]),
     of(long("ottla.shard.bytes.per.second", "67108864", at_least(1024), "What one shard of an on-demand topic has room for, bytes from producers and to consumers together: a shard is split when twice its recent peak is more.").acts("balancer"), &[]),
     of(int("ottla.shard.count", "-1", Range::Between(-1, 100_000), "How many shards the topic's partitions are to have for themselves, at most one for each: shards are split, merged and moved until it is so, while clients go on. 0 puts them into the shards that all topics share; -1 leaves them where they are.").acts("balancer"), &[]),

@@ -130,7 +130,10 @@ pub struct LogConfig {
     pub import_bytes_per_second_max: u64,
     /// `ottla.rewriter.run.bytes`: length of a run, if there are enough live batches.
     pub run_bytes: u64,
-    /// `log.cleaner.backoff.ms`: pause of the rewriter when there is nothing to do.
+    /// `log.cleaner.enable`: whether this node's leaders decide passes of compaction.
+    pub compacts: bool,
+    /// `log.cleaner.backoff.ms`: pause of the rewriter when there is nothing to do, and of leaders between two looks for what is to be
+    /// compacted.
     pub rewriter_backoff_ms: u64,
     /// `ottla.scrub.bytes.per.second`: bytes verified a second, whether anybody reads them or not; 0 is none.
     pub scrub_bytes_per_second: u64,
@@ -358,6 +361,7 @@ impl LogConfig {
             rewriter_bytes_per_second_max: whole(v.double("log.cleaner.io.max.bytes.per.second")),
             import_bytes_per_second_max: v.amount("follower.replication.throttled.rate"),
             run_bytes: v.amount("ottla.rewriter.run.bytes"),
+            compacts: v.boolean("log.cleaner.enable"),
             rewriter_backoff_ms: v.amount("log.cleaner.backoff.ms"),
             scrub_bytes_per_second: v.amount("ottla.scrub.bytes.per.second"),
             replica_lag_ms_max: v.amount("replica.lag.time.max.ms"),

@@ -18,6 +18,7 @@ use super::follow_config::follow_config;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
 use crate::handlers::context::Directory;
+use crate::levels::{COMPACTION, FeatureLevel};
 use crate::metadata::{MetadataHandle, Topic, is_internal};
 
 /// A directory and the replicas in it.
@@ -89,7 +90,8 @@ pub(super) fn classify(directories: &[Directory], metadata: &MetadataHandle) {
         // Not the handle: it holds the metadata's replica, and that holds this directory.
         let images = metadata.watch();
         directory.data.set_retention_classes(Arc::new(move |partition| {
-            images.borrow().topic_by_id(&partition.topic).map_or(RetentionClass::UNKNOWN, |topic| class_of(topic))
+            let image = images.borrow();
+            image.topic_by_id(&partition.topic).map_or(RetentionClass::UNKNOWN, |topic| class_of(topic, image.level))
         }));
     }
 }
@@ -107,11 +109,11 @@ pub(super) fn follow_settings(directories: &[Directory], metadata: &MetadataHand
     });
 }
 
-/// Batches of group offsets expire as soon as a checkpoint holds them; when batches expire by size alone cannot be
-/// predicted.
-fn class_of(topic: &Topic) -> RetentionClass {
+/// Below the level of compaction batches of internal topics expire as soon as a checkpoint holds them; when batches expire by size
+/// alone cannot be predicted.
+fn class_of(topic: &Topic, level: FeatureLevel) -> RetentionClass {
     let config = &topic.config;
-    if is_internal(&topic.name) {
+    if is_internal(&topic.name) && level < COMPACTION {
         return RetentionClass::lasting(Duration::ZERO);
     }
     if config.cleanup_policy.compact || !config.cleanup_policy.delete {

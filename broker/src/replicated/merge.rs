@@ -131,7 +131,7 @@ impl ShardState {
         }
         let epoch_base = merged_epoch_base(partition.epoch_base, sealed_term, self.term);
         let compaction = partition.compaction.carried_since(self.last_merge.index);
-        self.passes_due.extend((compaction.number > 0).then_some(id));
+        self.owe_pass(id, &compaction);
         self.take_transactions(id, &partition.transactions);
         self.dirty.partitions.insert(id);
         self.dirty.epochs.insert(id);

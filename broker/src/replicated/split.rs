@@ -85,7 +85,7 @@ impl ShardState {
         self.dirty.partitions.insert(id);
         self.dirty.epochs.insert(id);
         self.touched.insert(id, Touched { log_start_moved: true, ..Touched::default() });
-        self.passes_due.extend((partition.compaction.number > 0).then_some(id));
+        self.owe_pass(id, &partition.compaction);
         self.partitions.insert(id, partition);
     }
 }

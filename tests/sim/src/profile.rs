@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ottla_broker::config::CompressionType;
-use ottla_broker::metadata::{FeatureLevel, Levels};
+use ottla_broker::metadata::Levels;
 use ottla_env::sim;
 
 /// The kind of faults that a seed concentrates on.
@@ -91,9 +91,6 @@ pub(crate) const ALWAYS_TRANSACTIONS_FROM: u64 = 150_000;
 
 /// From this seed on there is a compacted topic.
 pub(crate) const COMPACTION_FROM: u64 = 160_000;
-
-/// The levels of nodes that compact: no build offers the newest yet.
-const COMPACTING: Levels = Levels { oldest: Levels::OWN.oldest, newest: FeatureLevel(8) };
 
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
@@ -279,7 +276,7 @@ impl Tuning {
                 1
             },
             has_static_members: seed >= WIDENED_AGAIN_FROM,
-            levels: if seed >= COMPACTION_FROM { COMPACTING } else { Levels::OWN },
+            levels: Levels::OWN,
             compaction_check: Duration::from_millis(if seed >= COMPACTION_FROM { 300 } else { 15_000 }),
             sends_on: seed >= SENDS_ON_FROM,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),

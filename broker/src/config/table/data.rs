@@ -10,7 +10,7 @@ const DEFAULTS: &str = "default of topics";
 const SHARED_LOG: &str =
     "all partitions of a disk share segment files, which have a size of their own (ottla.log.segment.bytes)";
 const ALWAYS_SYNCED: &str = "every acknowledged record is synced already";
-const LATER_COMPACTION: &str = "compaction comes in a later release";
+const PASSES: &str = "a directory does one pass of compaction at a time, in 64 MiB for any number of keys";
 const RAFT: &str = "replicas are kept by Raft";
 const MOVES: &str = "the nodes that receive keep the limit (follower.replication.throttled.rate)";
 const NO_TIERING: &str = "there is no remote storage";
@@ -105,13 +105,13 @@ pub(super) const LOG: &[Setting] = &[
     long("log.cleaner.min.compaction.lag.ms", "0", at_least(0), "A record is not compacted earlier than this.").dynamic().acts(DEFAULTS),
     long("log.cleaner.max.compaction.lag.ms", "9223372036854775807", at_least(1), "A record is compacted at the latest after this.").dynamic().acts(DEFAULTS),
     double("log.cleaner.min.cleanable.ratio", "0.5", Range::Fraction(0.0, 1.0), "Share of uncompacted bytes from which a partition is compacted.").dynamic().acts(DEFAULTS),
-    boolean("log.cleaner.enable", "true", "Whether compaction runs.").idle(LATER_COMPACTION),
-    int("log.cleaner.threads", "1", at_least(0), "Threads of compaction.").dynamic().idle(LATER_COMPACTION),
+    boolean("log.cleaner.enable", "true", "Whether partitions that this node leads are compacted. What another leader has decided, this node does.").acts("compaction"),
+    int("log.cleaner.threads", "1", at_least(0), "Threads of compaction.").dynamic().idle(PASSES),
     double("log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308", Range::Any, "The most that the rewriter reads and writes per second, also while space is short.").dynamic().acts("storage"),
-    long("log.cleaner.dedupe.buffer.size", "134217728", at_least(1), "Memory of compaction.").dynamic().idle(LATER_COMPACTION),
-    int("log.cleaner.io.buffer.size", "524288", at_least(0), "Read and write buffers of compaction.").dynamic().idle(LATER_COMPACTION),
-    double("log.cleaner.io.buffer.load.factor", "0.9", Range::Fraction(0.0, 1.0), "How full compaction's memory may become.").dynamic().idle(LATER_COMPACTION),
-    long("log.cleaner.backoff.ms", "15000", at_least(0), "Pause of the rewriter when there is nothing to do.").dynamic().acts("storage"),
+    long("log.cleaner.dedupe.buffer.size", "134217728", at_least(1), "Memory of compaction.").dynamic().idle(PASSES),
+    int("log.cleaner.io.buffer.size", "524288", at_least(0), "Read and write buffers of compaction.").dynamic().idle(PASSES),
+    double("log.cleaner.io.buffer.load.factor", "0.9", Range::Fraction(0.0, 1.0), "How full compaction's memory may become.").dynamic().idle(PASSES),
+    long("log.cleaner.backoff.ms", "15000", at_least(0), "Pause of the rewriter when there is nothing to do; how often a leader looks for what is to be compacted follows it from the next start on.").dynamic().acts("storage and compaction"),
     long("log.local.retention.bytes", "-2", at_least(-2), "Bytes kept on local disks beside remote storage.").dynamic().idle(NO_TIERING),
     long("log.local.retention.ms", "-2", at_least(-2), "Time for which data is kept on local disks beside remote storage.").dynamic().idle(NO_TIERING),
     int("num.recovery.threads.per.data.dir", "2", at_least(1), "Threads of recovery for each data directory.").dynamic().idle("recovery reads one log per data directory"),

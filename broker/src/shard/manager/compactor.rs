@@ -1,5 +1,4 @@
-//! Has the directories of this node do the passes of compaction that the logs of its shards have decided, one after the other (design
-//! section 12.3).
+//! Has the directories of this node do the passes of compaction that the logs of its shards have decided (design section 12.3).
 //!
 //! What cannot be done yet is tried again in the next round: the checkpoint does not have the entry, the disk is full, a batch is to be
 //! repaired first. May not know: when a pass is due, what it keeps.
@@ -7,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use ottla_env::critical::Owner;
 use ottla_env::rt;
 use ottla_protocol::ids::PartitionId;
@@ -32,24 +32,30 @@ impl Shards {
         });
     }
 
+    /// A round: each directory does one pass at a time, beside the others.
     async fn compact(&self, due: &mut Due) {
-        let mut left = Due::new();
+        let mut by_directory = BTreeMap::<usize, Vec<_>>::new();
         for shard in self.all() {
-            let Some(directory) = shard.directory() else { continue };
+            let Some(directory) = shard.directory().cloned() else { continue };
             let mut partitions = due.remove(&shard.replica).unwrap_or_default();
             partitions.append(&mut shard.state().lock().passes_due);
-            let mut not_done = BTreeSet::new();
-            for id in partitions {
-                if !is_done(directory, &shard, id).await {
-                    not_done.insert(id);
-                }
-            }
-            if !not_done.is_empty() {
-                left.insert(shard.replica, not_done);
+            if !partitions.is_empty() {
+                by_directory.entry(Arc::as_ptr(&directory).addr()).or_default().push((directory, shard, partitions));
             }
         }
+        let rounds = by_directory.into_values().map(|replicas| async {
+            let mut left = Due::new();
+            for (directory, shard, partitions) in replicas {
+                for id in partitions {
+                    if !is_done(&directory, &shard, id).await {
+                        left.entry(shard.replica).or_default().insert(id);
+                    }
+                }
+            }
+            left
+        });
         // Replicas that are gone have nothing to do.
-        *due = left;
+        *due = join_all(rounds).await.into_iter().flatten().collect();
     }
 }
 

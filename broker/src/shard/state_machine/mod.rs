@@ -472,9 +472,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
                 compaction: stored.compaction,
                 kept,
             };
-            if stored.compaction.number > 0 {
-                state.passes_due.insert(id);
-            }
+            state.owe_pass(id, &stored.compaction);
             state.partitions.insert(id, partition);
         }
         Key::Epochs(_) if mutants::is_on(Bug::EpochHistoryLost) => {}

@@ -37,6 +37,8 @@ pub struct LeaderTaskSettings {
     pub offsets_check: Duration,
     /// `log.cleaner.backoff.ms`.
     pub compaction_check: Duration,
+    /// `log.cleaner.enable`.
+    pub compacts: bool,
 }
 
 impl LeaderTaskSettings {
@@ -47,6 +49,7 @@ impl LeaderTaskSettings {
             retention_check: Duration::from_millis(config.log.retention_check_interval_ms.max(1)),
             producer_check: Duration::from_millis(config.transaction.producer_id_expiration_check_interval_ms.max(1)),
             compaction_check: Duration::from_millis(config.log.rewriter_backoff_ms.max(1)),
+            compacts: config.log.compacts,
             ..self
         }
     }
@@ -59,6 +62,7 @@ impl Default for LeaderTaskSettings {
             producer_check: Duration::from_secs(600),
             offsets_check: Duration::from_secs(10),
             compaction_check: Duration::from_secs(15),
+            compacts: true,
         }
     }
 }
@@ -115,7 +119,7 @@ pub(crate) async fn run(
         }
         if now >= compaction_at {
             compaction_at = now + settings.compaction_check;
-            if acts {
+            if acts && settings.compacts {
                 report(&shard, "compaction", compaction::decide_passes(&shard, &image).await);
             }
         }
