@@ -58,19 +58,20 @@ impl Partition {
         let up_to = end_for(&offsets, spec.isolation);
         let mut fetched = empty(&offsets, spec.isolation);
         if spec.offset < up_to && (spec.max_bytes > 0 || spec.at_least_one) {
-            let (records, end) = self.records(&spec, up_to).await?;
-            // Of the snapshot that has the ends, and no more than the records of this answer need.
+            let Read { records, end, markers_from } = self.records(&spec, up_to).await?;
+            // Of the snapshot that has the ends, and no more than the records of this answer need. A client takes what follows a
+            // transaction whose marker is gone for a part of it.
             if spec.isolation == Isolation::ReadCommitted && spec.offset < end {
-                fetched.aborted = Some(offsets.aborted.within(spec.offset, end));
+                fetched.aborted = Some(offsets.aborted.within(spec.offset.max(markers_from), end));
             }
             fetched.records = records;
         }
         Ok(fetched)
     }
 
-    /// Whole batches from the requested offset up to `up_to`, and the offset behind them.
-    async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<(FetchedRecords, Offset), PartitionError> {
-        let none = (FetchedRecords::None, spec.offset);
+    /// Whole batches from the requested offset up to `up_to`.
+    async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<Read, PartitionError> {
+        let none = Read { records: FetchedRecords::None, end: spec.offset, markers_from: Offset(0) };
         let Some(directory) = self.shard.directory() else { return Ok(none) };
         let key = directory.extent(self.shard.replica, self.id);
         let (from, bytes_max, at_least_one) = (spec.offset, spec.max_bytes, spec.at_least_one);
@@ -83,12 +84,13 @@ impl Partition {
         }
         self.count_fetched(plan.bytes() as u64);
         let end = plan.end_offset();
+        let markers_from = plan.pass().map_or(Offset(0), |done| done.pass.cutoff);
         if plan.bytes() > spec.copy_bytes_max {
             let stream = plan.into_stream().await.map_err(|error| self.unreadable(&error))?;
-            return Ok((FetchedRecords::Streamed(Box::new(stream)), end));
+            return Ok(Read { records: FetchedRecords::Streamed(Box::new(stream)), end, markers_from });
         }
         let bytes = plan.read().await.map_err(|error| self.unreadable(&error))?;
-        Ok((FetchedRecords::Copied(bytes.freeze()), end))
+        Ok(Read { records: FetchedRecords::Copied(bytes.freeze()), end, markers_from })
     }
 
     /// Whole batches from the one that holds `from` up to `up_to`, in memory.
@@ -144,6 +146,15 @@ impl Partition {
         tracing::error!("partition={}/{}: {error}; other offsets are served", self.topic.name, self.id.index);
         PartitionError::Storage
     }
+}
+
+/// What is read for a fetch.
+struct Read {
+    records: FetchedRecords,
+    /// The offset behind them.
+    end: Offset,
+    /// Below this offset compaction has removed the markers of transactions, and what was aborted.
+    markers_from: Offset,
 }
 
 fn empty(offsets: &LogOffsetSnapshot, isolation: Isolation) -> Fetched {

@@ -47,13 +47,8 @@ impl DataDir {
         // The requesting replica may be ahead of this one.
         let end = self.index.partition(request.key).and_then(|known| known.read().end_offset());
         let up_to = request.up_to.min(end.unwrap_or(Offset(0)));
-        let pass = self.index.compacted(request.key);
         let plan = self.plan_read(ReadRequest { up_to, ..request }).await?;
-        // What was planned may be of the pass before, or of the one that came between.
-        if self.index.compacted(request.key) != pass {
-            return Err(ReadError::Moved(request.from));
-        }
-        let done = pass.map(|pass| pass.done());
+        let done = plan.pass();
         let entries: Vec<_> =
             plan.indexed_batches().map(|indexed| (indexed.bytes as usize, indexed.max_timestamp_ms)).collect();
         let log_start = self.index.log_start(request.key);

@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering;
 use ottla_protocol::ids::Offset;
 
 use super::DataDir;
+use crate::compact::PassDone;
 use crate::ids::RunId;
-use crate::index::{Access, BatchIndex, Bounds, DirtyBytes, ExtentKey, IndexError, IndexedBatch, Planned};
+use crate::index::{Access, BatchIndex, Bounds, DirtyBytes, ExtentKey, Found, IndexError, IndexedBatch, Planned};
 use crate::read::{Noting, ReadError, ReadPlan, ReadRequest, Wanted};
 use ottla_env::rt;
 
@@ -158,11 +159,12 @@ struct Search {
     next: Option<Offset>,
     found_at: Option<Offset>,
     planned: Vec<Planned>,
+    pass: Option<PassDone>,
 }
 
 impl Search {
     fn new(request: ReadRequest) -> Self {
-        Self { request, next: Some(request.from), found_at: None, planned: Vec::new() }
+        Self { request, next: Some(request.from), found_at: None, planned: Vec::new(), pass: None }
     }
 
     fn bounds(&self) -> Option<Bounds> {
@@ -170,10 +172,12 @@ impl Search {
         self.next.map(|from| Bounds { from, up_to, bytes_max: bytes_max as u64, at_least_one })
     }
 
-    fn take(&mut self, planned: Vec<Planned>) {
+    fn take(&mut self, found: Found) {
+        let Found { batches: planned, pass } = found;
         self.next = None;
         // Nothing follows what was passed over before: that is the reader's.
         let Some((first, last)) = planned.first().zip(planned.last()) else { return };
+        self.pass = pass;
         self.found_at.get_or_insert(first.indexed.base_offset);
         let is_passed = |planned: &Planned| planned.indexed.is_empty();
         if self.request.wanted == Wanted::All || !planned.iter().any(is_passed) {
@@ -189,6 +193,6 @@ impl Search {
 
     fn open(self, directory: &DataDir) -> Result<ReadPlan, ReadError> {
         let plan = directory.open_plan(self.request.key, self.request.from, self.planned)?;
-        Ok(plan.found_at(self.found_at))
+        Ok(plan.found_at(self.found_at).left_by(self.pass))
     }
 }

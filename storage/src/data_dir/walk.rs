@@ -40,7 +40,7 @@ impl DataDir {
         let (mut walked, mut at) = (Vec::new(), from);
         while at < up_to && walked.len() < batches_max {
             let bounds = Bounds { from: at, up_to, bytes_max: STEP_BYTES, at_least_one: true };
-            let mut planned = self.look_up(at, move |index, access| index.plan(key, bounds, access)).await?;
+            let mut planned = self.look_up(at, move |index, access| index.plan(key, bounds, access)).await?.batches;
             planned.truncate(batches_max - walked.len());
             let Some(last) = planned.last() else { break };
             let end = last.indexed.end_offset();

@@ -19,6 +19,7 @@ use super::owners::Owners;
 use super::partition::{PartitionIndex, Step, Unplaced};
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, ExtentKey, IndexError, IndexedBatch};
+use crate::compact::PassDone;
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId};
 use crate::log::{EntryLayout, EntryPlace};
@@ -29,6 +30,14 @@ use crate::space::table::{SegmentRanges, SegmentTable};
 pub(crate) struct Planned {
     pub(crate) indexed: IndexedBatch,
     pub(crate) data: Option<Bytes>,
+}
+
+/// What a search for batches has found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) batches: Vec<Planned>,
+    /// The pass of compaction that has left them, where one was done.
+    pub(crate) pass: Option<PassDone>,
 }
 
 /// Bounds of a search for batches.
@@ -310,14 +319,23 @@ impl BatchIndex {
     }
 
     /// Batches from an offset on, within bounds; everything that begins below `up_to` was recorded before. Returns what
-    /// comes before a gap; a gap at the beginning is an error.
-    pub(crate) fn plan(&self, key: ExtentKey, bounds: Bounds, access: Access) -> Result<Vec<Planned>, IndexError> {
-        let Some(partition) = self.partition(key) else { return Ok(Vec::new()) };
+    /// comes before a gap; a gap at the beginning is an error. All of them are of one pass of compaction, the last that was done.
+    pub(crate) fn plan(&self, key: ExtentKey, bounds: Bounds, access: Access) -> Result<Found, IndexError> {
+        let Some(partition) = self.partition(key) else { return Ok(Found::default()) };
         let mut missing = None;
         let mut plan = Plan { bounds, batches: Vec::new(), bytes: 0, full: false };
-        let mut at = bounds.from;
+        let (mut at, mut of_pass) = (bounds.from, None);
         while !plan.full {
-            let step = partition.read().step(at, bounds.up_to, bounds.bytes_max.saturating_sub(plan.bytes));
+            let (step, pass) = {
+                let partition = partition.read();
+                (partition.step(at, bounds.up_to, bounds.bytes_max.saturating_sub(plan.bytes)), partition.pass_done())
+            };
+            if *of_pass.get_or_insert(pass) != pass {
+                // What was found before is of the pass before: of some transactions it has the records, and what follows not the markers.
+                plan = Plan { bounds, batches: Vec::new(), bytes: 0, full: false };
+                (at, of_pass) = (bounds.from, None);
+                continue;
+            }
             let before = plan.batches.len();
             match step {
                 Step::End => break,
@@ -343,7 +361,7 @@ impl BatchIndex {
         }
         match missing {
             Some(offset) if plan.batches.is_empty() => Err(IndexError::Missing { offset }),
-            _ => Ok(plan.batches),
+            _ => Ok(Found { batches: plan.batches, pass: of_pass.flatten() }),
         }
     }
 

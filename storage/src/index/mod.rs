@@ -27,7 +27,7 @@ mod tests;
 use ottla_protocol::batch::HEADER_BYTES;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
-pub(crate) use batch_index::{BatchIndex, Bounds, Planned};
+pub(crate) use batch_index::{BatchIndex, Bounds, Found, Planned};
 pub use dirty::DirtyBytes;
 
 #[cfg(any(test, feature = "fuzzing"))]

@@ -12,10 +12,14 @@ use super::file::Opened;
 use super::partition::PartitionIndex;
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, ExtentKey, IndexError};
-use crate::compact::Pass;
+use crate::compact::{Pass, PassDone};
 use crate::ids::RunId;
 
 impl PartitionIndex {
+    pub(super) fn pass_done(&self) -> Option<PassDone> {
+        self.compacted.as_ref().map(Compacted::done)
+    }
+
     /// True if a pass has replaced the slice, or the front of it.
     pub(super) fn is_replaced(&self, slice: &SegmentSlice) -> bool {
         let of =

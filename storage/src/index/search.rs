@@ -151,7 +151,7 @@ impl BatchIndex {
             Err(IndexError::Missing { .. }) => return Ok(None),
             found => found?,
         };
-        Ok(found.first().map(|planned| planned.indexed).filter(|entry| entry.base_offset <= offset))
+        Ok(found.batches.first().map(|planned| planned.indexed).filter(|entry| entry.base_offset <= offset))
     }
 
     /// The log start offset by retention; see `DataDir::retention_point`.

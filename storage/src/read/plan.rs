@@ -12,6 +12,7 @@ use super::batch::{is_sound, patch};
 use super::damage::{Damage, Spot};
 use super::readahead::{self, DiskReads, SPAN_BYTES_MAX, SPAN_GAP_MAX};
 use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged};
+use crate::compact::PassDone;
 use crate::index::{ExtentKey, IndexedBatch, Planned};
 use crate::page_cache::mapped::{Mapped, OpenSegment};
 use crate::page_cache::residency;
@@ -55,6 +56,7 @@ pub struct ReadPlan {
     from: Offset,
     /// Base offset of the batch that the search found first, also if it is passed over.
     found_at: Option<Offset>,
+    pass: Option<PassDone>,
     /// Each with the number of its source.
     pub(super) batches: Vec<(IndexedBatch, u32)>,
     pub(super) sources: Vec<Source>,
@@ -76,8 +78,17 @@ impl ReadPlan {
     ) -> Result<Self, ReadError> {
         let batches = Vec::with_capacity(planned.len());
         let found_at = planned.first().map(|first| first.indexed.base_offset);
-        let mut plan =
-            Self { from, found_at, batches, sources: Vec::new(), bytes: 0, verify_below, disk_reads, noting };
+        let mut plan = Self {
+            from,
+            found_at,
+            pass: None,
+            batches,
+            sources: Vec::new(),
+            bytes: 0,
+            verify_below,
+            disk_reads,
+            noting,
+        };
         let mut last: Option<u64> = None;
         for Planned { indexed, data } in planned {
             match data {
@@ -107,6 +118,18 @@ impl ReadPlan {
     /// The search found a batch at this offset, which the plan may have passed over.
     pub(crate) fn found_at(self, offset: Option<Offset>) -> Self {
         Self { found_at: offset, ..self }
+    }
+
+    /// The batches are those that this pass of compaction has left.
+    pub(crate) fn left_by(self, pass: Option<PassDone>) -> Self {
+        Self { pass, ..self }
+    }
+
+    /// The pass of compaction that has left the batches, where one was done: below its cutoff there is no marker of a transaction
+    /// any more, and nothing of one that was aborted.
+    #[must_use]
+    pub fn pass(&self) -> Option<PassDone> {
+        self.pass
     }
 
     /// The batches' index entries, in order.

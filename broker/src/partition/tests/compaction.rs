@@ -15,7 +15,7 @@ use ottla_protocol::ids::Offset;
 use uuid::Uuid;
 
 use super::node_record;
-use super::restart::{NAME, Node, options_of, placed, reads_at, start_in};
+use super::restart::{NAME, Node, committed, enter, mark, options_of, placed, reads_at, start_in};
 use crate::config::{CleanupPolicy, TopicConfig};
 use crate::levels::{COMPACTION, FeatureLevel};
 use crate::metadata::{MetadataImage, ShardKind};
@@ -199,5 +199,25 @@ fn a_topic_with_both_policies_also_loses_what_is_too_much() {
         fill(&partition).await;
         rt::sleep(CHECK * 3).await;
         assert!(partition.watermarks().log_start > Offset(0));
+    });
+}
+
+/// A reader takes whatever follows of the producer for a part of an aborted transaction until it comes to the marker of that.
+#[test]
+fn a_reader_of_committed_data_is_not_told_of_aborted_transactions_whose_markers_are_gone() {
+    sim::run(46, || async {
+        let disk = SimDisk::new(46, SimDiskOptions::default());
+        let node = start_in(disk, image(COMPACTION, compacted()), upkeep()).await;
+        let partition = partition_of(&node).await;
+        enter(&partition, 1, 0, &[1]).await.unwrap();
+        mark(&partition, 1, false).await;
+        assert_eq!(enter(&partition, 1, 1, &[2]).await.unwrap().base_offset, Offset(2));
+        mark(&partition, 1, true).await;
+        rt::sleep(CHECK * 8).await;
+        assert_eq!(committed(&partition, 0).await, (vec![1, 2, 3], vec![(1, 0)]), "its marker is there");
+        rt::sleep(Duration::from_millis(u64::try_from(DELETE_RETENTION_MS).unwrap())).await;
+        write(&partition, "a", Some("x")).await;
+        rt::sleep(CHECK * 8).await;
+        assert_eq!(committed(&partition, 0).await, (vec![2, 4], vec![]));
     });
 }

@@ -500,14 +500,19 @@ fn a_full_disk_refuses_produce_serves_reads_and_recovers_without_a_restart() {
 fn of_transaction(producer: i64, sequence: i32, values: &[u64]) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None).with_producer(producer, 0, sequence).transactional();
     for value in values {
-        let timestamp = rt::wall_clock_ms();
-        builder.push(&NewRecord { timestamp, key: None, value: Some(&value.to_be_bytes()), headers: &[] });
+        let (timestamp, bytes) = (rt::wall_clock_ms(), value.to_be_bytes());
+        builder.push(&NewRecord { timestamp, key: Some(&bytes), value: Some(&bytes), headers: &[] });
     }
     builder.build().unwrap()
 }
 
 /// Appends to a transaction of a producer, as a handler does that has asked its coordinator.
-async fn enter(partition: &Partition, producer: i64, sequence: i32, values: &[u64]) -> Result<Appended, AppendError> {
+pub(super) async fn enter(
+    partition: &Partition,
+    producer: i64,
+    sequence: i32,
+    values: &[u64],
+) -> Result<Appended, AppendError> {
     let transaction = Some(match partition.transaction_of(ProducerId(producer), 0)? {
         ProducerTransaction::Open => TransactionPart::Continues,
         ProducerTransaction::None { marker_number } => {
@@ -518,7 +523,7 @@ async fn enter(partition: &Partition, producer: i64, sequence: i32, values: &[u6
     partition.append(of_transaction(producer, sequence, values), &options).await
 }
 
-async fn mark(partition: &Partition, producer: i64, commits: bool) -> Appended {
+pub(super) async fn mark(partition: &Partition, producer: i64, commits: bool) -> Appended {
     let mut builder = BatchBuilder::new(Codec::None).with_producer(producer, 0, -1).transactional().control();
     let timestamp = rt::wall_clock_ms();
     let key = [0, 0, 0, u8::from(commits)];
@@ -530,7 +535,7 @@ async fn mark(partition: &Partition, producer: i64, commits: bool) -> Appended {
 }
 
 /// The offsets of the batches that a reader of committed data gets from here on, and the aborted transactions that it is told of.
-async fn committed(partition: &Partition, from: i64) -> (Vec<i64>, Vec<(i64, i64)>) {
+pub(super) async fn committed(partition: &Partition, from: i64) -> (Vec<i64>, Vec<(i64, i64)>) {
     let spec = FetchSpec {
         offset: Offset(from),
         max_bytes: 1 << 20,

@@ -338,7 +338,7 @@ fn a_read_that_was_planned_before_the_swap_and_opened_after_the_unlink_is_planne
         let (_, disk) = disk(68, Tear::Pages);
         let life = ready(&disk).await;
         let bounds = Bounds { from: Offset(0), up_to: Offset(i64::MAX), bytes_max: 1 << 20, at_least_one: true };
-        let planned = life.directory.index.plan(life.toys[0].key(NEVER), bounds, Access::MayBlock).unwrap();
+        let planned = life.directory.index.plan(life.toys[0].key(NEVER), bounds, Access::MayBlock).unwrap().batches;
         let expected = plan(&life, 0).await.unwrap().read().await.unwrap();
         life.directory.rewrite_now().await.unwrap();
         life.settle().await;

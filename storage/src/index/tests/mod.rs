@@ -347,7 +347,7 @@ proptest! {
                 prop_assert_eq!(point.unwrap(), Some(indexed.end_offset()));
             }
             let bounds = Bounds { from: Offset(log_start), up_to: Offset(end), bytes_max: u64::MAX, at_least_one: false };
-            let planned = history.index.plan(key(i32::try_from(partition).unwrap()), bounds, Access::MayBlock).unwrap();
+            let planned = history.index.plan(key(i32::try_from(partition).unwrap()), bounds, Access::MayBlock).unwrap().batches;
             prop_assert_eq!(planned.iter().map(|p| p.indexed).collect::<Vec<_>>(), live);
         }
     }
@@ -425,14 +425,14 @@ fn what_is_committed_elsewhere_before_it_is_durable_here_is_served_from_memory()
     history.apply(&[one(2)], true);
     let places = history.apply(&[one(3)], false);
     let bounds = Bounds { from: Offset(0), up_to: Offset(5), bytes_max: 1000, at_least_one: true };
-    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
+    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap().batches;
     assert_eq!(planned.len(), 2);
     assert!(planned[0].data.is_none() && planned[1].data.is_some());
     assert_eq!(history.index.bytes_of(key(0)), 200);
     history.index.place_durable(REPLICA, |_, _| None).unwrap();
     history.durable = history.raft_index;
     history.index.place_durable(REPLICA, |_, index| history.place_of(index)).unwrap();
-    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
+    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap().batches;
     assert!(planned[1].data.is_none());
     assert_eq!(planned[1].indexed.position, places[0].position);
     assert_eq!(history.index.bytes_of(key(0)), 200);

@@ -122,7 +122,7 @@ impl World {
             }
             expected.push(*indexed);
         }
-        let planned = index.plan(key, bounds, Access::MayBlock).unwrap();
+        let planned = index.plan(key, bounds, Access::MayBlock).unwrap().batches;
         let listed = |listed: &[IndexedBatch]| listed.iter().map(|indexed| plain(Some(*indexed))).collect::<Vec<_>>();
         assert_eq!(listed(&planned.iter().map(|p| p.indexed).collect::<Vec<_>>()), listed(&expected), "{bounds:?}");
         for (planned, indexed) in planned.iter().zip(&expected) {

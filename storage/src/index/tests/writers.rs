@@ -56,7 +56,7 @@ fn what_the_survivor_of_a_merge_wrote_has_its_place_after_what_came_from_the_abs
     assert_eq!(history.index.place_durable(survivor, of_all).unwrap(), None);
     assert!(history.index.is_placed(survivor, waiting) && history.index.is_placed(REPLICA, awaited.index));
     let bounds = Bounds { from: Offset(0), up_to: Offset(5), bytes_max: 1000, at_least_one: true };
-    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
+    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap().batches;
     let listed: Vec<_> = planned.iter().map(|one| (one.indexed.base_offset.0, one.data.is_none())).collect();
     assert_eq!(listed, [(0, true), (2, true)]);
 }
