@@ -3,6 +3,7 @@
 Usage, by workload.py: client.py producers BOOTSTRAP TOPIC CLIENT MESSAGE_TIMEOUT_MS PARTITIONS...    idempotent; one for each word, "3" or "0,1,2"
                        client.py member BOOTSTRAP TOPIC CLIENT GROUP NUMBER STRATEGY                  reads in a group and commits
                        client.py reader BOOTSTRAP TOPIC CLIENT PARTITIONS                             assigns itself partitions, reads from the start
+                       client.py rereader BOOTSTRAP TOPIC CLIENT PARTITIONS                           reads everything, again and again (`full_reads.py`)
                        client.py keepers BOOTSTRAP TOPIC CLIENT PARTITIONS GROUP,NUMBER...            commit and fetch offsets (`keeper.py`)
                        client.py admin BOOTSTRAP TOPIC CLIENT FACTORS                                 changes topics (`topic_admin.py`)
                        client.py transact BOOTSTRAP TOPIC CLIENT NAME PARTITIONS                      transactions (`transactional.py`)
@@ -18,8 +19,10 @@ import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from journal import CLIENTS_A_PROCESS, COMMON, PATIENT_MS, commit, end_with_input, ended, offsets_in, payload, say, value_of
+from full_reads import Rereader
+from journal import CLIENTS_A_PROCESS, COMMON, PATIENT_MS, commit, end_with_input, ended, offsets_in, polled, record_of, say
 from keeper import Keeper
+from places import place
 from topic_admin import TopicAdmin
 from transactional import IsolatedReader, Transactor, Transform
 
@@ -77,28 +80,17 @@ class Bursts(threading.Thread):
             return callback
 
         for number, (partition, value) in enumerate(records):
-            self.one.produce(self.topic, payload(value), partition=partition, on_delivery=answered(number))
+            name, index = place(self.topic, partition)
+            self.one.produce(name, partition=index, on_delivery=answered(number), **record_of(partition, value))
         self.one.flush()
         say("sent", client=self.client, results=results)
-
-
-def consumed(one, client):
-    """(partition, offset, value) of what a consumer gets in the next moment; errors go to the journal."""
-    records = []
-    for message in one.consume(POLL_RECORDS_MAX, 0.2):
-        error, place = message.error(), (message.partition(), message.offset())
-        if error is not None:
-            say("error", client=client, code=error.name(), why=str(error), partition=place[0], offset=place[1])
-        else:
-            records.append((*place, value_of(message.value())))
-    return records
 
 
 class Reader:
     """A consumer without a group's help: it assigns itself its partitions and reads them from their start. Nothing is reset or committed."""
 
     def __init__(self, bootstrap, topic, client, partitions):
-        self.client = client
+        self.topic, self.client = topic, client
         settings = {"group.id": f"{topic}-reader-{client}", "enable.auto.commit": False, "auto.offset.reset": "error", "fetch.wait.max.ms": 100}
         self.one = Consumer({**COMMON, "bootstrap.servers": bootstrap, **settings})
         say("assign", client=client, partitions=partitions)
@@ -107,7 +99,8 @@ class Reader:
     def run(self):
         while not ended.is_set():
             begun = time.monotonic_ns()
-            if records := consumed(self.one, self.client):
+            records, _ = polled(self.one, self.client, self.topic, POLL_RECORDS_MAX)
+            if records:
                 say("poll", client=self.client, begun=begun, records=records, rebalanced=[])
         self.one.close()
 
@@ -179,7 +172,7 @@ class Member:
 
     def poll(self):
         begun = time.monotonic_ns()
-        records = consumed(self.one, self.client)
+        records, _ = polled(self.one, self.client, self.topic, POLL_RECORDS_MAX)
         # What was read before a rebalance took its partition is not the member's to commit.
         for partition, offset, _ in records:
             if partition in self.owned:
@@ -212,6 +205,9 @@ def main():
             return
         case "reader":
             Reader(bootstrap, topic, client, numbers(rest[0])).run()
+            return
+        case "rereader":
+            Rereader(bootstrap, topic, client, numbers(rest[0])).run()
             return
         case "admin":
             TopicAdmin(bootstrap, topic, client, numbers(rest[0])).run()

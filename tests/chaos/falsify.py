@@ -6,6 +6,7 @@ Usage: tests/chaos/falsify.py DIRECTORY NEW_DIRECTORY [--kind KIND] [--judge JUD
   record       an acknowledged record: polls and reads go on with the record behind it (workloads queue, group, mixed)
   transaction  one of several records of a committed transaction (txn, mixed)
   offset       the last commits of a group: at the end it has what was committed before (offsets, mixed)
+  latest       the latest record of a key of the compacted topic, at the end (compaction, mixed)
   topic        an acknowledged topic: at the end one node shows none (metadata, mixed)
 
 Without one: the first of them that the run's workload has. NEW_DIRECTORY gets the journal, the history, the verdict and the page, which says
@@ -16,12 +17,14 @@ import argparse
 import pathlib
 import shutil
 
+import compacted
 import history
 import page
 import topics
 import transactions
 import workloads
 from page import recorded
+from places import PLAIN
 
 OBSERVER = 0
 
@@ -34,7 +37,8 @@ def lost(journal):
             sent[line["client"]] = line["records"]
         elif line["do"] == "sent":
             records = sent.pop(line["client"])
-            found += [(partition, offset, value) for (partition, value), (offset, _) in zip(records, line["results"]) if offset is not None]
+            known = [(partition, offset, value) for (partition, value), (offset, _) in zip(records, line["results"]) if offset is not None]
+            found += [record for record in known if not compacted.is_compacted(record[0])]
     for partition, offset, _ in found:
         ends[partition] = max(offset, ends.get(partition, 0))
     middle = len(found) // 2
@@ -81,6 +85,16 @@ def without_commits(journal):
     return f"the last fetch of group {line['group']} was made to answer {known[partition][0]} for partition {partition}, an older commit"
 
 
+def without_latest(journal):
+    """The last reading of the compacted topic has nothing of one key, whose last record is no tombstone."""
+    line, latest = compacted.full_reads(journal)[-1], {}
+    for partition, offset, value in line["records"]:
+        latest[partition, compacted.key_of(value)] = (offset, value)
+    (partition, key), (offset, value) = next(one for one in sorted(latest.items()) if not compacted.is_tombstone(one[1][1]))
+    line["records"] = [record for record in line["records"] if (record[0], compacted.key_of(record[2])) != (partition, key)]
+    return f"record {value} at offset {offset} of partition {partition}, the latest of key {key}, was taken out of what the observer read last"
+
+
 def without_topic(journal):
     line = next(line for line in reversed(journal) if line.get("settled"))
     surely = {name for name, done in topics.changes(journal).items() if topics.GONE not in topics.possible(done)}
@@ -89,12 +103,13 @@ def without_topic(journal):
     return f"topic {shown[0]} was taken out of what node {line['node']} showed in the end"
 
 
-KINDS = {"record": without_record, "transaction": without_half, "offset": without_commits, "topic": without_topic}
+KINDS = {"record": without_record, "transaction": without_half, "offset": without_commits, "latest": without_latest, "topic": without_topic}
 
 
 def kind_of(run):
     plan = workloads.PLANS[run.facts.get("workload", workloads.GROUP)]
-    return "record" if plan.producers else "transaction" if plan.transactors else "offset" if plan.keepers else "topic"
+    has = {"record": PLAIN in plan.producers, "latest": plan.rereaders, "transaction": plan.transactors, "offset": plan.keepers, "topic": plan.admins}
+    return next(kind for kind, is_there in has.items() if is_there)
 
 
 def main():

@@ -11,7 +11,8 @@ A journal's lines, each with `t`, ns of the machine's monotonic clock, and `clie
     fetched group begun offsets [[partition, offset or null]]    what the group had committed
     commit group offsets [[partition, offset]]                   begins
     committed partitions errors               those that were acknowledged; the others are unknown
-    read begun records ends [[partition, offset]] uncommitted settled      everything, from the beginning; settled: when all is over
+    read begun records ends [[partition, offset]] uncommitted settled      everything, from the beginning; settled: when all is over. Of what was
+                                              written since the ends were asked for, some may be among the records
     reached ends [[partition, offset]]        a reader of transactions was at these ends; one that transforms has processed what is below
     initialized name begun                    a producer with this transactional id; those before it are zombies
     not initialized name error                it begins again with another one
@@ -26,6 +27,7 @@ A journal's lines, each with `t`, ns of the machine's monotonic clock, and `clie
     described begun node settled topics [[name, id or null, partitions, value]]    what a node shows, or a client is told; settled: when all is over
 
 A burst of which only a part was acknowledged becomes two operations: what is acknowledged has to be there, in its order; the rest may be.
+A compacted partition is marked as one, and what is sent there has a key (`compacted.py`); a reading for which a tombstone may not have stayed is left out.
 What is promised of topics is judged by `topics.py`, and what the checker cannot say of transactions by `transactions.py`.
 May not know: faults, how clients are run.
 """
@@ -39,6 +41,7 @@ import pathlib
 import subprocess
 import sys
 
+import compacted
 import topics
 import transactions
 
@@ -106,10 +109,18 @@ def compact(line):
     return line
 
 
+def record_of(partition, value):
+    """A record that is sent, as the checker has it."""
+    record = {"partition": partition, "value": value}
+    if not compacted.is_compacted(partition):
+        return record
+    return {**record, "key": compacted.key_of(value), "tombstone": compacted.is_tombstone(value)}
+
+
 def sent(events, begun, ended, client, records, results):
     """One burst. Without results all outcomes are unknown."""
     results = results or [(None, 0)] * len(records)
-    told = [({"partition": p, "value": v}, offset) for (p, v), (offset, _) in zip(records, results)]
+    told = [(record_of(p, v), offset) for (p, v), (offset, _) in zip(records, results)]
     known = [(one, offset) for one, offset in told if offset is not None]
     unknown = [one for one, offset in told if offset is None]
     if known:
@@ -165,7 +176,7 @@ def transacted(events, journal, last):
         if one.polled:
             micro.append({"poll": given({"records": one.polled})})
         for write in one.writes:
-            sent = {"partition": write.partition, "value": write.value}
+            sent = record_of(write.partition, write.value)
             if instance.epoch is not None:
                 sent["producer"] = {"id": name, "epoch": instance.epoch, "sequence": sequences[name]}
                 sequences[name] += 1
@@ -183,6 +194,8 @@ def of_journal(journal):
     events, bursts, commits = Events(), {}, {}
     partitions = sorted({record[0] for line in journal for record in line.get("records", [])})
     last = max((line["t"] for line in journal), default=0)
+    for partition in filter(compacted.is_compacted, partitions):
+        events.add(0, "info", 0, "marks", {"compacted": {"partition": partition}})
     for line in journal:
         client, t = line.get("client", 0), line["t"]
         match line["do"]:
@@ -208,7 +221,7 @@ def of_journal(journal):
                 commits[client] = line
             case "committed":
                 committed(events, commits.pop(client), t, line["partitions"])
-            case "read":
+            case "read" if compacted.is_judged(line):
                 asked = {"read": {"records": [], "ends": line["ends"], **level(line)}}
                 events.pair(line["begun"], t, client, "reads all", asked, functools.partial(told_by_read, line))
     # Clients that were killed got no answer.

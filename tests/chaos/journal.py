@@ -11,7 +11,10 @@ import sys
 import threading
 import time
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from compacted import is_compacted, is_tombstone, key_of
+from places import number_of
 
 # A silent peer is given up after this; librdkafka's own minute would hide how fast the cluster is.
 PATIENT_MS = 3000
@@ -32,6 +35,8 @@ COMMON = {
 CLIENTS_A_PROCESS = 64
 # A number that no producer sends: the value is damaged.
 DAMAGED = 1 << 52
+# The header of a tombstone.
+NUMBER = "number"
 
 ended = threading.Event()
 
@@ -56,16 +61,42 @@ def say(what, /, **more):
 
 
 def payload(value):
-    """The record of a value: its number, and bytes that follow from it."""
+    """The bytes of a value: its number, and what follows from it."""
     return b"%d:" % value + bytes((value + i) % 251 for i in range(value * 31 % 300))
 
 
-def value_of(record):
-    """The number of a record; one that no producer sends if a byte of it is wrong."""
-    number, _, _ = record.partition(b":")
-    if number.isdigit() and payload(int(number)) == record:
-        return int(number)
-    return DAMAGED + sum(record)
+def record_of(number, value):
+    """What is produced for a value, to the partition with this number. A tombstone has no bytes, so its number is in a header."""
+    record = {"value": payload(value)}
+    if not is_compacted(number):
+        return record
+    deleted = {"value": None, "headers": [(NUMBER, b"%d" % value)]} if is_tombstone(value) else {}
+    return {**record, "key": b"%d" % key_of(value), **deleted}
+
+
+def value_of(message, number):
+    """The number of a record that was read from a partition; one that no producer sends if a byte of it is wrong."""
+    given = {"value": message.value(), "key": message.key(), "headers": message.headers()}
+    present = {what: of for what, of in given.items() if of or what == "value"}
+    said = dict(given["headers"] or {}).get(NUMBER) if given["value"] is None else given["value"].partition(b":")[0]
+    if said and said.isdigit() and record_of(number, int(said)) == present:
+        return int(said)
+    return DAMAGED + message.offset()
+
+
+def polled(one, client, topic, most):
+    """Records as (partition, offset, value), and (partition, offset) of ends that were reached; errors go to the journal."""
+    records, reached = [], []
+    for message in one.consume(most, 0.2):
+        error, offset = message.error(), message.offset()
+        number = message.topic() and number_of(topic, message.topic(), message.partition())
+        if error is None:
+            records.append((number, offset, value_of(message, number)))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            reached.append((number, offset))
+        else:
+            say("error", client=client, code=error.name(), why=str(error), partition=number, offset=offset)
+    return records, reached
 
 
 def offsets_in(answer):

@@ -22,6 +22,7 @@ SETTINGS = {
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "auto.create.topics.enable": "false",
+    "log.cleaner.backoff.ms": "500",
 }
 
 

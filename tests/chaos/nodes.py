@@ -68,6 +68,8 @@ class Node(NodeProcess):
             "KAFKA_LISTENERS": f"PLAINTEXT://{self.address}:{KAFKA_PORT}",
             "KAFKA_LOG_DIRS": str(self.data),
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "100",
+            # How often a leader looks for what is to be compacted; a run is short.
+            "KAFKA_LOG_CLEANER_BACKOFF_MS": "500",
             "OTTLA_ADMIN_LISTENER": f"127.0.0.1:{ADMIN_PORT}",
             "OTTLA_CLUSTER_LISTENER": f"{self.address}:{CLUSTER_PORT}",
             "OTTLA_CLUSTER_SEEDS": seeds,

@@ -7,12 +7,14 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+import compacted
 import topics
 import wire
+from full_reads import FullRead
 from journal import COMMON, offsets_in, value_of
 from network import CLIENTS
 from nodes import until
-from places import INPUT, OUTPUT, PARTITION_FROM, PLAIN, number_of, place
+from places import COMPACT, INPUT, OUTPUT, PARTITION_FROM, PLAIN, number_of, place
 from topic_admin import shown
 
 OBSERVER = 0
@@ -52,10 +54,11 @@ class Observer:
 
     def create_topics(self):
         factor = min(FACTOR, len(self.nodes()))
-        admin, names = self.admin(), [self.topic + suffix for suffix in self.topics]
-        for made in admin.create_topics([NewTopic(name, PARTITIONS, factor) for name in names]).values():
+        admin = self.admin()
+        settings = {self.topic + suffix: compacted.SETTINGS if suffix == COMPACT else {} for suffix in self.topics}
+        for made in admin.create_topics([NewTopic(name, PARTITIONS, factor, config=own) for name, own in settings.items()]).values():
             made.result(30)
-        until("the topics have leaders", lambda: all(self.has_leaders(admin, name) for name in names))
+        until("the topics have leaders", lambda: all(self.has_leaders(admin, name) for name in settings))
 
     def has_leaders(self, admin, name):
         found = admin.list_topics(name, timeout=10).topics[name].partitions
@@ -142,6 +145,8 @@ class Observer:
             # It shows no record that the others miss but those of zombies, and these are in the log of every replica.
             if not rack:
                 self.read(own, rack, settled, uncommitted=True)
+        if COMPACT in self.topics:
+            self.read((COMPACT,), rack, settled)
 
     def read(self, topics, rack, settled, uncommitted=False):
         """Where the machine is busy that takes as long as it takes; to stand still is not to be readable."""
@@ -149,34 +154,30 @@ class Observer:
         settings = {"auto.offset.reset": "error", "client.rack": rack, "isolation.level": level, "enable.partition.eof": True}
         one = self.consumer("auditor", **settings)
         try:
-            begun, ends, records = time.monotonic_ns(), self.ends(one, topics), []
-            next_offsets = {p: 0 for p, end in ends.items() if end > 0}
-            one.assign([TopicPartition(*place(self.topic, p), 0) for p in next_offsets])
+            begun, ends = time.monotonic_ns(), self.ends(one, topics)
+            full = FullRead(self.topic, ends)
+            full.assign(one)
             deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
-            while any(offset < ends[p] for p, offset in next_offsets.items()):
+            while full.open:
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"partitions can not be read to their ends {ends}, only to {next_offsets}")
-                before = dict(next_offsets)
+                    raise AssertionError(f"partitions {sorted(full.open)} can not be read to their ends {ends}")
                 for message in one.consume(1000, 0.5):
-                    self.take(message, ends, next_offsets, records)
-                if next_offsets != before:
+                    self.take(message, full)
                     deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
-            self.say("read", begun, records=records, ends=sorted(ends.items()), uncommitted=uncommitted, settled=settled)
-            return len(records)
+            self.say("read", begun, records=full.records, ends=sorted(ends.items()), uncommitted=uncommitted, settled=settled)
         finally:
             one.close()
 
-    def take(self, message, ends, next_offsets, records):
-        """A message of a full read: a record, or that the end is reached, behind which only markers of transactions may be passed over."""
+    def take(self, message, full):
+        """A message of a full read: a record, or that nothing more is there."""
         error, offset = message.error(), message.offset()
         number = number_of(self.topic, message.topic(), message.partition())
-        if error is not None and error.code() == KafkaError._PARTITION_EOF:
-            next_offsets[number] = max(offset, next_offsets[number])
-        elif error is not None:
+        if error is None:
+            full.take([(number, offset, value_of(message, number))], [])
+        elif error.code() == KafkaError._PARTITION_EOF:
+            full.take([], [(number, offset)])
+        else:
             raise AssertionError(f"partition {number} at offset {offset}: {error}")
-        elif offset < ends[number]:
-            records.append((number, offset, value_of(message.value())))
-            next_offsets[number] = offset + 1
 
     # Topics
 

@@ -3,10 +3,10 @@
 May not know: clients, faults.
 """
 
-# By what follows the run's name: plain records, records of transactions, and what is made of these.
-PLAIN, INPUT, OUTPUT = "", "-input", "-output"
+# By what follows the run's name: plain records, records of transactions, what is made of these, and records with keys.
+PLAIN, INPUT, OUTPUT, COMPACT = "", "-input", "-output", "-compact"
 # The numbers of a topic's partitions begin here.
-PARTITION_FROM = {PLAIN: 0, INPUT: 100, OUTPUT: 200}
+PARTITION_FROM = {PLAIN: 0, INPUT: 100, OUTPUT: 200, COMPACT: 300}
 
 
 def suffix_of(number):

@@ -13,6 +13,8 @@ again, and everything is read once more. The workloads (docs/chaos.md says what 
   offsets  clients that are no members commit and fetch offsets in many groups
   metadata topics are made, altered, given partitions, deleted and made again; each node is asked what it shows
   txn      transactions over several partitions, some aborted on purpose; consume, transform, produce; zombies; readers of each isolation level
+  compaction
+           records with keys, and tombstones, in a compacted topic, some in transactions; the whole topic is read again and again
   mixed    all of these at once, which is the default
 
   kill     kill -9 of a node, and its start         leader   a leader is cut off; another node has to take over
@@ -43,7 +45,8 @@ containers in the order of their node ids, they are killed, paused and restarted
 
 Every kind that was asked for happens once at least, and then again until the time is over. Prints a line a fault with the longest time in which
 a partition acknowledged nothing, and the verdict of `tests/checker`. Exit code 0: valid; 1: a promise was broken (the nodes' logs and
-the history are kept); 2: unknown, no fault of some kind had an effect, or nothing was read. Each run leaves a page of HTML (`page`), and says where.
+the history are kept); 2: unknown, no fault of some kind had an effect, nothing was read, or nothing was compacted where that is what is
+tested. Each run leaves a page of HTML (`page`), and says where.
 """
 
 import argparse

@@ -9,9 +9,9 @@ in the same process. May not know: faults, the verdict.
 import random
 import time
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from journal import COMMON, PATIENT_MS, ended, is_told_to_end, offsets_in, payload, say, value_of
+from journal import COMMON, PATIENT_MS, ended, is_told_to_end, offsets_in, polled, record_of, say
 from places import INPUT, PARTITION_FROM, number_of, place
 
 # The coordinator aborts a transaction that is open for longer: those of clients that stand still. No record is tried for longer either.
@@ -37,21 +37,6 @@ def persist(call, *given):
         except KafkaException as failure:
             if not failure.args[0].retriable() or time.monotonic() > deadline:
                 raise
-
-
-def polled(one, client, topic, most):
-    """Records as (partition, offset, value), and (partition, offset) of ends that were reached; errors go to the journal."""
-    records, reached = [], []
-    for message in one.consume(most, 0.2):
-        error, offset = message.error(), message.offset()
-        number = message.topic() and number_of(topic, message.topic(), message.partition())
-        if error is None:
-            records.append((number, offset, value_of(message.value())))
-        elif error.code() == KafkaError._PARTITION_EOF:
-            reached.append((number, offset))
-        else:
-            say("error", client=client, code=error.name(), why=str(error), partition=number, offset=offset)
-    return records, reached
 
 
 class Transactions:
@@ -131,7 +116,7 @@ class Transactions:
 
         for at, (number, value) in enumerate(records, first):
             name, partition = place(self.topic, number)
-            self.one.produce(name, payload(value), partition=partition, on_delivery=answered(at))
+            self.one.produce(name, partition=partition, on_delivery=answered(at), **record_of(number, value))
 
     def values(self, count):
         first = (self.client << 32) + self.sent

@@ -12,7 +12,7 @@ says so before it does), or only when it was a zombie already. Of any other noth
 import collections
 import dataclasses
 
-from places import INPUT, OUTPUT, suffix_of
+from places import COMPACT, INPUT, OUTPUT, suffix_of
 
 COMMITTED, ABORTED, FAILED, UNKNOWN = "committed", "aborted", "failed", "unknown"
 # What a producer is told of which another one has taken the place, or whose transaction was open for too long.
@@ -130,10 +130,10 @@ def said(one):
 
 
 def torn(done, read):
-    """Transactions of which a part is there."""
+    """Transactions of which a part is there. Of one that is compacted any part may be gone."""
     there = {(partition, value) for partition, records in read.items() for _, value in records}
     for one in done:
-        known = [write for write in one.writes if write.partition in read]
+        known = [write for write in one.writes if write.partition in read and suffix_of(write.partition) != COMPACT]
         missing = [write for write in known if (write.partition, write.value) not in there]
         if missing and len(missing) < len(known):
             first = missing[0]

@@ -16,6 +16,7 @@ import threading
 import time
 import typing
 
+import compacted
 import history
 import topics
 import transactions
@@ -24,7 +25,7 @@ from journal import CLIENTS_A_PROCESS
 from network import CLIENTS
 from nodes import until
 from observer import OBSERVER, PARTITIONS, TRANSACTIONAL, Observer, numbers
-from places import INPUT, OUTPUT
+from places import COMPACT, INPUT, OUTPUT
 from workloads import COMMITTED, COOPERATIVE, RANGE, TRANSACT, TRANSFORM, TRANSFORM_GROUP, UNCOMMITTED
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -56,10 +57,10 @@ class Workload:
         self.strategies = [chosen if strategy == "any" else strategy for strategy in plan.strategies]
         self.journal, self.lock = [], threading.Lock()
         # When something was acknowledged to each of those that have to make progress: partitions, groups, administrators.
-        self.progress = {f"partition {p}": [] for p in range(PARTITIONS if plan.producers else 0)}
+        self.progress = {f"partition {p}": [] for p in numbers(plan.producers)}
         self.progress |= {f"the offsets of group {group}": [] for group in plan.kept_groups()}
         self.progress |= {role: [] for role in plan.roles() if role.startswith("admin")}
-        self.progress |= {self.progress_of(number): [] for number in numbers([INPUT] if plan.transactors else [])}
+        self.progress |= {self.progress_of(number): [] for number in numbers(plan.transacted if plan.transactors else [])}
         self.running, self.clients, self.positions, self.gatherers, self.next_process = {}, {}, {}, [], OBSERVER + 1
         # By the client that has taken their place: those that stand still until it is initialized; and those that have gone on, with their roles.
         self.still, self.zombies = {}, []
@@ -89,18 +90,22 @@ class Workload:
         listed = lambda *suffixes: ",".join(map(str, numbers(suffixes)))
         match kind:
             case "patient":
-                return ["producers", str(PATIENT_MS), *map(str, range(PARTITIONS))]
+                # One for each partition of the first topic: one that takes no records does not keep the others waiting.
+                first, *others = self.plan.producers
+                return ["producers", str(PATIENT_MS), *map(str, numbers([first])), *map(listed, others)]
             case "hasty":
-                return ["producers", str(HASTY_MS), every, every]
+                return ["producers", str(HASTY_MS), *[listed(*self.plan.producers)] * 2]
             case "member":
                 group = int(ordinals[0])
                 return ["member", self.group_name(group), str(group), self.strategies[group]]
             case "reader":
                 return ["reader", every]
+            case "rereader":
+                return ["rereader", listed(COMPACT)]
             case "keepers":
                 return ["keepers", every, *(f"{self.group_name(group)},{group}" for group in self.plan.kept_groups(int(ordinals[0])))]
             case "transact":
-                return ["transact", f"{self.topic}-{role}", listed(INPUT)]
+                return ["transact", f"{self.topic}-{role}", listed(*self.plan.transacted)]
             case "transform":
                 return ["transform", f"{self.topic}-{role}", self.group_name(TRANSFORM_GROUP), str(TRANSFORM_GROUP), listed(OUTPUT)]
             case "committed" | "uncommitted":
@@ -289,7 +294,7 @@ class Workload:
         """What was done, in a sentence; only of clients that there were."""
         found = history.counts(self.journal)
         said = [f"{found['acknowledged']} records acknowledged, {found['unknown']} of unknown outcome"] if self.plan.producers else []
-        said += [f"{found['polled']} read by consumers"] if self.plan.producers else []
+        said += [f"{found['polled']} read by consumers"] if self.plan.readers or self.plan.strategies else []
         said += [f"{found['commits']} commits acknowledged and {found['fetches']} times fetched"] if self.plan.strategies or self.plan.keepers else []
         if self.plan.admins:
             known, unknown, looks = topics.counts(self.journal)
@@ -298,22 +303,29 @@ class Workload:
         if self.plan.transactors:
             done = transactions.counts(self.journal)
             outcomes = f"{done['committed']} transactions committed, {done['aborted']} aborted, {done['unknown']} of unknown outcome"
-            said.append(f"{outcomes}, {done['fenced']} times a producer was fenced, {done['transformed']} records transformed")
+            transformed = f", {done['transformed']} records transformed" if self.plan.transforms else ""
+            said.append(f"{outcomes}, {done['fenced']} times a producer was fenced{transformed}")
+        if self.plan.rereaders:
+            done = compacted.counts(self.journal)
+            said.append(f"the whole compacted topic read {done['reads']} times by clients and {done['observed']} times in the end, {done['late']} times too slowly")
+            said.append(f"{done['gone']} of its {done['records']} acknowledged records gone, {done['tombstones']} of them old tombstones that nothing replaced")
         return ", ".join(said)
 
     def unproved(self):
         """Clients of the plan that got nothing that could be judged."""
         found, (changes, _, _) = history.counts(self.journal), topics.counts(self.journal)
-        done = transactions.counts(self.journal)
+        done, swept = transactions.counts(self.journal), compacted.counts(self.journal)
         got = {
             "no record was acknowledged": not self.plan.producers or found["acknowledged"],
-            "no consumer read a record": not self.plan.producers or found["polled"],
+            "no consumer read a record": not (self.plan.readers or self.plan.strategies) or found["polled"],
             "no commit was acknowledged": not (self.plan.strategies or self.plan.keepers) or found["commits"],
             "no committed offset was fetched": not (self.plan.strategies or self.plan.keepers) or found["fetches"],
             "no change of a topic was acknowledged": not self.plan.admins or changes,
             "no transaction was committed": not self.plan.transactors or done["committed"],
             "no transaction was aborted": not self.plan.transactors or done["aborted"],
             "no record was transformed": not self.plan.transforms or done["transformed"],
+            "no client read the whole compacted topic": not self.plan.rereaders or swept["reads"],
+            "nothing was compacted": not self.plan.proves_compaction() or swept["gone"],
         }
         return [what for what, is_there in got.items() if not is_there]
 
@@ -325,18 +337,19 @@ class Workload:
         self.observer.wait_for_groups(self.plan.member_groups())
         if self.plan.readers:
             self.observer.wait_for_readers(lambda: self.positions_of("reader"))
-        failed += self.stop("member", "reader")
+        failed += self.stop("member", "reader", "rereader")
         return failed + (self.finish_transactions() if self.plan.transactors else [])
 
     def finish_transactions(self):
         """Producers have been stopped: what stood still goes on, and when no transaction is open all of the input is transformed and read."""
         failed = self.end_zombies()
-        self.observer.wait_for_transactions([INPUT])
+        self.observer.wait_for_transactions(self.plan.transacted)
         if self.plan.transforms:
             self.observer.wait_for_readers(lambda: [self.positions.get(TRANSFORM, {})], [INPUT])
-        failed += self.stop(TRANSFORM)
-        self.observer.wait_for_transactions(TRANSACTIONAL)
-        self.observer.wait_for_readers(lambda: self.positions_of(COMMITTED, UNCOMMITTED), TRANSACTIONAL)
+            failed += self.stop(TRANSFORM)
+            self.observer.wait_for_transactions(TRANSACTIONAL)
+        if self.plan.isolated:
+            self.observer.wait_for_readers(lambda: self.positions_of(COMMITTED, UNCOMMITTED), TRANSACTIONAL)
         return failed + self.stop(COMMITTED, UNCOMMITTED)
 
     def positions_of(self, *kinds):

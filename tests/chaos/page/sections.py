@@ -7,6 +7,7 @@ import datetime
 import math
 import re
 
+import compacted
 import history
 import topics
 import transactions
@@ -14,6 +15,7 @@ import workloads
 from page import anomalies, series
 from page.chart import Chart, charts, duration_text
 from page.markup import details, element, facts, listing, paragraph, section, short, table, text
+from places import PLAIN
 
 LINE_CHARACTERS_MAX = 600
 BAR_PIXELS = 140
@@ -37,10 +39,11 @@ def why(recorded):
     # Not where the cluster began with an older build.
     has_transactions = any(line["do"] == "begin" for line in recorded.journal)
     proved = {
-        "every acknowledged record was read at its offset, none twice and none out of order": plan.producers,
+        "every acknowledged record was read at its offset, none twice and none out of order": PLAIN in plan.producers,
         "no committed offset was forgotten": plan.strategies or plan.keepers,
         "every node shows what was acknowledged of topics": plan.admins,
-        "every transaction is there as a whole or not at all, and each record of the input was processed once": has_transactions,
+        "every transaction is there as a whole or not at all, and each record of the input was processed once": has_transactions and plan.transforms,
+        "whoever read the whole compacted topic found the latest record of each key": plan.rereaders,
         "after each fault everything made progress again": True,
     }
     sentence = "; ".join(what for what, is_so in proved.items() if is_so)
@@ -63,6 +66,8 @@ def counts(recorded):
     if done["committed"]:
         outcomes = {"committed": done["committed"], "aborted": done["aborted"], "of unknown outcome": done["unknown"]}
         named |= {f"transactions {outcome}": number for outcome, number in outcomes.items()}
+    if (swept := compacted.counts(recorded.journal))["reads"]:
+        named |= {"readings of the whole compacted topic": swept["reads"] + swept["observed"], "of its records gone in the end": swept["gone"]}
     cells = [element("li", element("b", f"{number:,}") + text(name)) for name, number in named.items()]
     return element("ul", "".join(cells), class_="counts")
 

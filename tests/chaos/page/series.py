@@ -6,6 +6,8 @@ May not know: how any of it is drawn.
 import dataclasses
 import itertools
 
+from compacted import is_compacted
+
 SEND, POLL, COMMIT, FETCH, READ, CHANGE, TXN = "send", "poll", "commit", "fetch", "read", "change", "txn"
 # In the order in which they are drawn, and what each is.
 KINDS = {
@@ -82,19 +84,19 @@ def summary(found):
     return rows
 
 
-def acknowledged(journal):
-    """(time, value) of each acknowledged record; one of a transaction is with its commit."""
+def acknowledged(journal, is_meant=lambda partition: True):
+    """(time, value) of each acknowledged record of the partitions that are meant; one of a transaction is with its commit."""
     found, sent, written = [], {}, {}
     for line in journal:
         if line["do"] == "send":
             sent[line["client"]] = line["records"]
         elif line["do"] == "sent":
             records = sent.pop(line["client"])
-            found += [(t, value) for (_, value), (offset, t) in zip(records, line["results"]) if offset is not None]
+            found += [(t, value) for (partition, value), (offset, t) in zip(records, line["results"]) if offset is not None and is_meant(partition)]
         elif line["do"] == "begin":
             written[line["client"]] = []
         elif line["do"] == "write":
-            written[line["client"]] += [value for _, value in line["records"]]
+            written[line["client"]] += [value for partition, value in line["records"] if is_meant(partition)]
         elif line["do"] == "done" and line["told"] == "committed":
             found += [(line["t"], value) for value in written.pop(line["client"])]
     return found
@@ -111,9 +113,9 @@ def first_seen(journal):
 
 
 def unseen(journal):
-    """(time, how many acknowledged records nobody had read then), at each change; and how many were never read."""
+    """(time, how many acknowledged records nobody had read then), at each change; and how many were never read. Of a compacted partition many never are."""
     seen, changes, never = first_seen(journal), [], 0
-    for t, value in acknowledged(journal):
+    for t, value in acknowledged(journal, lambda partition: not is_compacted(partition)):
         read_at = seen.get(value)
         never += read_at is None
         if read_at is None or read_at > t:
