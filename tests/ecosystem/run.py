@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Applications as people run them on Kafka (Kafka Streams, Connect, MirrorMaker, Flink, Spark) on nodes of Ottla that are killed meanwhile.
+"""Applications of Kafka (Streams, Connect, Debezium, MirrorMaker, Flink, Spark, a registry, exporters) on nodes of Ottla that are killed meanwhile.
 
 Usage: tests/ecosystem/run.py [NAME ...] [--nodes 1|3] [--broker PATH] [--quick] [--seed N] [--keep]
   NAME      an application, which is a folder beside this file, or one of its scenarios; none means all

@@ -9,10 +9,11 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE))
 from committed import Committed, aborted, create_topics
-from worker import Worker
+from distributed import distributed
+from worker import Worker, Workers
 
 PARTITIONS, TASKS, A_SECOND = 4, 4, 100
-STARTED_SECONDS_MAX, PROGRESS_SECONDS_MAX, STOPPED_SECONDS_MAX = 120, 120, 60
+PROGRESS_SECONDS_MAX, STOPPED_SECONDS_MAX = 120, 60
 NAME, TOPIC = "numbers", "numbers"
 
 
@@ -20,28 +21,12 @@ class Numbers:
     """The connector on its workers, and what it has written."""
 
     def __init__(self, place):
-        self.place, self.kills, self.failures = place, 0, []
+        self.place = place
         create_topics(place.bootstrap, PARTITIONS, place.nodes, TOPIC)
-        self.workers = [Worker(place, number) for number in (1, 2)]
-        for worker in self.workers:
-            worker.start()
+        self.workers = Workers(place, *(Worker(place, number) for number in (1, 2)))
+        self.asked = self.workers.asked
         self.seen = Committed(place.bootstrap, TOPIC)
-        connector = {"connector.class": "NumbersSource", "tasks.max": TASKS, "topic": TOPIC, "a.second": A_SECOND}
-        place.until(lambda: self.asked("PUT", f"/connectors/{NAME}/config", connector), STARTED_SECONDS_MAX, "a worker that takes the connector")
-
-    def asked(self, *request):
-        assert all(worker.is_alive() for worker in self.workers), "a worker ended"
-        return self.workers[0].ask(*request)
-
-    def restart_failed(self):
-        """A task that fails stays so until someone starts it again; here that is done, so that the run says whether the numbers are exact."""
-        status = self.asked("GET", f"/connectors/{NAME}/status") or {"tasks": []}
-        failed = [f"task {task['id']} failed: {task['trace']}" for task in status["tasks"] if task["state"] == "FAILED"]
-        for failure in failed:
-            self.place.say(failure.splitlines()[0])
-        if failed:
-            self.failures += failed
-            self.asked("POST", f"/connectors/{NAME}/restart?includeTasks=true&onlyFailed=true")
+        self.workers.configure(NAME, {"connector.class": "NumbersSource", "tasks.max": TASKS, "topic": TOPIC, "a.second": A_SECOND})
 
     def goes_on(self, by):
         """Until each task has written so many numbers more."""
@@ -49,17 +34,11 @@ class Numbers:
         before = {str(task): len(self.seen.values[str(task)]) for task in range(TASKS)}
 
         def is_so():
-            self.restart_failed()
+            self.workers.restart_failed(NAME)
             self.seen.read()
             return all(len(self.seen.values[task]) >= count + by for task, count in before.items())
 
         self.place.until(is_so, PROGRESS_SECONDS_MAX, f"{by} numbers more of each task after {before}")
-
-    def kill(self, number):
-        self.place.say(f"worker {number + 1} is killed")
-        self.workers[number].kill()
-        self.workers[number].start()
-        self.kills += 1
 
     def end(self):
         """Stops the connector; gives the number that each task has reached, as Connect kept it."""
@@ -83,13 +62,13 @@ def source(place):
     numbers = Numbers(place)
     numbers.goes_on(by=100)
     # One of the two leads the group and fences the tasks of before.
-    for worker in range(1 if place.quick else 2):
-        numbers.kill(worker)
+    for worker in range(1, (1 if place.quick else 2) + 1):
+        numbers.workers.kill(worker)
         numbers.goes_on(by=100)
     for node in range(1, (1 if place.quick else place.nodes) + 1):
         place.kill(node)
         numbers.goes_on(by=100)
-    numbers.kill(place.chance.randint(0, 1))
+    numbers.workers.kill(place.chance.randint(1, 2))
     place.kill(place.chance.randint(1, place.nodes))
     numbers.goes_on(by=100)
     reached = numbers.end()
@@ -101,10 +80,9 @@ def source(place):
         assert not wrong and len(due) == len(values), f"task {task}: {len(values)} numbers, {len(due)} kept by Connect; (expected, found): {wrong[:3]}"
     total = sum(reached.values())
     unseen = aborted(place.bootstrap, TOPIC, total)
-    # What becomes of nodes may not make a task fail: its producer is told to try again.
-    assert not numbers.failures, f"each number is there once, but {len(numbers.failures)} tasks failed; the first: {numbers.failures[0]}"
-    faults = f"{numbers.kills} kills of a worker, {place.kills} of nodes"
+    numbers.workers.assert_no_failures()
+    faults = f"{numbers.workers.kills} kills of a worker, {place.kills} of nodes"
     return f"{total} numbers of {TASKS} tasks, each once and in order; {faults}; {unseen} records aborted"
 
 
-SCENARIOS = {"connect-source": source}
+SCENARIOS = {"connect-source": source, "connect-distributed": distributed}

@@ -18,6 +18,7 @@ from cluster import Flink
 from committed import Committed, Writer, aborted, create_topics, differences
 from kit import kit
 from resizes import Resizes
+from upserts import upserts
 
 PARTITIONS, KEYS, NUMBERS_A_SECOND = 4, 24, 300
 # As in Windows.java; a record comes late by less than a window waits for it.
@@ -171,5 +172,6 @@ SCENARIOS = {
     "flink-windows-pooling": windows("POOLING"),
     "flink-resizes": resized,
     "flink-sql": sql,
+    "flink-upserts": upserts,
     "flink-kit": kit,
 }

@@ -1,4 +1,5 @@
-"""Kafka Streams with exactly_once_v2: words counted and windows of event time, while Streams and the nodes are killed.
+"""Kafka Streams with exactly_once_v2: words counted and windows of event time, while Streams and the nodes are killed. What is restored
+from a compacted changelog is in restored.py.
 
 A count's topic has to read 1, 2, 3 ... for each key: a number that stands twice or is missing is a transaction that was half done. May not
 know: how nodes are started.
@@ -6,11 +7,15 @@ know: how nodes are started.
 
 import collections
 import itertools
+import pathlib
 import random
+import sys
 import time
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parent))
 from committed import Committed, Writer, aborted, create_topics, differences
 from resizes import Resizes
+from restored import restored
 
 PARTITIONS = 4
 LINES_A_SECOND, WORDS_A_LINE, WORDS = 150, 5, 40
@@ -165,4 +170,5 @@ SCENARIOS = {
     "streams-wordcount": wordcount,
     "streams-windows": windows,
     "streams-resizes": lambda place: wordcount(place, through_resizes),
+    "streams-restored": lambda place: restored(place, lambda seen: Application(place, "Latest", seen, "texts", "told")),
 }

@@ -11,7 +11,7 @@ import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse;
 
 /**
- * How both applications run: exactly once, every update into the output, until the process is ended or killed.
+ * How all applications run: exactly once, every update into the output, until the process is ended or killed.
  *
  * <p>Prints {@code running} each time when all tasks are assigned and restored, {@code died} with the failure of a thread that Streams
  * gave up and that is replaced. May not know: what is computed.
@@ -26,7 +26,12 @@ final class ExactlyOnce {
     private ExactlyOnce() {}
 
     static void run(StreamsBuilder topology, String application, String bootstrap, Path state) throws InterruptedException {
+        run(topology, application, bootstrap, state, new Properties());
+    }
+
+    static void run(StreamsBuilder topology, String application, String bootstrap, Path state, Properties more) throws InterruptedException {
         Properties settings = new Properties();
+        settings.putAll(more);
         settings.putAll(Map.of(
                 StreamsConfig.APPLICATION_ID_CONFIG, application,
                 StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap,
