@@ -5,8 +5,8 @@
 
 use ottla_protocol::ids::Offset;
 
-use super::batch_index::{BatchIndex, Bounds};
-use super::partition::PartitionIndex;
+use super::batch_index::BatchIndex;
+use super::partition::{PartitionIndex, Step};
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{Access, ExtentKey, IndexError, IndexedBatch};
 
@@ -146,12 +146,19 @@ impl BatchIndex {
         offset: Offset,
         access: Access,
     ) -> Result<Option<IndexedBatch>, IndexError> {
-        let bounds = Bounds { from: offset, up_to: offset.plus(1), bytes_max: 0, at_least_one: true };
-        let found = match self.plan(key, bounds, access) {
-            Err(IndexError::Missing { .. }) => return Ok(None),
-            found => found?,
+        let Some(partition) = self.partition(key) else { return Ok(None) };
+        let step = partition.read().step(offset, offset.plus(1), 0);
+        let found = match step {
+            Step::End | Step::Missing(_) => None,
+            Step::InMemory(entries) => entries.first().copied(),
+            Step::Unplaced(batches) => batches.first().map(|unplaced| unplaced.indexed),
+            Step::InFile(slice) => {
+                let number = slice.entries.first_ending_above(offset, access)?.max(slice.dead_entries);
+                let entry = (number < slice.entries.count()).then(|| slice.entries.get(number, access)).transpose()?;
+                entry.map(|entry| entry.batch(slice.segment))
+            }
         };
-        Ok(found.batches.first().map(|planned| planned.indexed).filter(|entry| entry.base_offset <= offset))
+        Ok(found.filter(|entry| entry.base_offset <= offset))
     }
 
     /// The log start offset by retention; see `DataDir::retention_point`.
