@@ -249,17 +249,10 @@ impl Operation {
                 put_numbered(out, 14, replica.0);
                 put_partition(out, partition);
             }
-            Self::Compacted(key, Compacted { number, pass, first_run, imported }) => {
+            Self::Compacted(key, compacted) => {
                 out.push(15);
                 put_key(out, key);
-                out.extend_from_slice(&number.to_le_bytes());
-                for offset in [pass.horizon, pass.cutoff] {
-                    out.extend_from_slice(&offset.0.to_le_bytes());
-                }
-                out.extend_from_slice(&first_run.0.to_le_bytes());
-                let count = u32::try_from(imported.len()).unwrap_or_else(|_| panic!("{} runs", imported.len()));
-                out.extend_from_slice(&count.to_le_bytes());
-                imported.iter().for_each(|run| out.extend_from_slice(&run.0.to_le_bytes()));
+                put_compacted(out, compacted);
             }
             Self::Run(run) => {
                 out.push(7);
@@ -275,6 +268,18 @@ impl Operation {
             Self::Unlinked(segment) => put_numbered(out, 11, *segment),
         }
     }
+}
+
+fn put_compacted(out: &mut Vec<u8>, compacted: &Compacted) {
+    let Compacted { number, pass, first_run, imported } = compacted;
+    out.extend_from_slice(&number.to_le_bytes());
+    for offset in [pass.horizon, pass.cutoff] {
+        out.extend_from_slice(&offset.0.to_le_bytes());
+    }
+    out.extend_from_slice(&first_run.0.to_le_bytes());
+    let count = u32::try_from(imported.len()).unwrap_or_else(|_| panic!("{} runs", imported.len()));
+    out.extend_from_slice(&count.to_le_bytes());
+    imported.iter().for_each(|run| out.extend_from_slice(&run.0.to_le_bytes()));
 }
 
 /// Takes operations off the front of checked bytes; values share them.

@@ -547,10 +547,7 @@ pub(super) async fn committed(partition: &Partition, from: i64) -> (Vec<i64>, Ve
         last_fetched_epoch: None,
     };
     let fetched = partition.read(spec).await.unwrap();
-    let bytes = match fetched.records {
-        FetchedRecords::Copied(bytes) => bytes,
-        _ => Bytes::new(),
-    };
+    let bytes = if let FetchedRecords::Copied(bytes) = fetched.records { bytes } else { Bytes::new() };
     let bases = split_batches(&bytes).map(|batch| batch.unwrap().header.base_offset.0).collect();
     let aborted = fetched.aborted.unwrap().into_iter().map(|one| (one.producer_id.0, one.first_offset.0)).collect();
     (bases, aborted)
