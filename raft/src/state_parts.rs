@@ -20,7 +20,7 @@ use crate::net::{Resume, StatePart};
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long a state is given to members that begin. A member that cannot use it, since batches of it have left with a split, with a
 /// dropped topic or in a pass of compaction, begins again for as long as it gets the same one.
-pub(crate) const SHARED_MAX: Duration = Duration::from_secs(5);
+const SHARED_MAX: Duration = Duration::from_secs(5);
 
 struct Held {
     state: Arc<ReplicaSnapshot>,

@@ -10,13 +10,12 @@ use super::compaction::CompactionState;
 use super::shard_state::{PartitionState, ShardState};
 
 impl PartitionState {
-    /// The state after a pass that follows; none if it does not.
-    fn compact(&mut self, change: &CompactionChange, decided_at: RaftIndex, clock_ms: i64) -> Option<CompactionState> {
-        if !self.compaction.is_followed_by(change, self.last_stable()) {
-            return None;
+    fn compact(&mut self, change: &CompactionChange, decided_at: RaftIndex, clock_ms: i64) -> bool {
+        let follows = self.compaction.is_followed_by(change, self.last_stable());
+        if follows {
+            self.compaction = self.compaction.followed_by(change, decided_at, clock_ms);
         }
-        self.compaction = self.compaction.followed_by(change, decided_at, clock_ms);
-        Some(self.compaction)
+        follows
     }
 }
 
@@ -32,16 +31,16 @@ impl ShardState {
         let decided_at = self.last.map_or(RaftIndex(0), |last| last.index);
         for change in changes {
             let partition = self.partitions.get_mut(&change.id);
-            let Some(next) = partition.and_then(|partition| partition.compact(change, decided_at, clock_ms)) else {
+            if !partition.is_some_and(|partition| partition.compact(change, decided_at, clock_ms)) {
                 self.mix(!change.number);
                 continue;
-            };
+            }
             changed += 1;
             for part in [change.number, change.horizon.0.cast_unsigned(), change.cutoff.0.cast_unsigned()] {
                 self.mix(part);
             }
             self.dirty.partitions.insert(change.id);
-            self.owe_pass(change.id, &next);
+            self.passes_due.insert(change.id);
         }
         changed
     }

@@ -172,7 +172,7 @@ impl DataDir {
         let CompactionRequest { replica, partition, number, pass, decided_at } = *request;
         let _working = self.rewriter.working.lock().await;
         let Some(key) = self.index.owned(replica, partition) else { return Ok(Compaction::Gone) };
-        let former = self.index.compacted(key).map(|former| former.done());
+        let former = self.index.pass_done(key);
         if former.is_some_and(|former| former.number >= number) {
             return Ok(Compaction::Done);
         }
@@ -210,7 +210,7 @@ impl DataDir {
     #[must_use]
     pub fn pass_done(&self, replica: ReplicaId, partition: PartitionId) -> Option<PassDone> {
         let key = self.index.owned(replica, partition)?;
-        self.index.compacted(key).map(|compacted| compacted.done())
+        self.index.pass_done(key)
     }
 
     /// What the pass keeps, in runs that are synced; none if nothing lies below the horizon.

@@ -6,7 +6,6 @@
 //! ```
 //! Before that transaction only files of runs that no checkpoint lists are written. May not know: where batches come from.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -65,10 +64,6 @@ pub struct Import {
     passes: BTreeMap<PartitionId, PassDone>,
     /// Partitions that are taken from their log start on, whatever is here, in runs from these on.
     anew: BTreeMap<PartitionId, RunId>,
-}
-
-fn horizon_of(done: Option<PassDone>) -> Offset {
-    done.map_or(Offset(0), |done| done.pass.horizon)
 }
 
 fn invalid(what: String) -> io::Error {
@@ -153,29 +148,30 @@ impl Import {
         let (is_anew, taken) = (self.anew.contains_key(&partition), self.taken.get(&partition));
         let own_end = self.directory.index.partition(key).and_then(|known| known.read().end_offset());
         let own_end = own_end.filter(|end| Some(end) > self.expired.get(&partition));
-        let own = self.directory.index.compacted(key).filter(|_| own_end.is_some() && !is_anew).map(|own| own.done());
+        let own = self.directory.index.pass_done(key).filter(|_| own_end.is_some() && !is_anew);
         let known = self.passes.get(&partition).copied().or(own);
-        let horizon = horizon_of(source);
+        let horizon = source.map_or(Offset(0), |source| source.pass.horizon);
         if is_anew && own_end > Some(horizon) {
             // What is here goes below the horizon of what comes, and no further.
             return Err(PassConflict::PeerBehind);
         }
-        if horizon.max(horizon_of(known)) <= from || mutants::is_on(Bug::PassesMixed) {
+        if mutants::is_on(Bug::PassesMixed) {
             return Ok(());
         }
-        if horizon > end {
+        if horizon > end.max(from) {
             return Err(PassConflict::PeerAhead);
         }
-        let has_some = taken.map_or(own_end.is_some(), |taken| *taken > Offset(0));
-        match PassDone::number_of(known).cmp(&PassDone::number_of(source)) {
-            Ordering::Equal => Ok(()),
-            Ordering::Greater => Err(PassConflict::PeerBehind),
-            Ordering::Less if has_some => Err(PassConflict::Anew),
-            Ordering::Less => {
-                self.passes.extend(source.map(|source| (partition, source)));
-                Ok(())
-            }
+        if PassDone::are_alike(known, source, from) {
+            return Ok(());
         }
+        if PassDone::number_of(known) > PassDone::number_of(source) {
+            return Err(PassConflict::PeerBehind);
+        }
+        if taken.map_or(own_end.is_some(), |taken| *taken > Offset(0)) {
+            return Err(PassConflict::Anew);
+        }
+        self.passes.extend(source.map(|source| (partition, source)));
+        Ok(())
     }
 
     /// Takes a partition from its log start on, after [`PassConflict::Anew`]: in the place of what is here and of what was taken.

@@ -33,8 +33,7 @@ pub struct Exported {
 }
 
 /// Why a replica cannot take what a peer has of a partition: they have compacted it differently far (design section 12.4).
-/// In ascending order of what has to be done about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PassConflict {
     /// Another peer may have it, or this one later.
     #[error("it has compacted the partition less far")]

@@ -55,8 +55,8 @@ impl PartitionIndex {
 
 impl BatchIndex {
     /// The last pass over a lineage.
-    pub(crate) fn compacted(&self, key: ExtentKey) -> Option<Compacted> {
-        self.partition(key).and_then(|partition| partition.read().compacted.clone())
+    pub(crate) fn pass_done(&self, key: ExtentKey) -> Option<PassDone> {
+        self.partition(key).and_then(|partition| partition.read().pass_done())
     }
 
     /// Sets what the checkpoint holds, before any file is read.
