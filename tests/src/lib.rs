@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod cluster;
+pub mod groups;
 pub mod links;
 pub mod modules;
 pub mod process;

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest};
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest};
 use ottla_tests::batch::TestBatch;
 use ottla_tests::cluster::until;
+use ottla_tests::groups;
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, text, topic_name};
 
@@ -45,19 +45,8 @@ fn writes(raw: &mut Raw, rounds: i32) -> BTreeMap<i64, Bytes> {
     last.into_values().collect()
 }
 
-fn commit(raw: &mut Raw, offset: i64) {
-    let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
-    let topic = OffsetCommitRequestTopic::default().with_name(topic_name(TOPIC)).with_partitions(vec![partition]);
-    let commit = OffsetCommitRequest::default()
-        .with_group_id(GroupId(text(GROUP)))
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![topic]);
-    until("an offset is committed", || raw.call(7, &commit).topics[0].partitions[0].error_code == 0);
-}
-
 fn committed(raw: &mut Raw) -> i64 {
-    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![text(GROUP)]);
-    until("the group has a coordinator", || raw.call(4, &find).coordinators[0].error_code == 0);
+    groups::find_coordinator(raw, GROUP);
     let topic = OffsetFetchRequestTopic::default().with_name(topic_name(TOPIC)).with_partition_indexes(vec![0]);
     let fetch = OffsetFetchRequest::default().with_group_id(GroupId(text(GROUP))).with_topics(Some(vec![topic]));
     let mut offset = -1;
@@ -102,7 +91,7 @@ fn offsets_of_groups_are_compacted_and_can_be_read_from_their_beginning() {
     raw.create_topic(TOPIC, 1, &[]);
     assert_eq!(committed(&mut raw), -1);
     for offset in 1..=COMMITS {
-        commit(&mut raw, offset);
+        groups::commit(&mut raw, GROUP, TOPIC, offset);
     }
     until("most commits are gone", || raw.read_all(OFFSETS, 0).len() < 20);
     let end = raw.list_offset(OFFSETS, 0, -1).1;

@@ -4,14 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{
     AddPartitionsToTxnRequest, EndTxnRequest, FindCoordinatorRequest, GroupId, InitProducerIdRequest,
-    OffsetCommitRequest, OffsetFetchRequest, ProducerId, TransactionalId,
+    OffsetFetchRequest, ProducerId, TransactionalId,
 };
 use ottla_tests::batch::TestBatch;
 use ottla_tests::cluster::until;
+use ottla_tests::groups;
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, text, topic_name};
 use serde_json::{Value, json};
@@ -78,21 +78,14 @@ impl Teller {
 
 /// What a consumer without a membership does: asks where it was, and commits.
 fn consume(raw: &mut Raw, group: &str, require_stable: bool, offset: i64) {
-    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![text(group)]);
-    until("the group has a coordinator", || raw.call(4, &find).coordinators[0].error_code == 0);
+    groups::find_coordinator(raw, group);
     let topic = OffsetFetchRequestTopic::default().with_name(topic_name(TOPIC)).with_partition_indexes(vec![0]);
     let fetch = OffsetFetchRequest::default()
         .with_group_id(GroupId(text(group)))
         .with_topics(Some(vec![topic]))
         .with_require_stable(require_stable);
     until("offsets are fetched", || raw.call(7, &fetch).error_code == 0);
-    let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
-    let topic = OffsetCommitRequestTopic::default().with_name(topic_name(TOPIC)).with_partitions(vec![partition]);
-    let commit = OffsetCommitRequest::default()
-        .with_group_id(GroupId(text(group)))
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![topic]);
-    until("an offset is committed", || raw.call(7, &commit).topics[0].partitions[0].error_code == 0);
+    groups::commit(raw, group, TOPIC, offset);
 }
 
 /// Ends and lags of the group's one partition: high watermark, last stable offset, the group's lag and the lag to each.
