@@ -29,8 +29,8 @@ AWAY_SECONDS = (0.5, 4.0)
 POLL_SECONDS = 0.1
 # Lines of each log that a failure shows.
 TAIL_LINES = 12
-# What the class path of an application was last made of.
-STAMP = "pom.xml"
+# What the class path of an application was last made of, and its Python.
+STAMP, REQUIREMENTS = "pom.xml", "requirements.txt"
 
 
 def sources_of(name):
@@ -43,6 +43,21 @@ def fetch(name):
     jars, stamp = place / "jars", place / STAMP
     maven.copy_dependencies(pom, jars, stamp, f"the jars of {name}")
     return jars
+
+
+def python_of(name):
+    return str(INSTALLED / name / "venv" / "bin" / "python")
+
+
+def install_python(name, what):
+    """A Python with what tests/ecosystem/NAME/requirements.txt names, once for each version of that file."""
+    wanted, stamp = HERE / name / REQUIREMENTS, INSTALLED / name / REQUIREMENTS
+    if stamp.exists() and stamp.read_bytes() == wanted.read_bytes():
+        return
+    print(f"installing {what}", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(stamp.parent / "venv")], check=True)
+    subprocess.run([python_of(name), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(wanted)], check=True)
+    shutil.copy(wanted, stamp)
 
 
 def compiled(name, jars):
@@ -144,12 +159,20 @@ class Place:
         """A JVM on the class path of NAME. What it prints goes to a log of its own in the directory (`log_of`)."""
         short = re.split(r"[.$]", main)[-1]
         command = ["java", f"-Xmx{memory}", "-XX:+UseSerialGC", *options, "-cp", self.jars(name), main, *map(str, arguments)]
-        path = self.directory / f"{short}-{len(self.processes) + 1}.log"
+        return self.program(short, command)
+
+    def program(self, name, command, **options):
+        """A process that ends with the scenario. What it prints goes to a log of its own in the directory (`log_of`); `options` are Popen's."""
+        path = self.directory / f"{name}-{len(self.processes) + 1}.log"
         with open(path, "wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory, preexec_fn=die_with_parent)
+            own = {"stdout": log, "stderr": log, "cwd": self.directory, **options}
+            process = subprocess.Popen(command, preexec_fn=die_with_parent, **own)
         self.processes.append(process)
         self.logs[process.pid] = path
         return process
+
+    def assert_alive(self, process):
+        assert process.poll() is None, f"{self.logs[process.pid]} ended with exit code {process.returncode}"
 
     def log_of(self, process):
         return self.logs[process.pid].read_text(errors="replace")

@@ -16,13 +16,13 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1] / "clients"))
-from broker import die_with_parent, free_ports
+from broker import free_ports
 from compaction import Stored
-from harness import INSTALLED
+from harness import INSTALLED, python_of
 
 TOPIC = "__consumer_offsets"
 PLACE = INSTALLED / "offsets"
-PYTHON = str(PLACE / "venv" / "bin" / "python")
+PYTHON = python_of("offsets")
 KOMMITTED_VERSION = "0.3.1"
 READ_SECONDS_MAX = 180
 # The console consumer ends by itself once nothing came for so long.
@@ -33,16 +33,6 @@ COMMIT = b"\x00\x01"
 RECORD = '{"key":'
 SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
-
-
-def install_exporter():
-    """A Python with the exporter and the client that it was made for, once for each list of requirements."""
-    wanted, stamp = HERE / "requirements.txt", PLACE / "requirements.txt"
-    if not stamp.exists() or stamp.read_bytes() != wanted.read_bytes():
-        print("installing the exporter", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(PLACE / "venv")], check=True)
-        subprocess.run([PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(wanted)], check=True)
-        shutil.copy(wanted, stamp)
 
 
 def install_kommitted():
@@ -82,21 +72,14 @@ class Reader:
         (self.port,) = free_ports(1)
 
     def begin(self, *command):
-        path = self.place.directory / f"{type(self).__name__.lower()}-{len(self.place.processes) + 1}.log"
-        with open(path, "wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.place.directory, preexec_fn=die_with_parent)
-        self.place.processes.append(self.process)
-        self.place.logs[self.process.pid] = path
+        self.process = self.place.program(type(self).__name__.lower(), command)
 
     def end(self):
         self.process.kill()
         self.process.wait()
 
-    def assert_alive(self):
-        assert self.process.poll() is None, f"{self.place.logs[self.process.pid]} ended with exit code {self.process.returncode}"
-
     def gauges(self, name):
-        self.assert_alive()
+        self.place.assert_alive(self.process)
         wanted = (labels for labels in samples(self.port) if labels[0] == name)
         return {(of["group"], of["topic"], int(of["partition"])): int(value) for _, of, value in wanted}
 
@@ -115,7 +98,7 @@ class Exporter(Reader):
             self.end()
 
     def is_at(self, ends):
-        self.assert_alive()
+        self.place.assert_alive(self.process)
         read = {int(of["partition"]): value for name, of, value in samples(self.port) if name == "kafka_consumer_group_exporter_offset"}
         return all(read.get(partition, 0) >= end for partition, end in ends.items())
 
@@ -137,7 +120,7 @@ class Kommitted(Reader):
         try:
             self.place.until(is_so, READ_SECONDS_MAX, "kommitted says what was committed")
         except AssertionError:
-            self.assert_alive()
+            self.place.assert_alive(self.process)
         finally:
             self.end()
         return found

@@ -14,10 +14,10 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE))
 import readers
-from broker import die_with_parent
 from commits import InTransactions, Steady
 from committed import create_topics, differences
 from compaction import Stored, compact_often, until_compacted
+from harness import install_python
 from readers import Exporter, Formatter, Kommitted
 
 TOPICS = {"orders": 3, "payments": 2}
@@ -34,12 +34,7 @@ class Explicit:
 
     def __init__(self, place, groups):
         words = [readers.PYTHON, str(HERE / "members.py"), place.bootstrap, ",".join(TOPICS), *groups]
-        with open(place.directory / "members.log", "wb") as log:
-            self.process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=die_with_parent
-            )
-        place.processes.append(self.process)
-        place.logs[self.process.pid] = place.directory / "members.log"
+        self.process = place.program("members", words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         # While it connects for the first time its client does not bear that a node is killed.
         self.line()
 
@@ -117,7 +112,7 @@ def judge(place, when, told):
 
 def offsets(place, tools):
     """`tools(place, old, now)`: each is begun, reads, and ends."""
-    readers.install_exporter()
+    install_python("offsets", "the exporter")
     compact_often(place)
     groups = Groups(place)
     by = COMMITS_QUICK if place.quick else COMMITS

