@@ -239,7 +239,7 @@ def complaints(journal):
     for line in journal:
         if line["do"] == "gave up":
             found.append(f"an idempotent producer gave up: {line['why']}")
-        elif line["do"] == "error" and line["code"] in FALSE_ERRORS:
+        elif line["do"] == "error" and line["code"] in FALSE_ERRORS and "refuted" not in line:
             who = f"a consumer of partition {line['partition']} (client {line.get('client', 0)}, t {line['t']})"
             found.append(f"{who} was told at offset {line['offset']}: {line['code']} {line['why']}")
     return found + left_out(journal) + topics.complaints(journal) + transactions.complaints(journal)

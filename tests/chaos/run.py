@@ -76,6 +76,7 @@ from confluent_kafka import KafkaException
 import effects
 import history
 import page
+import truncations
 from nemesis import UPGRADE, Nemesis, NoEffect, chosen, deck
 from network import Here, Network
 from nodes import until
@@ -270,6 +271,16 @@ class Run:
         self.effective |= set(Nemesis.JUDGED_AT_THE_END) if measured else set()
         for effect in measured:
             say(f"{'':20} measured: {effect}")
+        self.ask_epochs()
+
+    def ask_epochs(self):
+        """Whether logs were truncated as clients were told."""
+        host, _, port = self.nodes.bootstrap.split(",")[0].rpartition(":")
+        with contextlib.suppress(OSError):
+            truncations.look(self.workload.journal, self.workload.topic, (host, int(port)))
+        for line in self.workload.journal:
+            if "refuted" in line:
+                say(f"  client {line['client']} was told of a truncation that never was: {line['why']}; the leader has epoch {line['refuted'][0]} up to {line['refuted'][1]}")
 
     def verdict(self):
         self.ended = time.monotonic_ns()

@@ -11,6 +11,7 @@ import tempfile
 import unittest
 
 import history
+import truncations
 
 JUDGE = [sys.argv.pop(1)] if len(sys.argv) > 1 else None
 PARTITIONS, BURSTS, SIZE = 2, 6, 4
@@ -279,6 +280,15 @@ class Verdict(unittest.TestCase):
         error = {"do": "error", "t": 8, "client": FIRST, "code": "OFFSET_OUT_OF_RANGE", "why": "x", "partition": 0, "offset": 3}
         self.journal.append(error)
         self.assertEqual(len(history.complaints(self.journal)), 2)
+
+    def test_a_truncation_that_was_none(self):
+        why = 'KafkaError{str="Partition log truncation detected at offset 136 (leader epoch 2): broker end offset is 124 (offset leader epoch 0)."}'
+        told = {"do": "error", "t": 8, "client": FIRST, "code": "_AUTO_OFFSET_RESET", "why": why, "partition": 0, "offset": None}
+        self.assertEqual(truncations.claim(told), (2, 136))
+        ends = {(2, 136): True, (2, 385): True, (2, 135): False, (0, 124): False, (-1, -1): False}
+        self.assertEqual({end: truncations.is_refuted((2, 136), end) for end in ends}, ends)
+        self.assertEqual(len(history.complaints([told])), 1)
+        self.assertEqual(history.complaints([{**told, "refuted": (2, 385)}]), [])
 
     def test_an_application_that_is_told_of_an_upgrade(self):
         for line in self.journal:

@@ -1,7 +1,7 @@
 """Questions to one node, over a socket of their own: what it knows of the cluster, of topics and of their settings.
 
-Real clients ask whichever node they like; to know what each node shows it has to be asked itself. Three requests of Kafka's protocol are
-enough: ApiVersions (0), Metadata (12), DescribeConfigs (4); Apache Kafka has them since 3.1. No encryption, no authentication.
+Real clients ask whichever node they like; to know what each node shows it has to be asked itself. Four requests of Kafka's protocol are
+enough: ApiVersions (0), Metadata (12), DescribeConfigs (4), OffsetForLeaderEpoch (4); Apache Kafka has them since 3.1. No encryption, no authentication.
 May not know: faults, the verdict, which system answers.
 """
 
@@ -9,7 +9,7 @@ import dataclasses
 import socket
 import struct
 
-METADATA, API_VERSIONS, DESCRIBE_CONFIGS = (3, 12), (18, 0), (32, 4)
+METADATA, API_VERSIONS, DESCRIBE_CONFIGS, OFFSET_FOR_LEADER_EPOCH = (3, 12), (18, 0), (32, 4), (23, 4)
 NONE, UNKNOWN_TOPIC_OR_PARTITION = 0, 3
 TOPIC_RESOURCE = 2
 ANSWER_BYTES_MAX = 64 << 20
@@ -37,6 +37,9 @@ class Reply:
 
     def int32(self):
         return self.number(">i")
+
+    def int64(self):
+        return self.number(">q")
 
     def varint(self):
         value, shift = 0, 0
@@ -174,6 +177,25 @@ def part(reply):
     replicas, in_sync, _ = (reply.array(reply.int32) for _ in range(3))
     reply.tags()
     return number, Part(error, leader if leader >= 0 else None, replicas, in_sync)
+
+
+def epoch_end(address, topic, partition, epoch, timeout=2, connect=socket.create_connection):
+    """The last leader epoch up to this one that a partition has, and the offset where it ends, as its leader says. Raises OSError for an error."""
+    asked = struct.pack(">iii", partition, -1, epoch) + b"\0"
+    body = struct.pack(">i", -1) + array([text(topic) + array([asked]) + b"\0"]) + b"\0"
+    reply = ask(address, OFFSET_FOR_LEADER_EPOCH, body, timeout, connect)
+    reply.int32()
+    ends = reply.array(lambda: (reply.text(), reply.array(lambda: partition_end(reply)), reply.tags()))
+    error, found, end = ends[0][1][0]
+    if error != NONE:
+        raise OSError(f"{address} answers OffsetForLeaderEpoch with error {error}")
+    return found, end
+
+
+def partition_end(reply):
+    error, _, epoch, end = reply.int16(), reply.int32(), reply.int32(), reply.int64()
+    reply.tags()
+    return error, epoch, end
 
 
 def settings(address, topics, name, timeout=2, connect=socket.create_connection):
