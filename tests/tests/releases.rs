@@ -10,14 +10,18 @@ use bytes::Bytes;
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, ApiVersionsRequest, BrokerId, GroupId, ListPartitionReassignmentsRequest,
-    MetadataRequest, OffsetFetchRequest,
+    MetadataRequest, OffsetFetchRequest, UpdateFeaturesRequest,
 };
 use ottla_tests::batch::TestBatch;
 use ottla_tests::cluster::{try_at, until};
 use ottla_tests::process::{Broker, free_address};
 use ottla_tests::raw::{Raw, text, topic_name};
+
+/// The level of `ottla.version` from which on topics are compacted.
+const COMPACTION: i16 = 8;
 
 /// What a release wrote into a partition of `old`; see `tests/fixtures/README.md`.
 fn expected(partition: i32, release: &str) -> Vec<Bytes> {
@@ -65,6 +69,43 @@ fn a_data_directory_of_0_1_0_opens_and_goes_on() {
         }
         added.push(value);
         if life == 0 { broker.kill() } else { broker.stop() }
+    }
+}
+
+#[test]
+fn a_compacted_topic_of_0_4_0_is_cleaned() {
+    let mut broker = left_by("0.4.0");
+    broker.set("KAFKA_LOG_CLEANER_BACKOFF_MS", "100");
+    broker.set("KAFKA_LOG_CLEANER_MIN_CLEANABLE_RATIO", "0.01");
+    broker.run();
+    let mut raw = Raw::connect(broker.address());
+    // What was written by 0.4.0: thirty rounds of five keys, and a tombstone of the third at the end of each.
+    assert_eq!(raw.read_all("keys", 0).len(), 30 * 6, "nothing is cleaned before the cluster's level allows it");
+    let level = FeatureUpdateKey::default().with_feature(text("ottla.version")).with_max_version_level(COMPACTION);
+    let request = UpdateFeaturesRequest::default().with_timeout_ms(10_000);
+    let answer = raw.call(1, &request.with_feature_updates(vec![level.with_upgrade_type(1)]));
+    assert_eq!(answer.error_code, 0, "{answer:?}");
+    let last: BTreeMap<i64, Bytes> =
+        [0, 1, 3, 4].map(|key| (29 * 6 + key, Bytes::from(format!("29 of {key}")))).into_iter().collect();
+    for restarted in [false, true] {
+        until("old values and deleted keys are gone", || {
+            // Nothing is compacted for tombstones alone, as in Kafka.
+            let mark = TestBatch::of_records([(Some(&b"mark"[..]), Some(&b"mark"[..]))]);
+            assert_eq!(raw.produce("keys", 0, mark.encode()).error_code, 0);
+            let mut found = raw.read_all("keys", 0);
+            found.retain(|_, value| value != "mark");
+            found == last
+        });
+        for partition in 0..3 {
+            let found = raw.read_all("old", partition);
+            assert!(found.into_iter().eq((0..).zip(expected(partition, "0.4.0"))), "{partition}: as it was");
+        }
+        assert_eq!(committed(&mut raw), 17);
+        if !restarted {
+            broker.kill();
+            broker.run();
+            raw = Raw::connect(broker.address());
+        }
     }
 }
 

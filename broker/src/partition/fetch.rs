@@ -84,7 +84,8 @@ impl Partition {
         }
         self.count_fetched(plan.bytes() as u64);
         let end = plan.end_offset();
-        let markers_from = plan.pass().map_or(Offset(0), |done| done.pass.cutoff);
+        let lists_all = mutants::is_on(Bug::GoneMarkersListed);
+        let markers_from = plan.pass().filter(|_| !lists_all).map_or(Offset(0), |done| done.pass.cutoff);
         if plan.bytes() > spec.copy_bytes_max {
             let stream = plan.into_stream().await.map_err(|error| self.unreadable(&error))?;
             return Ok(Read { records: FetchedRecords::Streamed(Box::new(stream)), end, markers_from });

@@ -364,6 +364,8 @@ bugs! {
         "A pass drops the tombstones of the keys whose values it drops (keeper).",
     PassesMixed "passes-mixed":
         "What lies below a horizon is taken from replicas that have compacted it differently far (import).",
+    GoneMarkersListed "gone-markers-listed":
+        "Readers of committed data are told of aborted transactions whose markers a pass has dropped (fetch).",
 }
 
 impl Bug {

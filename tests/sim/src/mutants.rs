@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use ottla_env::mutants::Bug;
 
 use crate::profile::{
-    ALWAYS_TRANSACTIONS_FROM, COMPACTION_FROM, DAMAGED_HEADS_FROM, ExtraClients, GRACEFUL_STOPS_FROM,
-    LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM, MERGES_INTERRUPTED_FROM,
-    MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    ALWAYS_TRANSACTIONS_FROM, COMPACTED_TRANSFERS_FROM, COMPACTION_FROM, DAMAGED_HEADS_FROM, ExtraClients,
+    GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM,
+    MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM,
+    WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -97,6 +98,8 @@ impl Ground {
     const TRANSACTIONS: Self = Self { first_seed: ALWAYS_TRANSACTIONS_FROM, ..Self::ANY };
     /// There is a compacted topic.
     const COMPACTING: Self = Self { first_seed: COMPACTION_FROM, ..Self::ANY };
+    /// Transactions lie in a compacted topic.
+    const COMPACTING_TRANSACTIONS: Self = Self { first_seed: COMPACTED_TRANSFERS_FROM, ..Self::ANY };
     /// A replica has to be away, and a node that has none to get one, while others compact.
     const COMPACTING_MEMBERS: Self =
         Self { nodes: 3, storm: Duration::from_secs(20), profiles: &[Profile::Members], ..Self::COMPACTING };
@@ -137,6 +140,7 @@ impl Ground {
             Bug::SealedLogPurged => Self::LONG_MERGES,
             bug if OF_MERGES.contains(&bug) => Self::MERGING,
             Bug::LastValueCompacted | Bug::TombstoneGoesAtOnce => Self::COMPACTING,
+            Bug::GoneMarkersListed => Self::COMPACTING_TRANSACTIONS,
             Bug::PassesMixed => Self::COMPACTING_MEMBERS,
             Bug::RecompressedCrcKept
             | Bug::CompressedStaysCompressed

@@ -91,6 +91,8 @@ pub(crate) const ALWAYS_TRANSACTIONS_FROM: u64 = 150_000;
 
 /// From this seed on there is a compacted topic.
 pub(crate) const COMPACTION_FROM: u64 = 160_000;
+/// From this seed on the topic of transactions is compacted, too.
+pub(crate) const COMPACTED_TRANSFERS_FROM: u64 = 161_000;
 
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
@@ -223,6 +225,8 @@ pub(crate) struct Tuning {
     pub(crate) levels: Levels,
     /// How often leaders decide about passes of compaction, and nodes do them.
     pub(crate) compaction_check: Duration,
+    /// The topic of transactions is compacted.
+    pub(crate) compacts_transfers: bool,
     /// Pipelined producers send on to a new leader while the former one still owes them answers.
     pub(crate) sends_on: bool,
     /// Replicas of the topic that all clients share; `None`: as many as the cluster's default.
@@ -278,6 +282,7 @@ impl Tuning {
             has_static_members: seed >= WIDENED_AGAIN_FROM,
             levels: Levels::OWN,
             compaction_check: Duration::from_millis(if seed >= COMPACTION_FROM { 300 } else { 15_000 }),
+            compacts_transfers: seed >= COMPACTED_TRANSFERS_FROM,
             sends_on: seed >= SENDS_ON_FROM,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }

@@ -187,6 +187,11 @@ impl World {
         self.0.tuning.factor
     }
 
+    /// True if the topic of transactions is compacted.
+    pub(crate) fn compacts_transfers(&self) -> bool {
+        self.0.tuning.compacts_transfers
+    }
+
     /// Which nodes run which release.
     pub(crate) fn releases(&self) -> parking_lot::MutexGuard<'_, Releases> {
         self.0.releases.lock()

@@ -231,7 +231,12 @@ impl Producer {
         let mut builder = BatchBuilder::new(Codec::None).with_producer(producer, epoch, sequence).transactional();
         for value in values {
             let value = &value.to_be_bytes();
-            builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(value), headers: &[] });
+            builder.push(&NewRecord {
+                timestamp: rt::wall_clock_ms(),
+                key: Some(value),
+                value: Some(value),
+                headers: &[],
+            });
         }
         built(builder)
     }
