@@ -1,6 +1,6 @@
 """The broker that a suite meets: Ottla, or Apache Kafka to tell whose fault a failure is.
 
-Both listen on localhost:9092, which some suites have as a constant: a suite runs in a network namespace of its own,
+Both listen on localhost:9092, further nodes on the ports behind it, which some suites have as a constant: a suite runs in a network namespace of its own,
 where that port is always free. May not know: any suite.
 """
 
@@ -13,10 +13,11 @@ import sys
 import time
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "clients"))
-from broker import Broker, Kafka  # noqa: E402
+from broker import Broker, Cluster, Kafka  # noqa: E402
 
-ADDRESS = "localhost:9092"
-LISTENER = "PLAINTEXT://127.0.0.1:9092"
+PORT = 9092
+ADDRESS = f"localhost:{PORT}"
+LISTENER = f"PLAINTEXT://127.0.0.1:{PORT}"
 
 
 def bring_up_loopback():
@@ -39,11 +40,16 @@ def wait_for_port(process, port, log, seconds_max=60):
         time.sleep(0.05)
 
 
-def ottla(binary, directory, settings):
+def ottla(binary, directory, settings, nodes):
     """`settings` have Kafka's names; the image's way of writing them reaches Ottla."""
     named = {"KAFKA_" + name.upper().replace(".", "_"): value for name, value in settings.items()}
     fixed = {"KAFKA_LISTENERS": LISTENER, "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{ADDRESS}"}
-    return Broker(binary, directory, **{**fixed, **named})
+    if nodes == 1:
+        return Broker(binary, directory, **{**fixed, **named})
+    cluster = Cluster(binary, directory, nodes, **named)
+    for port, broker in enumerate(cluster.brokers, PORT):
+        broker.environment |= {"KAFKA_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}", "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://localhost:{port}"}
+    return cluster
 
 
 def apache_kafka(jars, directory, settings):

@@ -68,12 +68,13 @@ def failure(code, text):
 
 
 class Suite:
-    """What all kinds share. `settings` are broker settings that the suite's own documentation asks for."""
+    """What all kinds share. `settings` are broker settings that the suite's own documentation asks for,
+    `nodes` how many brokers."""
 
-    def __init__(self, name, version, settings=None, environment=None, seconds_max=120):
+    def __init__(self, name, version, settings=None, environment=None, seconds_max=120, nodes=1):
         self.name = name
         self.version = version
-        self.settings = settings or {}
+        self.settings, self.nodes = settings or {}, nodes
         self.environment = environment or {}
         self.seconds_max = seconds_max
         self.source = HOME / f"{name}-{version}"

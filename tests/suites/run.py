@@ -12,6 +12,7 @@ and with --stale for an entry whose test passes. Results go to results.json and 
   --no-record       keeps results.json as it is
   --tests A,B       only these tests; nothing is recorded
   --peer JARS       against Apache Kafka from a directory of its jars; nothing is recorded
+  --nodes N         a cluster of so many nodes in the place of what the suite asks for; nothing is recorded
   --find-local      notes in local/NAME.txt which tests pass without any broker: they say nothing about one
 """
 
@@ -42,6 +43,7 @@ def arguments():
     parser.add_argument("--no-record", action="store_true", help="do not write results.json")
     parser.add_argument("--tests", default="", help="only these, with commas between")
     parser.add_argument("--peer", default="", help="a directory with the jars of Apache Kafka")
+    parser.add_argument("--nodes", type=int, default=0, metavar="N", help="a cluster of so many (default: the suite's)")
     parser.add_argument("--find-local", action="store_true", help="write local/NAME.txt")
     parser.add_argument("--seconds", type=int, default=0, help="time of one test (default: the suite's)")
     parser.add_argument(INSIDE, dest="inside", default="", help=argparse.SUPPRESS)
@@ -54,7 +56,7 @@ def start_broker(given, suite, directory):
         return None
     if given.peer:
         return apache_kafka(given.peer, directory, suite.settings).start()
-    return ottla(os.path.abspath(given.broker), directory, suite.settings).start()
+    return ottla(os.path.abspath(given.broker), directory, suite.settings, given.nodes or suite.nodes).start()
 
 
 def choose(given, suite, skips):
@@ -147,7 +149,7 @@ def run_outside(given, suite):
     apart = namespace()
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         flags = ["--stale"] * given.stale + ["--find-local"] * given.find_local
-        options = ["--broker", given.broker, "--tests", given.tests, "--peer", given.peer, "--seconds", str(given.seconds)]
+        options = ["--broker", given.broker, "--tests", given.tests, "--peer", given.peer, "--seconds", str(given.seconds), "--nodes", str(given.nodes)]
         command = [*apart, sys.executable, sys.argv[0], *options, *flags, INSIDE, file.name, suite.name]
         environment = {**os.environ, "SUITES_NETWORK": "own" if apart else "shared"}
         if subprocess.run(command, env=environment).returncode != 0:
@@ -171,7 +173,7 @@ def run_suite(given, suite):
         found = "".join(f"{o.test}\n" for o in outcomes if o.verdict == "passed")
         head = "# Tests of the client alone: they pass without a broker.\n"
         (LISTS / "local" / f"{suite.name}.txt").write_text(head + found)
-    elif not (given.tests or given.peer or given.no_record):
+    elif not (given.tests or given.peer or given.nodes or given.no_record):
         record(suite, outcomes, seconds, Broker.describe(given.broker, given.broker_is))
     return failed == 0
 

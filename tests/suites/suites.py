@@ -66,6 +66,8 @@ ALL = [
         environment={"TEST_KAFKA_VERSION": "4.1.0"},
         # Its test of compaction waits for 20 seconds: one round of Kafka's cleaner. A pass of Ottla follows a checkpoint, which comes every ten.
         settings={"num.partitions": "4", "log.cleaner.backoff.ms": "1000"},
+        # Its test of transactions makes topics of three replicas.
+        nodes=3,
         seconds_max=300,
     ),
 ]
