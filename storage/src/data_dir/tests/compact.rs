@@ -29,26 +29,26 @@ const PRODUCERS: i64 = 2;
 
 /// What was acknowledged.
 #[derive(Debug, Clone, Default)]
-struct History {
-    entries: Vec<Entry>,
+pub(super) struct History {
+    pub(super) entries: Vec<Entry>,
     /// By partition and number.
-    attempted: BTreeMap<(i32, u64), Pass>,
+    pub(super) attempted: BTreeMap<(i32, u64), Pass>,
     /// By partition: the newest that is done.
-    done: BTreeMap<i32, u64>,
+    pub(super) done: BTreeMap<i32, u64>,
 }
 
 /// A record's key and the number at the end of its value; none for a marker.
-pub(super) type Held = Option<(Option<u8>, Option<u64>)>;
+pub(super) type Held = Option<(Option<u64>, Option<u64>)>;
 
 /// A partition as its entries say.
 #[derive(Default)]
-struct Written {
-    batches: Accepted,
+pub(super) struct Written {
+    pub(super) batches: Accepted,
     next: i64,
     log_start: i64,
 }
 
-fn written(entries: &[Entry]) -> BTreeMap<i32, Written> {
+pub(super) fn written(entries: &[Entry]) -> BTreeMap<i32, Written> {
     let (mut model, mut all) = (Model::default(), BTreeMap::<i32, Written>::new());
     for entry in entries {
         let verdicts = model.apply(entry);
@@ -73,12 +73,13 @@ pub(super) fn held_in(base: i64, batch: &Bytes) -> Vec<(i64, Held)> {
         return vec![(base, None)];
     }
     let opened = records::open(&header, batch, 1 << 20).unwrap();
+    let key = |key: &[u8]| key.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
     let number = |value: &[u8]| u64::from_be_bytes(value[value.len() - 8..].try_into().unwrap());
     opened
         .iter()
         .map(|record| {
             let record = record.unwrap();
-            (base + i64::from(record.offset_delta), Some((record.key.map(|key| key[0]), record.value.map(number))))
+            (base + i64::from(record.offset_delta), Some((record.key.map(key), record.value.map(number))))
         })
         .collect()
 }
@@ -172,7 +173,7 @@ async fn read_all(toy: &Toy, index: i32, written: &Written, wanted: Wanted) -> B
     all
 }
 
-async fn check(toy: &Toy, history: &History) {
+pub(super) async fn check(toy: &Toy, history: &History) {
     for (index, written) in written(&history.entries) {
         let number = toy.directory.pass_done(toy.log.id(), partition(index)).map_or(0, |done| done.number);
         let done = history.done.get(&index).copied().unwrap_or(0);
@@ -191,7 +192,7 @@ async fn check(toy: &Toy, history: &History) {
 }
 
 /// Opens a directory after a crash, applies what its log has, and compares.
-async fn reopened(disk: &Arc<dyn Disk>, history: &mut History) -> (Arc<DataDir>, Arc<Toy>) {
+pub(super) async fn reopened(disk: &Arc<dyn Disk>, history: &mut History) -> (Arc<DataDir>, Arc<Toy>) {
     let (directory, recovered) = open(disk, options()).await;
     let Some(found) = recovered.first() else {
         assert!(history.entries.is_empty());

@@ -4,6 +4,7 @@
 
 mod at_rest;
 mod compact;
+mod compact_day;
 mod compact_import;
 mod crash;
 mod directory;
