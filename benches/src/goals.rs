@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::table::{
-    ALONE, CPU, ERRORS, GAP, KIB_EACH, MIB, MS, OF_BEFORE, OF_DISK, OF_ONE, OF_USUAL, P50, P99, RATE, REQUESTS, SCRAPE,
-    SECONDS, Sample, TRANSACTIONS,
+    ALONE, CPU, ERRORS, GAP, KIB_EACH, MIB, MS, OF_BEFORE, OF_DISK, OF_LIVE, OF_ONE, OF_USUAL, P50, P99, RATE,
+    REQUESTS, SCRAPE, SECONDS, Sample, TRANSACTIONS,
 };
 
 /// A goal: on the ratio to the other peer, or on Ottla's own figure.
@@ -41,6 +41,8 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
         "zones" if row.contains("syncs") => vec![ratio(RATE, true, 2.0)],
         "zones" if row.starts_with("40 ms") && row.ends_with(" 1 partition") => vec![own(RATE, true, 100.0)],
         "transactions" => vec![ratio(TRANSACTIONS, true, 2.0), ratio(P99, false, 0.5)],
+        "compaction" if row.contains("keys") => vec![own(OF_LIVE, false, 2.0)],
+        "compaction" if !row.contains("not") => vec![own(ALONE, false, 2.0)],
         "gaps" => vec![own(ERRORS, false, 0.0)],
         "partitions" => vec![own(MIB, false, 300.0), own(SCRAPE, false, 300.0)],
         "pool" if row.starts_with("kill") => vec![own(ERRORS, false, 0.0), own(GAP, false, 2_000.0)],

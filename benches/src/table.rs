@@ -40,6 +40,8 @@ pub(crate) const OF_ONE: &str = "of the rate with 1 partition";
 pub(crate) const OF_BEFORE: &str = "of the rate before";
 /// Throughput as a part of what the disk takes from one writer.
 pub(crate) const OF_DISK: &str = "of the disk's speed";
+/// Bytes on the disk as a multiple of those of the last record of every key.
+pub(crate) const OF_LIVE: &str = "times the live bytes";
 /// The longest time in which a consumer read nothing of a partition.
 pub(crate) const GAP_READ: &str = "longest gap of a reader ms";
 /// The longest time without an acknowledgement: the worst of several faults, the median of them, and when the node is back.
@@ -88,6 +90,7 @@ pub(crate) const METRICS: &[(&str, Better)] = &[
     (OF_ONE, Better::Higher),
     (OF_BEFORE, Better::Higher),
     (OF_DISK, Better::Higher),
+    (OF_LIVE, Better::Lower),
     (WRITTEN, Better::Lower),
     (READ, Better::Neither),
     (CLIENT_CPU, Better::Neither),

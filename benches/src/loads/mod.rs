@@ -4,6 +4,7 @@ pub(crate) mod conn;
 pub(crate) mod engine;
 pub(crate) mod frames;
 pub(crate) mod java;
+pub(crate) mod keyed;
 pub(crate) mod librdkafka;
 pub(crate) mod transactions;
 

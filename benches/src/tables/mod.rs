@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster;
+mod compaction;
 mod consume;
 mod failover;
 mod latency;
@@ -36,6 +37,7 @@ pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
     ("zones", zones::zones),
     ("transactions", transactions::transactions),
     ("open", open_transactions::open_transactions),
+    ("compaction", compaction::compaction),
     ("gaps", failover::gaps),
     ("partitions", cluster::partitions),
     ("pool", pool::pool),

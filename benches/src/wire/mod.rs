@@ -78,6 +78,16 @@ pub(crate) fn frame<R: Request>(version: i16, request: &R) -> Bytes {
 
 /// A batch of `count` records of `size` bytes, uncompressed, without keys.
 pub(crate) fn batch(count: usize, size: usize) -> Bytes {
+    batch_of(&vec![None; count], size)
+}
+
+/// A batch of a record of `size` bytes for each key, uncompressed.
+pub(crate) fn keyed_batch(keys: &[u64], size: usize) -> Bytes {
+    let keys: Vec<_> = keys.iter().map(|key| Some(Bytes::copy_from_slice(&key.to_be_bytes()))).collect();
+    batch_of(&keys, size)
+}
+
+fn batch_of(keys: &[Option<Bytes>], size: usize) -> Bytes {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     // Not all bytes alike: a file system or disk that compresses would make them too cheap.
     let mut seed = 0x9e37_79b9_u32;
@@ -88,8 +98,9 @@ pub(crate) fn batch(count: usize, size: usize) -> Bytes {
     let value: Bytes = (0..size).map(|_| byte()).collect::<Vec<u8>>().into();
     let now = i64::try_from(now.as_millis()).unwrap();
     // Consecutive sequences, or the encoder begins a new batch: the first one's goes into the head, -1 for none.
-    let sequenced = |n: i32| record(n, n - 1, now, value.clone());
-    encoded(&(0..i32::try_from(count).unwrap()).map(sequenced).collect::<Vec<Record>>())
+    let sequenced =
+        |(n, key): (i32, &Option<Bytes>)| Record { key: key.clone(), ..record(n, n - 1, now, value.clone()) };
+    encoded(&(0..).zip(keys).map(sequenced).collect::<Vec<Record>>())
 }
 
 /// A record without a key, of a producer without an id.
