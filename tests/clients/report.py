@@ -38,9 +38,10 @@ TOOLS_SEE = """
 
 - **`__consumer_offsets`** holds Kafka's records in the versions that Kafka 4.4 writes: keys 1 and 2, committed offsets in value version 4
   with the topic's id, memberships in value version 3. While a generation waits for its leader's assignment, members stand in its record
-  with an empty one (Kafka writes no record then); a cluster below feature level 2 writes that record in version 4. The topic cannot be
-  read from its beginning until compaction exists: its log start follows the checkpoint. Tools that build groups from it (Burrow,
-  kminion's `offsetsTopic`, kommitted) see the groups that commit while they run.
+  with an empty one (Kafka writes no record then); a cluster below feature level 2 writes that record in version 4. The topic is compacted and
+  can be read from its beginning; in a cluster that comes from a release before feature level 8 a group is found there from its next commit
+  on. Tools that do not know value version 4 (kommitted 0.3.1, prometheus-kafka-consumer-group-exporter 0.5.5) see, on Kafka 4 as here,
+  only commits of clients that give a retention time (OffsetCommit 2 to 4), which are stored in version 1.
 - **ACLs**: DescribeAcls, CreateAcls and DeleteAcls are answered SECURITY_DISABLED, as by Kafka without an authorizer. MirrorMaker 2 then
   leaves ACLs alone.
 - **SASL**: a client that is set up for SASL is told ILLEGAL_SASL_STATE, as by Kafka on a PLAINTEXT listener.
