@@ -118,7 +118,11 @@ def record_of(partition, value):
 
 
 def sent(events, begun, ended, client, records, results):
-    """One burst. Without results all outcomes are unknown."""
+    """One burst. Without results all outcomes are unknown.
+
+    When a record times out, librdkafka raises its producer's epoch and sends what is under way once more, in all partitions: what was written before
+    its answer was lost then stands there twice (confluentinc/librdkafka#4953).
+    """
     results = results or [(None, 0)] * len(records)
     told = [(record_of(p, v), offset) for (p, v), (offset, _) in zip(records, results)]
     known = [(one, offset) for one, offset in told if offset is not None]
@@ -126,6 +130,9 @@ def sent(events, begun, ended, client, records, results):
     if known:
         ok = {"send": [{**one, "offset": offset} for one, offset in known]}
         events.pair(begun, ended, client, "sends", {"send": [one for one, _ in known]}, ok)
+    if known and unknown:
+        again = {"send": [one for one, _ in known]}
+        events.pair(begun, ended, client, "sends again", again, again, "info")
     if unknown:
         events.pair(begun, ended, client, "lost sight of", {"send": unknown}, {"send": unknown}, "info")
 

@@ -134,12 +134,23 @@ class Verdict(unittest.TestCase):
         without_value(self.journal, SIZE + 1)
         self.assertIn("lost-write", self.laws(self.journal))
 
-    def test_a_record_that_is_there_twice(self):
+    def twice(self, value):
+        """One of partition 0 stands at its end, too."""
         read = final_read(self.journal)
         end = read["ends"][0]
-        read["records"].append([0, end[1], 0])
+        read["records"].append([0, end[1], value])
         end[1] += 1
+
+    def test_a_record_that_is_there_twice(self):
+        self.twice(0)
         self.assertIn("duplicate", self.laws(self.journal))
+
+    def test_a_burst_of_which_a_record_timed_out_may_be_there_twice(self):
+        lines_of(self.journal, "sent")[0]["results"][3][0] = None
+        self.twice(0)
+        self.assertEqual(self.laws(self.journal), set())
+        self.twice(SIZE)
+        self.assertEqual(self.laws(self.journal), {"duplicate"})
 
     def test_records_in_another_order_than_they_were_sent(self):
         # Everybody agrees on the places: those of two bursts of one producer are exchanged.
