@@ -5,8 +5,10 @@
 //! (KIP-392). May not know: sockets, wire versions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_env::mutants::{self, Bug};
+use ottla_env::rt;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use parking_lot::Mutex;
 
@@ -18,9 +20,12 @@ use crate::replicated::group::GroupStore;
 use crate::replicated::producer_state::ProducerHistory;
 use crate::replicated::shard_state::{ApplyReply, epoch_of};
 use crate::replicated::transaction::TransactionStore;
-use crate::shard::data_waiters::ChangeFeed;
+use crate::shard::data_waiters::{ChangeFeed, DataWaiter};
 use crate::shard::read_view::{LogOffsetSnapshot, PartitionReadView, Subscription};
 use crate::shard::{Shard, ShardTime};
+
+/// How long a deletion waits for transactions that have ended: the client was told of a commit before its markers were written.
+const MARKERS_AWAITED: Duration = Duration::from_secs(2);
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
 #[derive(Debug, Clone)]
@@ -236,7 +241,22 @@ impl Partition {
         Ok(end.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))
     }
 
-    /// Moves the log start up to `offset`, -1 for the high watermark; returns the new log start (KIP-107).
+    /// Waits until what lies below an offset is stable, at most so long.
+    async fn stable_up_to(&self, offset: Offset, most: Duration) {
+        let Some(view) = self.view() else { return };
+        let deadline = rt::now() + most;
+        let mut waits = true;
+        while waits {
+            let (waiter, woken) = DataWaiter::new(1, Isolation::ReadCommitted);
+            waits = view.register(&waiter)
+                && view.offsets().last_stable < offset
+                && rt::timeout_at(deadline, woken).await.is_ok();
+            view.unregister(&waiter);
+        }
+    }
+
+    /// Moves the log start up to `offset`, -1 for the high watermark; returns the new log start (KIP-107). It is lower where a
+    /// transaction is open: that keeps its records.
     pub async fn delete_records(&self, offset: i64) -> Result<Offset, PartitionError> {
         let policy = self.topic.config.cleanup_policy;
         if !policy.delete || self.topic.internal {
@@ -247,6 +267,7 @@ impl Partition {
         if wanted < Offset(0) || wanted > offsets.high_watermark {
             return Err(PartitionError::OffsetOutOfRange);
         }
+        self.stable_up_to(wanted, MARKERS_AWAITED).await;
         let change = LogStartChange { id: self.id, offset: wanted, reason: LogStartReason::DeleteRecords };
         match self.shard.command(Command::SetLogStart(vec![change])).await? {
             ApplyReply::LogStarts(starts) => {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod compaction;
+mod delete_records;
 mod restart;
 
 use std::sync::Arc;

@@ -69,7 +69,7 @@ pub(super) struct Node {
     pub(super) partitions: Partitions,
 }
 
-async fn start(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings) -> Node {
+pub(super) async fn start(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings) -> Node {
     start_as(disk, config, upkeep, ShardKind::Pool { factor: 1, pinned: false }).await
 }
 
