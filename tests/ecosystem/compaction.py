@@ -1,18 +1,21 @@
 """Compaction as an application sees it: nodes that look often for what is to be compacted, and topics that hold less than was written.
 
-Used by the scenarios of offsets, registry, streams and flink. May not know: what any application keeps in a topic, how a node compacts.
+Used by the scenarios of connect, debezium, offsets, streams and flink. May not know: what any application keeps in a topic, how a node compacts.
 """
 
 import time
 
 from committed import SILENT
 from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 # How often a node looks; Kafka's default of 15 s would be most of a run.
 BACKOFF_MS = 200
 END_SECONDS_MAX, COMPACTED_SECONDS_MAX = 60, 90
-# What a topic is created with so that little of it stays uncompacted.
-SOON = {"cleanup_policy": "compact", "min_cleanable_dirty_ratio": 0.01}
+ADMIN_SECONDS_MAX = 60
+# What a topic is created with so that little of it stays uncompacted; one that an application makes is given the ratio afterwards.
+POLICY, DIRTY_RATIO = "cleanup.policy", 0.01
+SOON = {"cleanup_policy": "compact", "min_cleanable_dirty_ratio": DIRTY_RATIO}
 
 
 def compact_often(place):
@@ -20,6 +23,18 @@ def compact_often(place):
     for number, broker in enumerate(place.brokers, 1):
         broker.environment["KAFKA_LOG_CLEANER_BACKOFF_MS"] = str(BACKOFF_MS)
         place.restart(number)
+
+
+def compact_early(bootstrap, *topics):
+    """They have to be topics that are compacted."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **SILENT})
+    for resource, future in admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic) for topic in topics]).items():
+        policy = future.result(ADMIN_SECONDS_MAX)[POLICY].value
+        assert policy == "compact", f"{resource.name} was made with {POLICY}={policy}"
+    entry = ConfigEntry("min.cleanable.dirty.ratio", str(DIRTY_RATIO), incremental_operation=AlterConfigOpType.SET)
+    changed = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
+    for future in admin.incremental_alter_configs(changed).values():
+        future.result(ADMIN_SECONDS_MAX)
 
 
 class Stored:

@@ -1,26 +1,9 @@
-"""Compacted topics that an application makes: what has nodes compact them within a run, and what is left once no one writes.
+"""Compacted topics that an application makes: what is left of them once no one writes.
 
 Used by the scenarios of connect and debezium. May not know: what an application keeps in such a topic.
 """
 
-from committed import SILENT
-from compaction import COMPACTED_SECONDS_MAX, SOON, Stored
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-
-POLICY, DIRTY_RATIO = "cleanup.policy", SOON["min_cleanable_dirty_ratio"]
-ADMIN_SECONDS_MAX = 60
-
-
-def compact_early(bootstrap, *topics):
-    """They have to be topics that are compacted."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, **SILENT})
-    for resource, future in admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic) for topic in topics]).items():
-        policy = future.result(ADMIN_SECONDS_MAX)[POLICY].value
-        assert policy == "compact", f"{resource.name} was made with {POLICY}={policy}"
-    entry = ConfigEntry("min.cleanable.dirty.ratio", str(DIRTY_RATIO), incremental_operation=AlterConfigOpType.SET)
-    changed = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
-    for future in admin.incremental_alter_configs(changed).values():
-        future.result(ADMIN_SECONDS_MAX)
+from compaction import COMPACTED_SECONDS_MAX, Stored
 
 
 class Left(Stored):

@@ -10,8 +10,8 @@ import threading
 import time
 
 from committed import Committed, create_topics
-from compacted import Left, compact_early, one_a_key
-from compaction import compact_often
+from compacted import Left, one_a_key
+from compaction import compact_early, compact_often
 from worker import SETTINGS, STARTED_SECONDS_MAX, Worker, Workers
 
 TOPIC, SOURCE, SINK = "lines", "file-source", "file-sink"

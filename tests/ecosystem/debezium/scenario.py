@@ -13,8 +13,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "connect"), str(HERE.parents[1] / "clients")]
 from changes import Changes
 from committed import differences
-from compacted import DIRTY_RATIO, Left, one_a_key
-from compaction import compact_often
+from compacted import Left, one_a_key
+from compaction import DIRTY_RATIO, compact_often
 from databases import MariaDb, Postgres
 from harness import INSTALLED
 from worker import Worker, Workers

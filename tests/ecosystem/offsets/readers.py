@@ -104,19 +104,30 @@ class Exporter(Reader):
 
 
 class Kommitted(Reader):
-    # Two measurements of each partition, and it begins.
-    READY = ("--history", "100", "--history-ready-at", "2")
+    # It would not begin before the ends of partitions have moved often enough, which those of the groups' topics never do.
+    READY = ("--history-ready-at", "0")
+    # It asks for groups while it reads, and drops commits of one that it has not heard of yet: there is more time for that if nodes wait
+    # for so many bytes, which there are not, before they answer its first fetch.
+    LATER = ("--kafka-conf", "fetch.min.bytes:10000000", "--kafka-conf", "fetch.wait.max.ms:3000")
+    # What its log says when it did so nevertheless, and when it reads nothing since it was not told within half a second where to begin.
+    LOST = re.compile(r"OffsetCommit about unknown Group '(.*)'|(Failed to \(self\) assign)")
+
+    def start(self):
+        self.begin(install_kommitted(), "--brokers", self.place.bootstrap, "--port", str(self.port), *self.READY, *self.LATER)
 
     def offsets(self, wanted):
-        """What it says once that is `wanted`, or in the end."""
-        found = {}
-        self.begin(install_kommitted(), "--brokers", self.place.bootstrap, "--port", str(self.port), *self.READY)
+        """What it says once that is `wanted`, or in the end. It is started again whenever it lost something of that."""
+        found, groups = {}, {group for group, _, _ in wanted}
 
         def is_so():
+            if any(lost[2] or lost[1] in groups for lost in self.LOST.finditer(self.place.log_of(self.process))):
+                self.end()
+                self.start()
             found.clear()
             found.update(self.gauges("kmtd_kafka_consumer_partition_offset"))
             return found == wanted
 
+        self.start()
         try:
             self.place.until(is_so, READ_SECONDS_MAX, "kommitted says what was committed")
         except AssertionError:
