@@ -10,7 +10,7 @@ ALL = [
     KafkaPython(
         "kafka-python",
         "3.0.12",
-        environment={"KAFKA_URI": "kafka://localhost:9092", "KAFKA_VERSION": "4.1.0"},
+        environment={"KAFKA_URI": "kafka://localhost:9092", "KAFKA_VERSION": "4.3.0"},
         settings={"node.id": "0", "group.min.session.timeout.ms": "1000", "num.partitions": "4"},
     ),
     Go(
