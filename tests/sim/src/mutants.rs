@@ -74,6 +74,14 @@ const SEALED_LOGS_PURGED: u64 = 127_000;
 
 impl Ground {
     const ANY: Self = Self { first_seed: 0, nodes: 0, storm: Duration::ZERO, profiles: &[], clients: None };
+    /// Nodes lose their disks and are asked whether others were removed.
+    const LOST_SEED_NODES: Self = Self {
+        first_seed: LOST_SEED_NODES_FROM,
+        nodes: 3,
+        storm: Duration::from_secs(24),
+        profiles: &[Profile::Members],
+        ..Self::ANY
+    };
     /// Nodes have racks, and producers compress.
     const WIDENED: Self = Self { first_seed: WIDENED_FROM, ..Self::ANY };
     /// Consumers read from the replicas in their racks.
@@ -124,13 +132,7 @@ impl Ground {
                 Self { first_seed: LOST_VOTERS_FROM, nodes: 3, profiles: &[Profile::GracefulStops], ..Self::ANY }
             }
             // A node is asked whether another one was removed when it has lost its disk.
-            Bug::LocatedWithoutMetadata => Self {
-                first_seed: LOST_SEED_NODES_FROM,
-                nodes: 3,
-                storm: Duration::from_secs(24),
-                profiles: &[Profile::Members],
-                ..Self::ANY
-            },
+            Bug::LocatedWithoutMetadata => Self::LOST_SEED_NODES,
             // A replica is asked for what it dropped, while it is applied again on top of an older generation of the checkpoint.
             Bug::GapFilledEarly => Self::GENERATIONS_WITH_RACKS,
             Bug::FormerLeaderForgotten => Self::SENDING_ON,
