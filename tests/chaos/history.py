@@ -128,11 +128,11 @@ def sent(events, begun, ended, client, records, results):
     known = [(one, offset) for one, offset in told if offset is not None]
     unknown = [one for one, offset in told if offset is None]
     if known:
+        asked = {"send": [one for one, _ in known]}
         ok = {"send": [{**one, "offset": offset} for one, offset in known]}
-        events.pair(begun, ended, client, "sends", {"send": [one for one, _ in known]}, ok)
-    if known and unknown:
-        again = {"send": [one for one, _ in known]}
-        events.pair(begun, ended, client, "sends again", again, again, "info")
+        events.pair(begun, ended, client, "sends", asked, ok)
+        if unknown:
+            events.pair(begun, ended, client, "sends again", asked, asked, "info")
     if unknown:
         events.pair(begun, ended, client, "lost sight of", {"send": unknown}, {"send": unknown}, "info")
 

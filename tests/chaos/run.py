@@ -275,12 +275,11 @@ class Run:
 
     def ask_epochs(self):
         """Whether logs were truncated as clients were told."""
-        host, _, port = self.nodes.bootstrap.split(",")[0].rpartition(":")
         with contextlib.suppress(OSError):
-            truncations.look(self.workload.journal, self.workload.topic, (host, int(port)))
+            truncations.look(self.workload.journal, self.workload.topic, self.nodes.bootstrap)
         for line in self.workload.journal:
             if "refuted" in line:
-                say(f"  client {line['client']} was told of a truncation that never was: {line['why']}; the leader has epoch {line['refuted'][0]} up to {line['refuted'][1]}")
+                say(f"  client {line.get('client', 0)} was told of a truncation that never was: {line['why']}; the leader has epoch {line['refuted'][0]} up to {line['refuted'][1]}")
 
     def verdict(self):
         self.ended = time.monotonic_ns()

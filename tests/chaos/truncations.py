@@ -24,13 +24,13 @@ def is_refuted(claimed, end):
     return end[0] == claimed[0] and end[1] >= claimed[1]
 
 
-def look(journal, topic, address):
-    """Notes in the journal which reports are refuted. `address`: of a node. Raises OSError where no leader answers."""
+def look(journal, topic, bootstrap):
+    """Notes in the journal which reports are refuted. Raises OSError where no leader answers."""
     for line, claimed in [(line, claim(line)) for line in journal]:
         if not claimed:
             continue
         name, partition = place(topic, line["partition"])
-        shown = wire.metadata(address, [name])
+        shown = wire.first_answer(bootstrap, [name])
         leader = shown.nodes.get(shown.topics[name].parts[partition].leader)
         if leader is None:
             raise OSError(f"{name}-{partition} has no leader")

@@ -144,13 +144,13 @@ def metadata(address, topics=None, timeout=2, connect=socket.create_connection):
     return Shown({number: place for number, place, _ in nodes}, {number: rack for number, _, rack in nodes}, topics_shown)
 
 
-def first_answer(bootstrap):
-    """What the first node that answers shows of the cluster. Raises OSError where none does."""
+def first_answer(bootstrap, topics=()):
+    """What the first node that answers shows of the cluster, and of these topics. Raises OSError where none does."""
     reasons = []
     for address in bootstrap.split(","):
         host, _, port = address.rpartition(":")
         try:
-            return metadata((host, int(port)), [])
+            return metadata((host, int(port)), topics)
         except (OSError, ValueError) as reason:
             reasons.append(f"{address}: {reason}")
     raise OSError(f"no node answers: {'; '.join(reasons)}")

@@ -1,7 +1,7 @@
 """The broker that a suite meets: Ottla, or Apache Kafka to tell whose fault a failure is.
 
-Both listen on localhost:9092, further nodes on the ports behind it, which some suites have as a constant: a suite runs in a network namespace of its own,
-where that port is always free. May not know: any suite.
+Both listen on localhost:9092, which some suites have as a constant: a suite runs in a network namespace of its own,
+where that port is always free. Further nodes listen on the ports behind it. May not know: any suite.
 """
 
 import contextlib
@@ -18,6 +18,10 @@ from broker import Broker, Cluster, Kafka  # noqa: E402
 PORT = 9092
 ADDRESS = f"localhost:{PORT}"
 LISTENER = f"PLAINTEXT://127.0.0.1:{PORT}"
+
+
+def listening(port):
+    return {"KAFKA_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}", "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://localhost:{port}"}
 
 
 def bring_up_loopback():
@@ -43,12 +47,11 @@ def wait_for_port(process, port, log, seconds_max=60):
 def ottla(binary, directory, settings, nodes):
     """`settings` have Kafka's names; the image's way of writing them reaches Ottla."""
     named = {"KAFKA_" + name.upper().replace(".", "_"): value for name, value in settings.items()}
-    fixed = {"KAFKA_LISTENERS": LISTENER, "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{ADDRESS}"}
     if nodes == 1:
-        return Broker(binary, directory, **{**fixed, **named})
+        return Broker(binary, directory, **{**listening(PORT), **named})
     cluster = Cluster(binary, directory, nodes, **named)
     for port, broker in enumerate(cluster.brokers, PORT):
-        broker.environment |= {"KAFKA_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}", "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://localhost:{port}"}
+        broker.environment |= listening(port)
     return cluster
 
 
