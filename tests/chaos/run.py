@@ -78,7 +78,7 @@ import history
 import page
 import truncations
 from nemesis import UPGRADE, Nemesis, NoEffect, chosen, deck
-from network import Here, Network
+from network import CLIENTS, Here, Network
 from nodes import until
 from page import recorded, surroundings
 from systems import FOREIGN, KAFKA, OTTLA, OWN, SYSTEMS, name_of
@@ -275,7 +275,7 @@ class Run:
 
     def ask_epochs(self):
         """Whether logs were truncated as clients were told."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self.network.inside(CLIENTS):
             truncations.look(self.workload.journal, self.workload.topic, self.nodes.bootstrap)
         for line in self.workload.journal:
             if "refuted" in line:
