@@ -26,7 +26,7 @@ from places import place
 from topic_admin import TopicAdmin
 from transactional import IsolatedReader, Transactor, Transform
 
-BURST_RECORDS_MAX, BATCH_RECORDS_MAX = 40, 8
+BURST_RECORDS_MAX, BATCH_RECORDS_MAX, BURST_PARTITIONS_MAX = 40, 16, 2
 PAUSE_SECONDS_MAX = 0.15
 POLL_RECORDS_MAX = 200
 
@@ -46,8 +46,8 @@ class Bursts(threading.Thread):
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 1,
-                # Small batches: several of a partition are under way at a time. No more than five, however: librdkafka polls without a pause while
-                # another one is ready (150,000 times a second for each broker that does not answer, which took most of the machine).
+                # Small batches: several of a partition are under way at a time. No more than five of a burst, however: librdkafka polls without
+                # a pause while another one is ready (150,000 times a second for each broker that does not answer, which took most of the machine).
                 "batch.num.messages": BATCH_RECORDS_MAX,
                 "message.timeout.ms": timeout_ms,
                 "retry.backoff.ms": 50,
@@ -69,7 +69,8 @@ class Bursts(threading.Thread):
     def burst(self, count):
         first = (self.client << 32) + self.sent
         self.sent += count
-        records = [(random.choice(self.partitions), first + i) for i in range(count)]
+        chosen = random.sample(self.partitions, min(len(self.partitions), BURST_PARTITIONS_MAX))
+        records = [(random.choice(chosen), first + i) for i in range(count)]
         results = [(None, 0)] * count
         say("send", client=self.client, records=records)
 
