@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::table::{
-    ALONE, CPU, ERRORS, GAP, KIB_EACH, MIB, MS, OF_BEFORE, OF_DISK, OF_LIVE, OF_ONE, OF_USUAL, P50, P99, RATE,
+    ALONE, CPU, ERRORS, GAP, GROWN, KIB_EACH, MIB, MS, OF_BEFORE, OF_DISK, OF_LIVE, OF_ONE, OF_USUAL, P50, P99, RATE,
     REQUESTS, SCRAPE, SECONDS, Sample, TRANSACTIONS,
 };
 
@@ -41,8 +41,8 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
         "zones" if row.contains("syncs") => vec![ratio(RATE, true, 2.0)],
         "zones" if row.starts_with("40 ms") && row.ends_with(" 1 partition") => vec![own(RATE, true, 100.0)],
         "transactions" => vec![ratio(TRANSACTIONS, true, 2.0), ratio(P99, false, 0.5)],
-        "compaction" if row.contains("keys") => vec![own(OF_LIVE, false, 2.0)],
-        "compaction" if !row.contains("not") => vec![own(ALONE, false, 2.0)],
+        "compaction" if row.contains("keys") => vec![own(OF_LIVE, false, 2.0), own(MIB, false, 64.0)],
+        "compaction" if !row.contains("not") => vec![own(ALONE, false, 2.0), own(GROWN, false, 1.1)],
         "gaps" => vec![own(ERRORS, false, 0.0)],
         "partitions" => vec![own(MIB, false, 300.0), own(SCRAPE, false, 300.0)],
         "pool" if row.starts_with("kill") => vec![own(ERRORS, false, 0.0), own(GAP, false, 2_000.0)],

@@ -61,8 +61,17 @@ pub(crate) fn client_cpu() -> f64 {
 
 /// Resident memory of a process in bytes.
 pub(crate) fn resident(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// Resident memory of a process without the pages of files, in bytes: what it has allocated.
+pub(crate) fn anonymous(pid: u32) -> u64 {
+    memory(pid, "RssAnon:")
+}
+
+fn memory(pid: u32, kind: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|l| l.strip_prefix(kind));
     line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 

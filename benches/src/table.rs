@@ -57,6 +57,8 @@ pub(crate) const MS: &str = "ms";
 pub(crate) const MIB: &str = "MiB";
 /// Resident memory for each replica of a partition.
 pub(crate) const KIB_EACH: &str = "KiB a replica";
+/// The most that the disk held in the last third of a window, as a part of the most of the middle third: 1 where cleaning keeps up.
+pub(crate) const GROWN: &str = "times the disk of a third before";
 pub(crate) const WRITTEN: &str = "bytes written per byte";
 pub(crate) const READ: &str = "bytes read from disk per byte";
 pub(crate) const ERRORS: &str = "errors";
@@ -91,6 +93,7 @@ pub(crate) const METRICS: &[(&str, Better)] = &[
     (OF_BEFORE, Better::Higher),
     (OF_DISK, Better::Higher),
     (OF_LIVE, Better::Lower),
+    (GROWN, Better::Lower),
     (WRITTEN, Better::Lower),
     (READ, Better::Neither),
     (CLIENT_CPU, Better::Neither),

@@ -198,6 +198,11 @@ impl Peer {
         self.nodes.iter().map(Node::resident).sum::<u64>() as f64 / f64::from(1 << 20)
     }
 
+    /// Memory that the nodes have allocated, without the pages of files.
+    pub(crate) fn anonymous_mib(&self) -> f64 {
+        self.nodes.iter().map(Node::anonymous).sum::<u64>() as f64 / f64::from(1 << 20)
+    }
+
     /// A connection to the first node.
     pub(crate) fn wire(&self) -> Wire {
         Wire::connect(self.address())

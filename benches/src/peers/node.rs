@@ -91,6 +91,10 @@ impl Node {
         self.child.as_ref().map_or(0, |child| process::resident(child.id()))
     }
 
+    pub(super) fn anonymous(&self) -> u64 {
+        self.child.as_ref().map_or(0, |child| process::anonymous(child.id()))
+    }
+
     pub(crate) fn try_wire(&self) -> Option<Wire> {
         Wire::try_connect(self.address)
     }

@@ -1,6 +1,7 @@
 //! Compacted topics: what their cleaning costs producers, and what they take on the disk.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::loads::keyed::{self, Load};
 use crate::machine;
 use crate::peers::Peer;
 use crate::process::disk_bytes;
-use crate::table::{ALONE, MIB, OF_LIVE, OFFERED, P99, REQUESTS, SECONDS, Sample, WRITTEN};
+use crate::table::{ALONE, GROWN, MIB, OF_LIVE, OFFERED, P99, REQUESTS, SECONDS, Sample, WRITTEN};
 use crate::wire::Topic;
 
 const PRODUCERS: usize = 64;
@@ -29,8 +30,9 @@ pub(crate) fn compaction(bench: &mut Bench) {
         "Compacted topics",
         "Records with keys, 64 producers, 16 partitions, segment.bytes=16 MiB (Kafka cleans no segment that is written to), all else at \
          its default. Half of its own maximum is offered to each: first to a topic that is not compacted, then to a compacted one. \
-         Then each of many keys is written three times; from the last acknowledgement until the disk holds no less for 150 s. Memory is \
-         resident memory then, beyond what it was before the first record.",
+         Then each of many keys is written three times; from the last acknowledgement until the disk holds no less for 150 s. That \
+         topic is compacted from the last acknowledgement on; memory is what the broker has allocated at the most from then on, beyond \
+         what it had then.",
     );
     beside(bench);
     space(bench);
@@ -53,7 +55,7 @@ fn beside(bench: &mut Bench) {
         size: 1024,
         keys: 100_000,
     };
-    let (short, span) = (bench.span(3.0, 5.0), bench.span(40.0, 120.0));
+    let (short, span) = (bench.span(3.0, 5.0), bench.span(120.0, 180.0));
     let mut rates = BTreeMap::new();
     let row = bench.measure("a topic that is not compacted", |peer| {
         if !rates.contains_key(peer.name) {
@@ -68,8 +70,9 @@ fn beside(bench: &mut Bench) {
     bench.add(row);
     bench.row("a compacted topic", |peer| {
         create(peer, "latest", "compact");
-        let mut sample = paced(peer, &load("latest"), rates[peer.name], span);
+        let (mut sample, held) = held_while(peer, || paced(peer, &load("latest"), rates[peer.name], span));
         sample.insert(ALONE, sample[P99] / alone[peer.name]);
+        sample.insert(GROWN, grown(&held));
         sample
     });
 }
@@ -82,17 +85,44 @@ fn paced(peer: &Peer, load: &Load, rate: f64, span: Span) -> Sample {
     sample
 }
 
+/// What the disk holds, each second while something is done.
+fn held_while(peer: &Peer, done: impl FnOnce() -> Sample) -> (Sample, Vec<u64>) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut held = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                held.push(disk_bytes(&peer.directory));
+                thread::sleep(Duration::from_secs(1));
+            }
+            held
+        });
+        let sample = done();
+        is_over.store(true, Ordering::Relaxed);
+        (sample, watch.join().expect("a watch"))
+    })
+}
+
+/// The most of the last third, as a part of the most of the third before.
+fn grown(held: &[u64]) -> f64 {
+    let third = held.len() / 3;
+    let most = |part: &[u64]| part.iter().max().copied().unwrap_or(0) as f64;
+    most(&held[2 * third..]) / most(&held[third..2 * third]).max(1.0)
+}
+
 fn space(bench: &mut Bench) {
     let keys = (bench.bytes(1e6, 1e7)).max(10_000);
     let mut peers = bench.prepare();
     let mut row = row_of(&format!("{keys} keys of 100 B, each written three times"), &peers);
     for (at, peer) in peers.iter_mut().enumerate() {
         peer.start();
-        let topic = create(peer, "many", "compact");
-        let (memory, before) = (peer.resident_mib(), peer.usage());
+        let topic = create(peer, "many", "delete");
+        let before = peer.usage();
         let load = Load { topic, producers: PRODUCERS, records: 100, size: 100, keys };
         keyed::fill(peer.address(), &load, TIMES);
-        let took = settled(peer);
+        let memory = peer.anonymous_mib();
+        peer.wire().set_config(&load.topic, "cleanup.policy", "compact");
+        let (took, most) = settled(peer);
         machine::sync();
         let live = keys as f64 * (load.size + KEY_BYTES) as f64;
         let written = peer.usage().since(before).write_bytes as f64;
@@ -100,7 +130,7 @@ fn space(bench: &mut Bench) {
             (SECONDS, took.as_secs_f64()),
             (OF_LIVE, disk_bytes(&peer.directory) as f64 / live),
             (WRITTEN, written / live / TIMES as f64),
-            (MIB, peer.resident_mib() - memory),
+            (MIB, most - memory),
         ]));
         peer.kill();
         machine::remove(&peer.directory);
@@ -108,9 +138,9 @@ fn space(bench: &mut Bench) {
     bench.add(row);
 }
 
-/// Waits until the disk holds no less any more; how long that took.
-fn settled(peer: &Peer) -> Duration {
-    let began = Instant::now();
+/// Waits until the disk holds no less any more; how long that took, and the most memory that was allocated meanwhile, in MiB.
+fn settled(peer: &Peer) -> (Duration, f64) {
+    let (began, mut most) = (Instant::now(), 0.0_f64);
     let (mut least, mut fell) = (u64::MAX, Duration::ZERO);
     while began.elapsed() < fell + SETTLED && began.elapsed() < SETTLED_MAX {
         let bytes = disk_bytes(&peer.directory);
@@ -118,7 +148,8 @@ fn settled(peer: &Peer) -> Duration {
         if bytes < least - least / 100 {
             (least, fell) = (bytes, began.elapsed());
         }
+        most = most.max(peer.anonymous_mib());
         thread::sleep(Duration::from_secs(1));
     }
-    fell
+    (fell, most)
 }

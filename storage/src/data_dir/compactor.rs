@@ -30,6 +30,7 @@ use crate::index::compacted::Compacted;
 use crate::index::file::Opened;
 use crate::index::{ExtentKey, IndexError, IndexedBatch};
 use crate::read::{ReadError, ReadRequest, Wanted};
+use crate::rewrite::throttle::pass_pause;
 use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter, room_for};
 use crate::runs::{Listing, RUNS_DIR, Run};
 use ottla_env::rt;
@@ -273,7 +274,7 @@ impl DataDir {
             for one in &found {
                 transactions.see(&one.stored)?;
             }
-            self.pause(bytes).await;
+            self.pause_pass(bytes).await;
         }
         Ok(transactions)
     }
@@ -347,7 +348,7 @@ impl DataDir {
             if let Some(writer) = &mut job.writer {
                 self.sync_part(writer).await?;
             }
-            self.pause(bytes).await;
+            self.pause_pass(bytes).await;
         }
         Ok(job)
     }
@@ -392,6 +393,14 @@ impl DataDir {
         let written = off_thread(&self.disk, last).await??;
         runs.push(self.seal_run(written).await?);
         Ok(())
+    }
+
+    /// Pauses as the throttle says after a pass has read so many bytes.
+    async fn pause_pass(&self, bytes: u64) {
+        let stats = self.log.stats();
+        let appended = self.rewriter.append_rate.lock().read(rt::now(), stats.bytes);
+        let options = *self.rewriter.pace.borrow();
+        self.wait(pass_pause(&options, bytes, stats.queued_bytes, self.space_pressure(), appended)).await;
     }
 
     /// The next batches of these offsets, and how many bytes they have.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::identity::RUNS_FORMAT_VERSION;
 use super::run_files::unlink_runs;
@@ -360,6 +361,11 @@ impl DataDir {
     pub(super) async fn pause(&self, bytes: u64) {
         let waiting = self.log.stats().queued_bytes;
         let pause = pause(&self.rewriter.pace.borrow(), bytes, waiting, self.space_pressure());
+        self.wait(pause).await;
+    }
+
+    /// Waits so long, or until the directory is closed.
+    pub(super) async fn wait(&self, pause: Duration) {
         let _ = rt::timeout(pause, self.rewriter.stop.notified()).await;
     }
 

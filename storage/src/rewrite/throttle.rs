@@ -1,8 +1,11 @@
-//! Throttle of the rewriter and of snapshot imports: bytes per second, less while frames wait for the log's writer.
+//! Throttle of the rewriter, of compaction's passes and of snapshot imports: bytes per second, less while frames wait for the log's
+//! writer. A pass is never slower than what is appended: else a load that lasts would grow the disk without end.
 //!
 //! May not know: what the bytes are.
 
 use std::time::Duration;
+
+use ottla_env::rt::Instant;
 
 use super::RewriteOptions;
 use super::choose::SHORT;
@@ -15,6 +18,11 @@ const GIVING_WAY: u64 = 4;
 const HURRY: u64 = 8;
 /// An import is this many times faster than the rewriter: until it is done, records have a copy less than they should.
 const RESTORING: u64 = 4;
+/// A pass reads what is new four times and what is old twice. Where half is new that is six bytes for each that is appended; two more
+/// take back what came while it waited for its turn.
+const PASS_BYTES: u64 = 8;
+/// The rate of appending is taken over no less than this.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// Slower than that the sender would take the import for dead.
 const IMPORT_RATE_MIN: u64 = 64 << 10;
@@ -31,13 +39,33 @@ pub(crate) fn import_pause(options: &RewriteOptions, bytes: u64, waiting_bytes: 
 
 /// The pause after so many bytes were read and written. `pressure` is 0 while space is ample and 1 when it is used up.
 pub(crate) fn pause(options: &RewriteOptions, bytes: u64, waiting_bytes: u64, pressure: f64) -> Duration {
+    time_of(bytes, rate(options, waiting_bytes, pressure).min(options.bytes_per_second_max))
+}
+
+/// The pause of a pass: no longer than `pause`, and short enough to keep up with so many bytes appended a second. Where the rewriter is
+/// switched off the upper limit alone holds: a topic is compacted anyway.
+pub(crate) fn pass_pause(
+    options: &RewriteOptions,
+    bytes: u64,
+    waiting_bytes: u64,
+    pressure: f64,
+    appended_per_second: u64,
+) -> Duration {
+    let rate = match options.bytes_per_second {
+        0 => u64::MAX,
+        _ => rate(options, waiting_bytes, pressure).max(appended_per_second.saturating_mul(PASS_BYTES)),
+    };
+    time_of(bytes, rate.min(options.bytes_per_second_max))
+}
+
+fn rate(options: &RewriteOptions, waiting_bytes: u64, pressure: f64) -> u64 {
     let mut rate = options.bytes_per_second;
     if pressure > SHORT {
         rate = rate.saturating_mul(HURRY);
     } else if waiting_bytes > WAITING_BYTES {
         rate /= GIVING_WAY;
     }
-    time_of(bytes, rate.min(options.bytes_per_second_max))
+    rate
 }
 
 fn time_of(bytes: u64, rate: u64) -> Duration {
@@ -45,9 +73,53 @@ fn time_of(bytes: u64, rate: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
+/// How fast a log is appended to: a counter of its bytes, read from time to time.
+#[derive(Debug, Default)]
+pub(crate) struct AppendRate {
+    last: Option<(Instant, u64)>,
+    per_second: u64,
+}
+
+impl AppendRate {
+    /// Bytes a second since the last reading that is old enough; `bytes`: all that were appended until now.
+    pub(crate) fn read(&mut self, now: Instant, bytes: u64) -> u64 {
+        let Some((at, before)) = self.last else {
+            self.last = Some((now, bytes));
+            return self.per_second;
+        };
+        let passed = now.since(at);
+        if passed >= MEASURED {
+            let nanos = u128::from(bytes.saturating_sub(before)) * 1_000_000_000 / passed.as_nanos();
+            self.per_second = u64::try_from(nanos).unwrap_or(u64::MAX);
+            self.last = Some((now, bytes));
+        }
+        self.per_second
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pass_keeps_up_with_what_is_appended() {
+        let options = RewriteOptions { bytes_per_second: 1 << 20, ..RewriteOptions::default() };
+        let pause = |appended| pass_pause(&options, 1 << 20, 1 << 20, 0.0, appended).as_millis();
+        assert_eq!((pause(0), pause(1 << 15), pause(1 << 18), pause(1 << 20)), (4000, 4000, 500, 125));
+        let options = RewriteOptions { bytes_per_second_max: 1 << 19, ..options };
+        assert_eq!(pass_pause(&options, 1 << 20, 0, 0.0, 1 << 20), Duration::from_secs(2), "the greatest rate holds");
+        let off = RewriteOptions { bytes_per_second: 0, ..RewriteOptions::default() };
+        assert_eq!(pass_pause(&off, 1 << 20, 1 << 20, 0.0, 0), Duration::ZERO, "nothing holds it up for ever");
+    }
+
+    #[test]
+    fn the_rate_of_appending_is_that_of_the_last_second() {
+        let (mut rate, begin) = (AppendRate::default(), Instant(5));
+        let mut read = |millis, bytes| rate.read(begin + Duration::from_millis(millis), bytes);
+        assert_eq!((read(0, 700), read(500, 900)), (0, 0), "nothing is known yet");
+        assert_eq!((read(2000, 2700), read(2900, 9_999)), (1000, 1000));
+        assert_eq!((read(3000, 2700), read(4000, 2800)), (0, 100));
+    }
 
     #[test]
     fn live_traffic_slows_it_down_unless_space_is_short() {
