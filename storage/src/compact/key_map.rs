@@ -16,6 +16,8 @@ type KeyHash = [u8; 16];
 
 /// Bytes of a bucket of the map: hash, offset, the map's own byte.
 const BUCKET_BYTES: usize = 25;
+/// Of the smallest map, which holds seven keys.
+const BUCKETS_MIN: usize = 8;
 
 /// One of a number of equal ranges of hashes: where there are too many keys for one map, each range has its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ impl KeyMap {
     #[must_use]
     pub fn new(bytes_max: usize, seed: (u64, u64)) -> Self {
         // The map has a power of two of buckets and fills seven eighths of them.
-        let buckets = (bytes_max / BUCKET_BYTES).max(16);
+        let buckets = (bytes_max / BUCKET_BYTES).max(BUCKETS_MIN);
         let buckets = if buckets.is_power_of_two() { buckets } else { buckets.next_power_of_two() / 2 };
         Self { seed, capacity: buckets / 8 * 7, range: HashRange::ALL, offsets: IdHashMap::default() }
     }

@@ -14,8 +14,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Offsets of one window at the most: 32 MiB of marks.
-    pub const OFFSETS_MAX: u64 = 1 << 28;
+    /// Offsets of one window at the most: 16 MiB of marks.
+    pub const OFFSETS_MAX: u64 = 1 << 27;
 
     /// No marks yet, for `count` offsets from `from` on.
     ///

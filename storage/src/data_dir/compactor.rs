@@ -37,8 +37,6 @@ use ottla_env::rt;
 
 /// Bytes of batches that are read at once, about.
 const STEP_BYTES: usize = 1 << 20;
-/// Bytes of the map of keys; the marks of a window take as much.
-const MAP_BYTES_MAX: usize = 32 << 20;
 /// Parts of all keys at the most: beyond them a pass would read a partition more often than any disk is worth.
 const PARTS_MAX: u64 = 1 << 16;
 
@@ -79,6 +77,8 @@ struct Job {
     key: ExtentKey,
     /// The map was full: what was marked since its part began does not hold all that it should.
     is_full: bool,
+    /// The map holds all keys: a batch is marked in the step in which it is kept, and not read once more for it.
+    is_whole: bool,
 }
 
 /// A batch as the index and the disk have it.
@@ -124,6 +124,9 @@ fn mark(job: &mut Job, found: &Found) -> Result<(), JobError> {
 }
 
 fn keep(job: &mut Job, found: &Found) -> Result<(), JobError> {
+    if job.is_whole {
+        mark(job, found)?;
+    }
     let Job { keeper, marks, writer, key, .. } = job;
     let mut outcome = Ok(());
     let mut write = |batch: StoredBatch| {
@@ -230,11 +233,12 @@ impl DataDir {
         let is_aborted = move |producer, offset| offset >= former && transactions.is_aborted(producer, offset);
         let mut job = Job {
             keeper: Keeper::new(pass, first, Box::new(is_aborted)),
-            map: KeyMap::new(MAP_BYTES_MAX, (rt::random_u64(), rt::random_u64())),
+            map: KeyMap::new(self.options.rewrite.key_map_bytes, (rt::random_u64(), rt::random_u64())),
             marks: Marks::new(first, 0),
             writer: None,
             key,
             is_full: false,
+            is_whole: false,
         };
         let (mut runs, mut parts, mut at) = (Vec::new(), 1, first);
         while at < pass.horizon {
@@ -279,7 +283,8 @@ impl DataDir {
         Ok(transactions)
     }
 
-    /// Marks a window from an offset on, by the keys of `dirty`; returns the window's end, at the end of a batch.
+    /// Marks a window from an offset on, by the keys of `dirty`, or has one map of all keys by which it is marked while it is kept; returns
+    /// the window's end, at the end of a batch.
     async fn marked(
         &self,
         key: ExtentKey,
@@ -314,7 +319,10 @@ impl DataDir {
                     *parts *= 2;
                     continue 'anew;
                 }
-                job = self.each(key, from..end, job, mark, None).await?;
+                job.is_whole = *parts == 1;
+                if !job.is_whole {
+                    job = self.each(key, from..end, job, mark, None).await?;
+                }
             }
             return Ok((end, job));
         }

@@ -32,6 +32,9 @@ pub struct RewriteOptions {
     pub interval: Duration,
     /// What will soon be dead is not copied while space is ample and its last batch died this recently. Default 10 min.
     pub patience: Duration,
+    /// Bytes of the map of keys of a pass of compaction, about: where there are more keys than it holds, a partition is read more often.
+    /// Default 32 MiB.
+    pub key_map_bytes: usize,
 }
 
 impl Default for RewriteOptions {
@@ -43,6 +46,7 @@ impl Default for RewriteOptions {
             run_bytes: 256 << 20,
             interval: Duration::from_secs(15),
             patience: Duration::from_secs(600),
+            key_map_bytes: 32 << 20,
         }
     }
 }

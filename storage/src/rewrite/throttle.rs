@@ -18,8 +18,8 @@ const GIVING_WAY: u64 = 4;
 const HURRY: u64 = 8;
 /// An import is this many times faster than the rewriter: until it is done, records have a copy less than they should.
 const RESTORING: u64 = 4;
-/// A pass reads what is new four times and what is old twice. Where half is new that is six bytes for each that is appended; two more
-/// take back what came while it waited for its turn.
+/// A pass whose keys fit one map reads what is new three times and what is old once: where half is new, four bytes for each that is appended.
+/// Twice as many take back what came while it waited for its turn.
 const PASS_BYTES: u64 = 8;
 /// The rate of appending is taken over no less than this.
 const MEASURED: Duration = Duration::from_secs(1);

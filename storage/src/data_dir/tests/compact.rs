@@ -15,10 +15,11 @@ use super::crash::{Moments, check_index_files, check_nothing_stays, check_runs, 
 use super::rewrite::disk;
 use super::toy::{self, Accepted, Model, Toy, entry, open, options, partition};
 use crate::compact::Pass;
-use crate::data_dir::{Compaction, CompactionRequest, DataDir};
+use crate::data_dir::{Compaction, CompactionRequest, DataDir, DataDirOptions};
 use crate::entry::Entry;
 use crate::ids::RaftIndex;
 use crate::read::{ReadRequest, Wanted};
+use crate::rewrite::RewriteOptions;
 use ottla_env::disk::Disk;
 use ottla_env::sim;
 use ottla_env::sim::disk::{Crash, Tear};
@@ -191,9 +192,19 @@ pub(super) async fn check(toy: &Toy, history: &History) {
     }
 }
 
-/// Opens a directory after a crash, applies what its log has, and compares.
-pub(super) async fn reopened(disk: &Arc<dyn Disk>, history: &mut History) -> (Arc<DataDir>, Arc<Toy>) {
-    let (directory, recovered) = open(disk, options()).await;
+/// Of a map that holds all keys here, or one of them less.
+fn some_map() -> usize {
+    if sim::random_below(2) == 0 { 0 } else { options().rewrite.key_map_bytes }
+}
+
+/// Opens a directory after a crash, applies what its log has, and compares. Passes have a map of so many bytes from then on.
+pub(super) async fn reopened(
+    disk: &Arc<dyn Disk>,
+    history: &mut History,
+    key_map_bytes: usize,
+) -> (Arc<DataDir>, Arc<Toy>) {
+    let rewrite = RewriteOptions { key_map_bytes, ..options().rewrite };
+    let (directory, recovered) = open(disk, DataDirOptions { rewrite, ..options() }).await;
     let Some(found) = recovered.first() else {
         assert!(history.entries.is_empty());
         let toy = Toy::create(&directory, REPLICA).await;
@@ -329,7 +340,7 @@ fn lives_of(seed: u64) -> (u64, u64) {
         let (mut passes, mut unlinked) = (0, 0);
         for life in 0..LIVES {
             let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-            let (directory, toy) = reopened(&disk, &mut history).await;
+            let (directory, toy) = reopened(&disk, &mut history, some_map()).await;
             for _ in 0..STEPS_PER_LIFE {
                 passes += u64::from(step(&directory, &toy, &mut history).await);
             }
@@ -340,7 +351,7 @@ fn lives_of(seed: u64) -> (u64, u64) {
             sim = sim.image().crash(crash, seed + life);
         }
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-        let (directory, toy) = reopened(&disk, &mut history).await;
+        let (directory, toy) = reopened(&disk, &mut history, some_map()).await;
         check_nothing_stays(&disk, &directory).await;
         check(&toy, &history).await;
         check_index_files(&disk, &directory).await;
@@ -367,7 +378,7 @@ fn crashes_of(seed: u64) -> usize {
     let report = sim::run(seed, move || async move {
         let (sim, disk) = disk(seed, Tear::Pages);
         let mut history = History::default();
-        let (directory, toy) = reopened(&disk, &mut history).await;
+        let (directory, toy) = reopened(&disk, &mut history, some_map()).await;
         for _ in 0..25 {
             append(&toy, &mut history).await;
         }
@@ -391,7 +402,7 @@ fn crashes_of(seed: u64) -> usize {
         for (number, (mut history, image)) in moments.into_iter().enumerate() {
             let crash = if number % 2 == 0 { Crash::Power } else { Crash::Process };
             let disk: Arc<dyn Disk> = Arc::new(image.crash(crash, seed + number as u64));
-            let (directory, toy) = reopened(&disk, &mut history).await;
+            let (directory, toy) = reopened(&disk, &mut history, some_map()).await;
             check_nothing_stays(&disk, &directory).await;
             check(&toy, &history).await;
         }
@@ -412,7 +423,7 @@ fn the_files_that_a_pass_has_replaced_go() {
     sim::run(7, || async {
         let (_, disk) = disk(7, Tear::Pages);
         let mut history = History::default();
-        let (directory, toy) = reopened(&disk, &mut history).await;
+        let (directory, toy) = reopened(&disk, &mut history, some_map()).await;
         for _ in 0..60 {
             append(&toy, &mut history).await;
         }

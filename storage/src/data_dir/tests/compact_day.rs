@@ -12,7 +12,7 @@ use ottla_protocol::ids::Offset;
 
 use super::compact::{History, check, reopened, written};
 use super::rewrite::disk;
-use super::toy::{Toy, entry, partition};
+use super::toy::{Toy, entry, options, partition};
 use crate::compact::Pass;
 use crate::data_dir::{Compaction, CompactionRequest, DataDir};
 use crate::ids::RaftIndex;
@@ -89,7 +89,7 @@ fn a_byte_is_rewritten_at_most_twice_over_a_day_of_mixed_load() {
     sim::run(11, || async {
         let (_, disk) = disk(11, Tear::Pages);
         let mut history = History::default();
-        let (directory, toy) = reopened(&disk, &mut history).await;
+        let (directory, toy) = reopened(&disk, &mut history, options().rewrite.key_map_bytes).await;
         for minute in 0..MINUTES {
             let batches = (0..).zip(KINDS).map(|(index, kind)| (index, batch(kind, minute))).collect();
             let entry = entry(1, history.entries.len() as u64 + 1, batches, "");
