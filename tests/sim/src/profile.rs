@@ -227,6 +227,8 @@ pub(crate) struct Tuning {
     pub(crate) compaction_check: Duration,
     /// The topic of transactions is compacted.
     pub(crate) compacts_transfers: bool,
+    /// Of the map of keys of a pass: in every second seed its keys, transactions' above all, do not fit one map.
+    pub(crate) key_map_bytes: usize,
     /// Pipelined producers send on to a new leader while the former one still owes them answers.
     pub(crate) sends_on: bool,
     /// Replicas of the topic that all clients share; `None`: as many as the cluster's default.
@@ -283,6 +285,7 @@ impl Tuning {
             levels: Levels::OWN,
             compaction_check: Duration::from_millis(if seed >= COMPACTION_FROM { 300 } else { 15_000 }),
             compacts_transfers: seed >= COMPACTED_TRANSFERS_FROM,
+            key_map_bytes: if seed.is_multiple_of(2) { 32 << 20 } else { 25 << 10 },
             sends_on: seed >= SENDS_ON_FROM,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),
         }

@@ -80,7 +80,11 @@ fn options(tuning: Tuning) -> NodeOptions {
         log,
         checkpoint_bytes: 64 << 10,
         checkpoint_interval: tuning.checkpoint_interval,
-        rewrite: RewriteOptions { patience: Duration::ZERO, ..RewriteOptions::default() },
+        rewrite: RewriteOptions {
+            patience: Duration::ZERO,
+            key_map_bytes: tuning.key_map_bytes,
+            ..RewriteOptions::default()
+        },
         maintenance_interval: Duration::from_millis(100),
         reclaim_interval: tuning.reclaim_interval,
         relocation_bytes: RELOCATION_BYTES,
