@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::peers::nats;
-use crate::wire::{Topic, batch, fetch_request, frame, produce_request};
+use crate::wire::{Topic, batch, fetch_request, frame, produce_request, produced_error_at};
 
 /// How an answer is told from the next, and a good one from a bad one.
 pub(crate) enum Answers {
@@ -34,8 +34,7 @@ impl ProduceFrames {
         let tail = cut(&whole(0)).1;
         // A copy, so that the whole frame is not kept for its head.
         let heads = (0..topic.partitions).map(|p| Bytes::copy_from_slice(&cut(&whole(p)).0)).collect();
-        // Length, correlation, tags, number of topics, name, number of partitions, index.
-        let error_at = 4 + 4 + 1 + 1 + (1 + topic.name.len()) + 1 + 4;
+        let error_at = produced_error_at(&topic.name);
         let payload = (records * size) as u64;
         Self { heads, batch, tail, answers: Answers::Kafka { error_at }, records: records as u64, payload }
     }

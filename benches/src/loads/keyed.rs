@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Done;
 use super::engine::Span;
-use crate::wire::{Topic, frame, keyed_batch, produce_request};
+use super::{Done, Window};
+use crate::wire::{Topic, frame, keyed_batch, produce_request, produced_error_at};
 
 /// Keys that are looked for in an encoded request begin here.
 const MARK: u64 = 0x5ca1_ab1e_0dd0_0000;
@@ -42,8 +42,7 @@ impl KeyedFrame {
         let find = |wanted: &[u8]| bytes.windows(wanted.len()).position(|w| w == wanted).expect("what was encoded");
         let keys_at = marks.iter().map(|mark| find(&mark.to_be_bytes())).collect();
         let from = find(&batch);
-        // Length, correlation, tags, number of topics, name, number of partitions, index.
-        let error_at = 4 + 4 + 1 + 1 + (1 + load.topic.name.len()) + 1 + 4;
+        let error_at = produced_error_at(&load.topic.name);
         Self { batch: from..from + batch.len(), keys_at, error_at, bytes }
     }
 
@@ -106,8 +105,8 @@ pub(crate) fn run(
     edge: &mut dyn FnMut(),
 ) -> (Done, Duration) {
     let producers: Vec<Producer> = (0..load.producers).map(|number| Producer::new(to, load, number)).collect();
-    let began = Instant::now();
-    let (from, end) = (began + span.ramp, began + span.ramp + span.window);
+    let window = Window::after(span);
+    let Window { began, from, end } = window;
     let lasts = |number: usize, mut producer: Producer| {
         let mut key = any_of(load.keys, number as u64 + 1);
         let (mut done, mut sent) = (Done::new(), number);
@@ -131,24 +130,17 @@ pub(crate) fn run(
         }
         done
     };
-    thread::scope(|scope| {
-        let lasts = &lasts;
-        let begun: Vec<_> =
-            producers.into_iter().enumerate().map(|(number, one)| scope.spawn(move || lasts(number, one))).collect();
-        thread::sleep(from.saturating_duration_since(Instant::now()));
-        edge();
-        thread::sleep(end.saturating_duration_since(Instant::now()));
-        edge();
-        let mut all = Done::new();
-        for done in begun.into_iter().map(|thread| thread.join().unwrap()) {
-            all.latency.add(&done.latency).unwrap();
-            all.requests += done.requests;
-            all.records += done.records;
-            all.bytes += done.bytes;
-            all.errors += done.errors;
-        }
-        (all, span.window)
-    })
+    let lasts = &lasts;
+    let threads = producers.into_iter().enumerate().map(|(number, one)| move || lasts(number, one));
+    let mut all = Done::new();
+    for done in window.threads(threads, edge) {
+        all.latency.add(&done.latency).unwrap();
+        all.requests += done.requests;
+        all.records += done.records;
+        all.bytes += done.bytes;
+        all.errors += done.errors;
+    }
+    (all, span.window)
 }
 
 /// Produces every key so many times, all of them once before one comes again.

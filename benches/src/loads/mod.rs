@@ -8,7 +8,44 @@ pub(crate) mod keyed;
 pub(crate) mod librdkafka;
 pub(crate) mod transactions;
 
+use std::thread;
+use std::time::Instant;
+
 use hdrhistogram::Histogram;
+
+use engine::Span;
+
+/// The measured part of a load that threads make.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) began: Instant,
+    pub(crate) from: Instant,
+    pub(crate) end: Instant,
+}
+
+impl Window {
+    /// It begins when the ramp is over, from now on.
+    pub(crate) fn after(span: Span) -> Self {
+        let began = Instant::now();
+        Self { began, from: began + span.ramp, end: began + span.ramp + span.window }
+    }
+
+    /// What the threads return, which watch the end themselves; `edge` is called at both ends.
+    pub(crate) fn threads<T: Send>(
+        self,
+        threads: impl Iterator<Item = impl FnOnce() -> T + Send>,
+        edge: &mut dyn FnMut(),
+    ) -> Vec<T> {
+        thread::scope(|scope| {
+            let begun: Vec<_> = threads.map(|thread| scope.spawn(thread)).collect();
+            for at in [self.from, self.end] {
+                thread::sleep(at.saturating_duration_since(Instant::now()));
+                edge();
+            }
+            begun.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+}
 
 /// What one group of connections, or one client, did within the measured time.
 pub(crate) struct Done {

@@ -1,13 +1,12 @@
 //! Producers that commit one transaction after the other, in the versions of the requests since KIP-890: a record to each
 //! partition, all of them acknowledged, then the commit. One thread each, which waits for every answer.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Done;
 use super::engine::Span;
+use super::{Done, Window};
 use crate::peers::Peer;
 use crate::peers::wires::{Wires, leaders, retried};
 use crate::wire::Topic;
@@ -72,28 +71,23 @@ pub(crate) fn run(
     edge: &mut dyn FnMut(),
 ) -> (Done, Duration) {
     let mut ready: Vec<Producer<'_>> = (0..producers).map(|number| Producer::new(peer, topic, number, size)).collect();
-    let (from, end) = (Instant::now() + span.ramp, Instant::now() + span.ramp + span.window);
-    thread::scope(|scope| {
-        let commits = |producer: &'_ mut Producer<'_>| {
-            let mut latencies = Vec::new();
-            while Instant::now() < end {
-                let took = producer.transact();
-                if (from..end).contains(&Instant::now()) {
-                    latencies.push(took);
-                }
+    let window = Window::after(span);
+    let commits = |producer: &mut Producer<'_>| {
+        let mut latencies = Vec::new();
+        while Instant::now() < window.end {
+            let took = producer.transact();
+            if (window.from..window.end).contains(&Instant::now()) {
+                latencies.push(took);
             }
-            latencies
-        };
-        let threads: Vec<_> = ready.iter_mut().map(|producer| scope.spawn(move || commits(producer))).collect();
-        thread::sleep(from.saturating_duration_since(Instant::now()));
-        edge();
-        thread::sleep(end.saturating_duration_since(Instant::now()));
-        edge();
-        let mut done = Done::new();
-        for took in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
-            done.record(took.as_nanos() as u64);
-            done.requests += 1;
         }
-        (done, span.window)
-    })
+        latencies
+    };
+    let commits = &commits;
+    let threads = ready.iter_mut().map(|producer| move || commits(producer));
+    let mut done = Done::new();
+    for took in window.threads(threads, edge).into_iter().flatten() {
+        done.record(took.as_nanos() as u64);
+        done.requests += 1;
+    }
+    (done, span.window)
 }

@@ -139,6 +139,12 @@ pub(crate) fn produce_request(topic: &str, partitions: &[i32], records: &Bytes) 
     ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic])
 }
 
+/// How far the error code lies from the beginning of an answer to a produce request (v9) of one partition: behind length, correlation, tags,
+/// number of topics, name, number of partitions, index.
+pub(crate) fn produced_error_at(topic: &str) -> usize {
+    4 + 4 + 1 + 1 + (1 + topic.len()) + 1 + 4
+}
+
 /// A fetch (v11, no session) from one partition.
 pub(crate) fn fetch_request(topic: &str, partition: i32, offset: i64, bytes_max: i32, wait_ms: i32) -> FetchRequest {
     let part = FetchPartition::default()
