@@ -173,7 +173,7 @@ class Run:
 
     def remove(self):
         clean_up = self.workload.clean_up if self.given.bootstrap else lambda: None
-        for end in (self.workload.kill, self.nodes.kill, self.keep_data, clean_up, self.nemesis.remove, self.network.remove):
+        for end in (self.workload.kill, self.workload.share.remove, self.nodes.kill, self.keep_data, clean_up, self.nemesis.remove, self.network.remove):
             with contextlib.suppress(OSError):
                 end()
 

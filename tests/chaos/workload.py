@@ -26,12 +26,16 @@ from network import CLIENTS
 from nodes import until
 from observer import OBSERVER, PARTITIONS, TRANSACTIONAL, Observer, numbers
 from places import COMPACT, INPUT, OUTPUT
+from processor_share import ProcessorShare
 from workloads import COMMITTED, COOPERATIVE, RANGE, TRANSACT, TRANSFORM, TRANSFORM_GROUP, UNCOMMITTED
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The message timeout of one kind of producer outlasts a fault; the other's expires within it, so that outcomes are unknown.
 PATIENT_MS, HASTY_MS = 60_000, 1_500
 PROGRESS_SECONDS_MAX = 30
+# What the clients that produce may take of the processor, all together, and which they are.
+PRODUCER_CORES = 0.35
+PRODUCING = ("producers", "transact", "transform")
 # Of a client with transactions that is not killed but replaced while it stands still.
 ZOMBIE_CHANCE = 0.5
 TRANSACTION_SECONDS_MAX = 5
@@ -53,6 +57,7 @@ class Workload:
         self.factors = factors
         self.network, self.bootstrap, self.chance, self.plan, self.topic = network, bootstrap, chance, plan, topic
         self.log = open(directory / "clients.log", "ab")
+        self.share = ProcessorShare(PRODUCER_CORES)
         chosen = chance.choice([RANGE, COOPERATIVE])
         self.strategies = [chosen if strategy == "any" else strategy for strategy in plan.strategies]
         self.journal, self.lock = [], threading.Lock()
@@ -116,13 +121,19 @@ class Workload:
         number, self.next_process = self.next_process, self.next_process + 1
         kind, *rest = self.words(role)
         command = [sys.executable, str(HERE / "client.py"), kind, self.bootstrap, self.topic, str(number), *rest]
+
+        def prepare():
+            die_with_parent()
+            if kind in PRODUCING:
+                self.share.enter()
+
         process = subprocess.Popen(
             [*self.network.command(CLIENTS), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
             env={**os.environ, **self.network.environment},
-            preexec_fn=die_with_parent,
+            preexec_fn=prepare,
         )
         client = number * CLIENTS_A_PROCESS
         with self.lock:
