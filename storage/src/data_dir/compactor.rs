@@ -14,6 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
@@ -30,13 +31,12 @@ use crate::index::compacted::Compacted;
 use crate::index::file::Opened;
 use crate::index::{ExtentKey, IndexError, IndexedBatch};
 use crate::read::{ReadError, ReadRequest, Wanted};
-use crate::rewrite::throttle::pass_pause;
 use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter, room_for};
 use crate::runs::{Listing, RUNS_DIR, Run};
 use ottla_env::rt;
 
 /// Bytes of batches that are read at once, about.
-const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = 2 << 20;
 /// Parts of all keys at the most: beyond them a pass would read a partition more often than any disk is worth.
 const PARTS_MAX: u64 = 1 << 16;
 
@@ -405,10 +405,12 @@ impl DataDir {
 
     /// Pauses as the throttle says after a pass has read so many bytes.
     async fn pause_pass(&self, bytes: u64) {
-        let stats = self.log.stats();
-        let appended = self.rewriter.append_rate.lock().read(rt::now(), stats.bytes);
-        let options = *self.rewriter.pace.borrow();
-        self.wait(pass_pause(&options, bytes, stats.queued_bytes, self.space_pressure(), appended)).await;
+        let (stats, pressure, options) = (self.log.stats(), self.space_pressure(), *self.rewriter.pace.borrow());
+        let pace = &self.rewriter.pass_pace;
+        let pause = pace.lock().pause(rt::now(), &options, bytes, stats.bytes, stats.queued_bytes, pressure);
+        if pause > Duration::ZERO {
+            self.wait(pause).await;
+        }
     }
 
     /// The next batches of these offsets, and how many bytes they have.

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::peers::Peers;
 use crate::ids::ReplicaId;
 use crate::read::damage::Damage;
-use crate::rewrite::throttle::AppendRate;
+use crate::rewrite::throttle::PassPace;
 use crate::rewrite::{Classes, RewriteOptions};
 use ottla_env::watch;
 
@@ -28,8 +28,8 @@ pub(super) struct Rewriter {
     pub(super) aside: Mutex<BTreeSet<ReplicaId>>,
     /// The other replicas of a replica's shard.
     pub(super) peers: Mutex<BTreeMap<ReplicaId, Weak<dyn Peers>>>,
-    /// How fast the log is appended to, for passes of compaction.
-    pub(super) append_rate: Mutex<AppendRate>,
+    /// Of passes of compaction.
+    pub(super) pass_pace: Mutex<PassPace>,
     /// Held during a job.
     pub(super) working: tokio::sync::Mutex<()>,
     /// Ends the pause of a job when the directory is closed.
@@ -50,7 +50,7 @@ impl Rewriter {
             damage: Arc::default(),
             aside: Mutex::default(),
             peers: Mutex::default(),
-            append_rate: Mutex::default(),
+            pass_pace: Mutex::default(),
             working: tokio::sync::Mutex::default(),
             stop: tokio::sync::Notify::new(),
             jobs: AtomicU64::default(),

@@ -38,14 +38,18 @@ impl BatchIndex {
     }
 
     /// Live bytes by file that will soon be dead without a rewrite: the oldest slices of partitions whose log start
-    /// moves.
+    /// moves; of those that are compacted what lies above the horizon, which the next pass takes along.
     pub(crate) fn dying_bytes(&self, moves: impl Fn(ExtentKey) -> bool) -> BTreeMap<u64, u64> {
         let mut dying = BTreeMap::new();
         for (key, partition) in self.all() {
             let partition = partition.read();
-            let oldest = partition.slices.iter().find(|slice| slice.live_entries() > 0);
-            if let Some(slice) = oldest.filter(|_| partition.log_start > Offset(0) && moves(key)) {
-                *dying.entry(slice.segment).or_default() += slice.live_bytes();
+            let (moves, done) = (partition.log_start > Offset(0) && moves(key), partition.pass_done());
+            let live = partition.slices.iter().filter(|slice| slice.live_entries() > 0);
+            for (place, slice) in live.enumerate() {
+                let is_dirty = done.is_some_and(|done| slice.base_offset >= done.pass.horizon);
+                if is_dirty || (place == 0 && moves) {
+                    *dying.entry(slice.segment).or_default() += slice.live_bytes();
+                }
             }
         }
         dying

@@ -19,10 +19,16 @@ const HURRY: u64 = 8;
 /// An import is this many times faster than the rewriter: until it is done, records have a copy less than they should.
 const RESTORING: u64 = 4;
 /// A pass whose keys fit one map reads what is new three times and what is old once: where half is new, four bytes for each that is appended.
-/// Twice as many take back what came while it waited for its turn.
-const PASS_BYTES: u64 = 8;
+/// Where it falls behind more is new, and three are enough. Twice as many cost producers more than they gain (docs/ledger.md, 30 November).
+const PASS_BYTES: u64 = 4;
 /// The rate of appending is taken over no less than this.
 const MEASURED: Duration = Duration::from_secs(1);
+
+/// A pass that is ahead of its pace goes on until it is this much ahead: a timer is no more exact, and a pause at each step would be longer than
+/// the step.
+const AHEAD: Duration = Duration::from_millis(5);
+/// Of the time that a pass lost, working or waiting for a thread, it makes up this much.
+const MADE_UP: Duration = Duration::from_millis(50);
 
 /// Slower than that the sender would take the import for dead.
 const IMPORT_RATE_MIN: u64 = 64 << 10;
@@ -42,9 +48,9 @@ pub(crate) fn pause(options: &RewriteOptions, bytes: u64, waiting_bytes: u64, pr
     time_of(bytes, rate(options, waiting_bytes, pressure).min(options.bytes_per_second_max))
 }
 
-/// The pause of a pass: no longer than `pause`, and short enough to keep up with so many bytes appended a second. Where the rewriter is
-/// switched off the upper limit alone holds: a topic is compacted anyway.
-pub(crate) fn pass_pause(
+/// What a pass may take for so many bytes: no longer than `pause`, and short enough to keep up with so many bytes appended a second. Where the
+/// rewriter is switched off the upper limit alone holds: a topic is compacted anyway.
+fn pass_time(
     options: &RewriteOptions,
     bytes: u64,
     waiting_bytes: u64,
@@ -73,16 +79,42 @@ fn time_of(bytes: u64, rate: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
+/// The pace of passes: when the bytes that were read until now may have been read.
+#[derive(Debug, Default)]
+pub(crate) struct PassPace {
+    appended: AppendRate,
+    due: Option<Instant>,
+}
+
+impl PassPace {
+    /// The pause after a pass has read so many bytes. `appended_bytes`: all that the log was ever appended.
+    pub(crate) fn pause(
+        &mut self,
+        now: Instant,
+        options: &RewriteOptions,
+        bytes: u64,
+        appended_bytes: u64,
+        waiting_bytes: u64,
+        pressure: f64,
+    ) -> Duration {
+        let appended_per_second = self.appended.read(now, appended_bytes);
+        let time = pass_time(options, bytes, waiting_bytes, pressure, appended_per_second);
+        let due = self.due.map_or(now, |due| due.max(now - MADE_UP)) + time;
+        self.due = Some(due);
+        Some(due.since(now)).filter(|ahead| *ahead >= AHEAD).unwrap_or_default()
+    }
+}
+
 /// How fast a log is appended to: a counter of its bytes, read from time to time.
 #[derive(Debug, Default)]
-pub(crate) struct AppendRate {
+struct AppendRate {
     last: Option<(Instant, u64)>,
     per_second: u64,
 }
 
 impl AppendRate {
     /// Bytes a second since the last reading that is old enough; `bytes`: all that were appended until now.
-    pub(crate) fn read(&mut self, now: Instant, bytes: u64) -> u64 {
+    fn read(&mut self, now: Instant, bytes: u64) -> u64 {
         let Some((at, before)) = self.last else {
             self.last = Some((now, bytes));
             return self.per_second;
@@ -104,12 +136,23 @@ mod tests {
     #[test]
     fn a_pass_keeps_up_with_what_is_appended() {
         let options = RewriteOptions { bytes_per_second: 1 << 20, ..RewriteOptions::default() };
-        let pause = |appended| pass_pause(&options, 1 << 20, 1 << 20, 0.0, appended).as_millis();
-        assert_eq!((pause(0), pause(1 << 15), pause(1 << 18), pause(1 << 20)), (4000, 4000, 500, 125));
+        let pause = |appended| pass_time(&options, 1 << 20, 1 << 20, 0.0, appended).as_millis();
+        assert_eq!((pause(0), pause(1 << 15), pause(1 << 18), pause(1 << 20)), (4000, 4000, 1000, 250));
         let options = RewriteOptions { bytes_per_second_max: 1 << 19, ..options };
-        assert_eq!(pass_pause(&options, 1 << 20, 0, 0.0, 1 << 20), Duration::from_secs(2), "the greatest rate holds");
+        assert_eq!(pass_time(&options, 1 << 20, 0, 0.0, 1 << 20), Duration::from_secs(2), "the greatest rate holds");
         let off = RewriteOptions { bytes_per_second: 0, ..RewriteOptions::default() };
-        assert_eq!(pass_pause(&off, 1 << 20, 1 << 20, 0.0, 0), Duration::ZERO, "nothing holds it up for ever");
+        assert_eq!(pass_time(&off, 1 << 20, 1 << 20, 0.0, 0), Duration::ZERO, "nothing holds it up for ever");
+    }
+
+    #[test]
+    fn a_pass_pauses_where_it_is_ahead_and_makes_up_for_what_it_lost() {
+        let options = RewriteOptions { bytes_per_second: 1 << 20, ..RewriteOptions::default() };
+        let mut pace = PassPace::default();
+        // A KiB takes a millisecond.
+        let mut pause = |at: i64, bytes| pace.pause(Instant(at * 1_000_000), &options, bytes, 0, 0, 0.0).as_millis();
+        assert_eq!((pause(1_000, 4 << 10), pause(1_000, 4 << 10)), (0, 7), "a pause that is not worth a timer waits");
+        assert_eq!((pause(1_007, 64 << 10), pause(1_200, 64 << 10)), (63, 12), "50 ms of 130 are made up");
+        assert_eq!(pause(9_000, 64 << 10), 12, "and no more after hours");
     }
 
     #[test]

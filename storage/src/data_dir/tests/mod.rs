@@ -6,6 +6,7 @@ mod at_rest;
 mod compact;
 mod compact_day;
 mod compact_import;
+mod compact_then_rewrite;
 mod crash;
 mod directory;
 mod empty;
