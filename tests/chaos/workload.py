@@ -34,7 +34,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PATIENT_MS, HASTY_MS = 60_000, 1_500
 PROGRESS_SECONDS_MAX = 30
 # What the clients that produce may take of the processor, all together, and which they are.
-PRODUCER_CORES = 0.35
+PRODUCER_CORES = 0.6
 PRODUCING = ("producers", "transact", "transform")
 # Of a client with transactions that is not killed but replaced while it stands still.
 ZOMBIE_CHANCE = 0.5
