@@ -8,7 +8,8 @@ not know: what the processes do.
 import contextlib
 import os
 import pathlib
-import time
+
+from nodes import until
 
 ROOT = pathlib.Path("/sys/fs/cgroup")
 PERIOD_MICROS = 100_000
@@ -44,13 +45,13 @@ class ProcessorShare:
 
     def remove(self):
         """All of its processes have been ended; the kernel may need a moment to notice."""
-        until = time.monotonic() + REMOVED_SECONDS_MAX
-        while self.directory:
-            try:
+        with contextlib.suppress(AssertionError):
+            until("the control group has no processes", self.is_removed, REMOVED_SECONDS_MAX)
+
+    def is_removed(self):
+        """Removes the group, if it can be."""
+        with contextlib.suppress(OSError):
+            if self.directory:
                 self.directory.rmdir()
-            except OSError:
-                if time.monotonic() > until:
-                    return
-                time.sleep(0.1)
-            else:
                 self.directory = None
+        return self.directory is None
