@@ -31,13 +31,17 @@ pub fn retain(
     let records = open(header, batch, limit)?;
     let (mut kept, mut count, mut max_timestamp) = (BytesMut::new(), 0, i64::MIN);
     let (mut iter, mut from) = (records.iter(), 0);
+    // What is kept since then is not copied yet: where all is kept, nothing is.
+    let mut uncopied_from = 0;
     while let Some(record) = iter.next() {
         let record = record?;
         let end = iter.position();
         if keeps(&record) {
-            kept.extend_from_slice(&records.bytes()[from..end]);
             max_timestamp = max_timestamp.max(record.timestamp);
             count += 1;
+        } else {
+            kept.extend_from_slice(&records.bytes()[uncopied_from..from]);
+            uncopied_from = end;
         }
         from = end;
     }
@@ -47,6 +51,7 @@ pub fn retain(
     if count == 0 {
         return Ok(Retained::Nothing);
     }
+    kept.extend_from_slice(&records.bytes()[uncopied_from..from]);
     let plain = kept.freeze();
     let codec = header.attributes.codec().ok_or(RecordsError::UnknownCodec)?;
     let bytes = if codec == Codec::None { plain } else { compress(codec, None, &plain)? };

@@ -18,7 +18,9 @@ const EMPTY_OFFSETS_MAX: i64 = i32::MAX as i64;
 /// A pass over a partition.
 pub struct Keeper {
     pass: Pass,
-    is_aborted: IsAborted,
+    /// Of what an earlier pass went over nothing is left that was aborted.
+    dirty_from: Offset,
+    is_aborted: Option<IsAborted>,
     /// Offset of the next batch.
     next: Offset,
     /// Where what was dropped since the last kept batch begins, and the epoch of its first batch.
@@ -35,22 +37,56 @@ pub(super) fn header_of(batch: &StoredBatch) -> Result<BatchHeader, CompactError
     BatchHeader::parse(&batch.data).ok_or(CompactError::NoHeader { offset: batch.base_offset })
 }
 
+/// Which records have a later one of their key.
+#[derive(Debug, Clone, Copy)]
+pub enum Superseded<'a> {
+    /// Those of which the map knows one: it holds all keys of what is new.
+    Known(&'a KeyMap),
+    /// Those that are marked: they were compared with several maps, one after the other.
+    Marked(&'a Marks),
+}
+
+impl Superseded<'_> {
+    fn contains(self, key: &[u8], offset: Offset) -> bool {
+        match self {
+            Self::Known(map) => is_superseded(map, key, offset),
+            Self::Marked(marks) => marks.is_set(offset),
+        }
+    }
+}
+
+fn is_superseded(map: &KeyMap, key: &[u8], offset: Offset) -> bool {
+    let from = if mutants::is_on(Bug::LastValueCompacted) { Offset(offset.0 - 1) } else { offset };
+    map.is_superseded(key, from)
+}
+
 fn offset_of(batch: &StoredBatch, record: &Record<'_>) -> Offset {
     batch.base_offset.plus(i64::from(record.offset_delta))
 }
 
 impl Keeper {
-    /// Begins at the partition's log start, or at the base of the batch that holds it.
+    /// Begins at the partition's log start, or at the base of the batch that holds it. `dirty_from`: the former horizon.
     #[must_use]
-    pub fn new(pass: Pass, log_start: Offset, is_aborted: IsAborted) -> Self {
-        Self { pass, is_aborted, next: log_start, gone: None }
+    pub fn new(pass: Pass, log_start: Offset, dirty_from: Offset) -> Self {
+        Self { pass, dirty_from, is_aborted: None, next: log_start, gone: None }
+    }
+
+    /// Tells which transactions from the former horizon on were aborted; not needed where there are none.
+    pub fn set_aborted(&mut self, is_aborted: IsAborted) {
+        self.is_aborted = Some(is_aborted);
     }
 
     /// True if no record of the batch counts: it is a marker, or of an aborted transaction, or empty.
-    fn is_void(&self, batch: &StoredBatch, header: &BatchHeader) -> bool {
-        let attributes = header.attributes;
-        let aborted = || attributes.is_transactional() && (self.is_aborted)(header.producer_id, batch.base_offset);
-        batch.data.len() <= HEADER_BYTES || attributes.is_control() || aborted()
+    fn is_void(&self, batch: &StoredBatch, header: &BatchHeader) -> Result<bool, CompactError> {
+        if batch.data.len() <= HEADER_BYTES || header.attributes.is_control() {
+            return Ok(true);
+        }
+        let offset = batch.base_offset;
+        if !header.attributes.is_transactional() || offset < self.dirty_from {
+            return Ok(false);
+        }
+        let is_aborted = self.is_aborted.as_ref().ok_or(CompactError::Unjudged { offset })?;
+        Ok(is_aborted(header.producer_id, offset))
     }
 
     fn each(
@@ -59,7 +95,7 @@ impl Keeper {
         mut see: impl FnMut(&[u8], Offset) -> Result<(), CompactError>,
     ) -> Result<(), CompactError> {
         let header = header_of(batch)?;
-        if self.is_void(batch, &header) {
+        if self.is_void(batch, &header)? {
             return Ok(());
         }
         let unreadable = |cause| CompactError::Unreadable { offset: batch.base_offset, cause };
@@ -73,6 +109,9 @@ impl Keeper {
     }
 
     /// Tells the map the keys of a batch between the former horizon and this one.
+    ///
+    /// # Errors
+    /// `MapFull`, `Unjudged`: to be learnt anew, with fewer keys or once it is known what was aborted.
     pub fn learn(&self, batch: &StoredBatch, map: &mut KeyMap) -> Result<(), CompactError> {
         self.each(batch, |key, offset| map.learn(key, offset))
     }
@@ -80,29 +119,28 @@ impl Keeper {
     /// Marks the records of a batch that the map knows at a later offset.
     pub fn mark(&self, batch: &StoredBatch, map: &KeyMap, marks: &mut Marks) -> Result<(), CompactError> {
         self.each(batch, |key, offset| {
-            let from = if mutants::is_on(Bug::LastValueCompacted) { Offset(offset.0 - 1) } else { offset };
-            if map.is_superseded(key, from) {
+            if is_superseded(map, key, offset) {
                 marks.set(offset);
             }
             Ok(())
         })
     }
 
-    /// Takes the next batch, which all maps have marked, and passes on what is to be written.
+    /// Takes the next batch and passes on what is to be written of it.
     ///
     /// # Panics
     /// If it is not the next one, or lies above the horizon.
     pub fn keep(
         &mut self,
         batch: &StoredBatch,
-        marks: &Marks,
+        superseded: Superseded<'_>,
         write: &mut dyn FnMut(StoredBatch),
     ) -> Result<(), CompactError> {
         let header = header_of(batch)?;
         let (base, end) = (batch.base_offset, batch.base_offset.plus(header.offset_count()));
         assert!(base == self.next && base < end && end <= self.pass.horizon, "{base}..{end} comes after {self:?}");
         self.next = end;
-        let kept = self.retained(batch, &header, marks)?;
+        let kept = self.retained(batch, &header, superseded)?;
         let data = match kept {
             Retained::All => batch.data.clone(),
             Retained::Some(data) => data,
@@ -116,8 +154,13 @@ impl Keeper {
         Ok(())
     }
 
-    fn retained(&self, batch: &StoredBatch, header: &BatchHeader, marks: &Marks) -> Result<Retained, CompactError> {
-        if self.is_void(batch, header) {
+    fn retained(
+        &self,
+        batch: &StoredBatch,
+        header: &BatchHeader,
+        superseded: Superseded<'_>,
+    ) -> Result<Retained, CompactError> {
+        if self.is_void(batch, header)? {
             let is_kept_marker = header.attributes.is_control() && batch.base_offset >= self.pass.cutoff;
             return Ok(if is_kept_marker { Retained::All } else { Retained::Nothing });
         }
@@ -125,7 +168,7 @@ impl Keeper {
             let offset = offset_of(batch, record);
             let is_late = offset >= self.pass.cutoff && !mutants::is_on(Bug::TombstoneGoesAtOnce);
             let is_gone_tombstone = record.value.is_none() && !is_late;
-            record.key.is_some() && !is_gone_tombstone && !marks.is_set(offset)
+            record.key.is_some_and(|key| !is_gone_tombstone && !superseded.contains(key, offset))
         };
         records::retain(header, &batch.data, RECORDS_BYTES_MAX, keeps)
             .map_err(|cause| CompactError::Unreadable { offset: batch.base_offset, cause })

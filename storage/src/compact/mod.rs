@@ -1,10 +1,10 @@
 //! Compaction: the last value of every key of a partition, below a horizon. Which records a pass keeps, without I/O (design section 12).
 //!
 //! ```text
-//!  judge   what is new -> the transactions that were aborted         (Transactions)
 //!  learn   the keys of what is new -> the last offset of each       (KeyMap)
+//!  judge   where there are transactions, which were aborted          (Transactions)
 //!  mark    what the map knows at a later offset                      (Marks)
-//!  keep    what is not marked; empty batches where nothing is kept   (Keeper)
+//!  keep    what is not superseded; empty batches where nothing is    (Keeper)
 //! ```
 //! Invariant: what a pass keeps is a function of what was written, its horizon and its cutoff, whatever passes came before.
 //! May not know: files, indexes, replicas; when a pass is due.
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 use ottla_protocol::records::RecordsError;
 
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Superseded};
 pub use key_map::{HashRange, KeyMap};
 pub use marks::Marks;
 pub use transactions::Transactions;
@@ -84,6 +84,12 @@ pub enum CompactError {
     /// The bytes are shorter than a header.
     #[error("the batch at offset {offset} has no whole header")]
     NoHeader {
+        /// Its first offset.
+        offset: Offset,
+    },
+    /// A batch is of a transaction, and the keeper was not told which were aborted.
+    #[error("the batch at offset {offset} is of a transaction that nothing is known about")]
+    Unjudged {
         /// Its first offset.
         offset: Offset,
     },

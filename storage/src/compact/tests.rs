@@ -92,7 +92,8 @@ fn compacted(batches: &[StoredBatch], dirty_from: Offset, pass: Pass, ranges: u6
     let below: Vec<_> = batches.iter().filter(|batch| batch.base_offset < pass.horizon).collect();
     let Some(first) = below.first() else { return batches.to_vec() };
     let (log_start, mut out) = (first.base_offset, Vec::new());
-    let mut keeper = Keeper::new(pass, log_start, Box::new(is_aborted));
+    let mut keeper = Keeper::new(pass, log_start, dirty_from);
+    keeper.set_aborted(Box::new(is_aborted));
     let mut map = KeyMap::new(1 << 16, (3, 4));
     let mut marks = Marks::new(log_start, (pass.horizon.0 - log_start.0) as u64);
     for range in HashRange::divide(ranges) {
@@ -100,10 +101,13 @@ fn compacted(batches: &[StoredBatch], dirty_from: Offset, pass: Pass, ranges: u6
         for batch in below.iter().filter(|batch| end_of(batch) > dirty_from) {
             keeper.learn(batch, &mut map).unwrap();
         }
-        below.iter().for_each(|batch| keeper.mark(batch, &map, &mut marks).unwrap());
+        if ranges > 1 {
+            below.iter().for_each(|batch| keeper.mark(batch, &map, &mut marks).unwrap());
+        }
     }
+    let superseded = if ranges > 1 { Superseded::Marked(&marks) } else { Superseded::Known(&map) };
     for batch in &below {
-        keeper.keep(batch, &marks, &mut |batch| out.push(batch)).unwrap();
+        keeper.keep(batch, superseded, &mut |batch| out.push(batch)).unwrap();
     }
     keeper.finish(&mut |batch| out.push(batch));
     out.extend(batches.iter().filter(|batch| batch.base_offset >= pass.horizon).cloned());
@@ -215,6 +219,23 @@ fn a_batch_that_cannot_be_read_is_named() {
     log.batches[0].data = data.into();
     let pass = Pass { horizon: Offset(101), cutoff: Offset(0) };
     let mut map = KeyMap::new(1 << 10, (0, 0));
-    let told = Keeper::new(pass, Offset(100), Box::new(is_aborted)).learn(&log.batches[0], &mut map);
+    let told = Keeper::new(pass, Offset(100), Offset(0)).learn(&log.batches[0], &mut map);
     assert!(matches!(told, Err(CompactError::Unreadable { offset: Offset(100), .. })), "{told:?}");
+}
+
+#[test]
+fn a_transaction_is_not_learnt_before_it_is_known_how_it_ended() {
+    let pieces = [Piece::Plain(vec![(Some(1), true)]), Piece::Transactional(vec![(Some(2), true)], false)];
+    let log = written(&pieces, Codec::None);
+    let transactional = &log.batches[1];
+    let pass = Pass { horizon: end_of(log.batches.last().unwrap()), cutoff: Offset(0) };
+    let mut map = KeyMap::new(1 << 10, (0, 0));
+    let mut keeper = Keeper::new(pass, Offset(100), Offset(100));
+    keeper.learn(&log.batches[0], &mut map).unwrap();
+    let offset = transactional.base_offset;
+    assert_eq!(keeper.learn(transactional, &mut map), Err(CompactError::Unjudged { offset }));
+    keeper.set_aborted(Box::new(is_aborted));
+    keeper.learn(transactional, &mut map).unwrap();
+    // Below the former horizon nothing is left that was aborted.
+    Keeper::new(pass, Offset(100), pass.horizon).learn(transactional, &mut map).unwrap();
 }

@@ -1,7 +1,7 @@
 //! A pass of compaction over the bytes of one partition here, committed by one checkpoint transaction (design section 12.3).
 //!
 //! ```text
-//!  judge, learn, mark  read what lies below the horizon, part by part     (compact)
+//!  learn, judge, mark  read what is new once, if one map holds its keys and it has no transactions   (compact)
 //!  keep                what stays -> runs, synced
 //!  commit              one transaction: the runs, and what the lineage is now
 //!  swap                the index: the runs in the place of what they replace
@@ -25,7 +25,9 @@ use super::rewriter::{JobError, Made};
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::Operation;
-use crate::compact::{CompactError, HashRange, Keeper, KeyMap, Marks, Pass, PassDone, StoredBatch, Transactions};
+use crate::compact::{
+    CompactError, HashRange, Keeper, KeyMap, Marks, Pass, PassDone, StoredBatch, Superseded, Transactions,
+};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId, RunId};
 use crate::index::compacted::Compacted;
 use crate::index::file::Opened;
@@ -75,10 +77,18 @@ struct Job {
     marks: Marks,
     writer: Option<RunWriter>,
     key: ExtentKey,
-    /// The map was full: what was marked since its part began does not hold all that it should.
-    is_full: bool,
-    /// The map holds all keys: a batch is marked in the step in which it is kept, and not read once more for it.
+    /// Why the map does not hold all that it was to learn.
+    stopped: Option<Stopped>,
+    /// The map holds all keys of what is new: nothing has to be marked.
     is_whole: bool,
+}
+
+/// Why learning was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    MapFull,
+    /// There are transactions, and it is not known which were aborted.
+    Unjudged,
 }
 
 /// A batch as the index and the disk have it.
@@ -102,20 +112,21 @@ impl From<CompactError> for JobError {
     fn from(error: CompactError) -> Self {
         let offset = match error {
             CompactError::Unreadable { offset, .. } | CompactError::NoHeader { offset } => offset,
-            CompactError::MapFull { .. } => panic!("a full map is no damage"),
+            CompactError::MapFull { .. } | CompactError::Unjudged { .. } => panic!("a pass has not learnt: {error}"),
         };
         Self::Push(PushError::Damaged { file: 0, offset, cause: error.to_string() })
     }
 }
 
 fn learn(job: &mut Job, found: &Found) -> Result<(), JobError> {
-    if job.is_full {
+    if job.stopped.is_some() {
         return Ok(());
     }
-    match job.keeper.learn(&found.stored, &mut job.map) {
-        Err(CompactError::MapFull { .. }) => job.is_full = true,
-        learnt => learnt?,
-    }
+    job.stopped = match job.keeper.learn(&found.stored, &mut job.map) {
+        Err(CompactError::MapFull { .. }) => Some(Stopped::MapFull),
+        Err(CompactError::Unjudged { .. }) => Some(Stopped::Unjudged),
+        learnt => return Ok(learnt?),
+    };
     Ok(())
 }
 
@@ -124,10 +135,8 @@ fn mark(job: &mut Job, found: &Found) -> Result<(), JobError> {
 }
 
 fn keep(job: &mut Job, found: &Found) -> Result<(), JobError> {
-    if job.is_whole {
-        mark(job, found)?;
-    }
-    let Job { keeper, marks, writer, key, .. } = job;
+    let Job { keeper, map, marks, writer, key, is_whole, .. } = job;
+    let superseded = if *is_whole { Superseded::Known(map) } else { Superseded::Marked(marks) };
     let mut outcome = Ok(());
     let mut write = |batch: StoredBatch| {
         let written = writer.as_mut().map_or(Ok(()), |writer| push(writer, *key, &batch, Some(found)));
@@ -135,7 +144,7 @@ fn keep(job: &mut Job, found: &Found) -> Result<(), JobError> {
             outcome = written;
         }
     };
-    keeper.keep(&found.stored, marks, &mut write)?;
+    keeper.keep(&found.stored, superseded, &mut write)?;
     Ok(outcome?)
 }
 
@@ -228,22 +237,25 @@ impl DataDir {
         self.require_format(COMPACTION_FORMAT_VERSION).await?;
         let Some(first) = self.first_of(key, pass.horizon).await? else { return Ok(Vec::new()) };
         let former = former.map_or(first, |former| former.pass.horizon.max(first));
-        let transactions = self.judged(key, former..pass.horizon).await?;
-        // Of what an earlier pass went over nothing is left that was aborted.
-        let is_aborted = move |producer, offset| offset >= former && transactions.is_aborted(producer, offset);
-        let mut job = Job {
-            keeper: Keeper::new(pass, first, Box::new(is_aborted)),
+        let dirty = former..pass.horizon;
+        let job = Job {
+            keeper: Keeper::new(pass, first, former),
             map: KeyMap::new(self.options.rewrite.key_map_bytes, (rt::random_u64(), rt::random_u64())),
             marks: Marks::new(first, 0),
             writer: None,
             key,
-            is_full: false,
+            stopped: None,
             is_whole: false,
         };
-        let (mut runs, mut parts, mut at) = (Vec::new(), 1, first);
+        let mut job = self.learnt(key, dirty.clone(), HashRange::ALL, job).await?;
+        job.is_whole = job.stopped.is_none();
+        let (mut runs, mut parts, mut at) = (Vec::new(), 2, first);
         while at < pass.horizon {
-            let (end, marked) = self.marked(key, at, former..pass.horizon, &mut parts, job).await?;
-            job = self.each(key, at..end, marked, keep, Some((&mut *made, &mut runs))).await?;
+            let mut end = pass.horizon;
+            if !job.is_whole {
+                (end, job) = self.marked(key, at, dirty.clone(), &mut parts, job).await?;
+            }
+            job = self.each(key, at..end, job, keep, Some((&mut *made, &mut runs))).await?;
             at = end;
         }
         self.finish(job, made, &mut runs).await?;
@@ -283,8 +295,28 @@ impl DataDir {
         Ok(transactions)
     }
 
-    /// Marks a window from an offset on, by the keys of `dirty`, or has one map of all keys by which it is marked while it is kept; returns
-    /// the window's end, at the end of a batch.
+    /// Learns the keys of what is new that lie in a range of hashes, and before, where there are transactions, which of them were aborted. The
+    /// map may be full before it has all.
+    async fn learnt(
+        &self,
+        key: ExtentKey,
+        dirty: Range<Offset>,
+        part: HashRange,
+        mut job: Job,
+    ) -> Result<Job, JobError> {
+        loop {
+            job.map.begin(part);
+            job.stopped = None;
+            job = self.each(key, dirty.clone(), job, learn, None).await?;
+            if job.stopped != Some(Stopped::Unjudged) {
+                return Ok(job);
+            }
+            let transactions = self.judged(key, dirty.clone()).await?;
+            job.keeper.set_aborted(Box::new(move |producer, offset| transactions.is_aborted(producer, offset)));
+        }
+    }
+
+    /// Marks a window from an offset on, by the keys of `dirty`; returns its end, at the end of a batch.
     async fn marked(
         &self,
         key: ExtentKey,
@@ -306,29 +338,21 @@ impl DataDir {
             end = only.map_or(dirty.end, |only| only.end_offset());
         }
         job.marks = Marks::new(from, count);
-        if dirty.is_empty() {
-            return Ok((end, job));
-        }
         'anew: loop {
             for part in HashRange::divide(*parts) {
-                job.map.begin(part);
-                job.is_full = false;
-                job = self.each(key, dirty.clone(), job, learn, None).await?;
-                if job.is_full {
+                job = self.learnt(key, dirty.clone(), part, job).await?;
+                if job.stopped.is_some() {
                     assert!(*parts < PARTS_MAX, "{key:?}: more keys than {PARTS_MAX} maps hold");
                     *parts *= 2;
                     continue 'anew;
                 }
-                job.is_whole = *parts == 1;
-                if !job.is_whole {
-                    job = self.each(key, from..end, job, mark, None).await?;
-                }
+                job = self.each(key, from..end, job, mark, None).await?;
             }
             return Ok((end, job));
         }
     }
 
-    /// Shows the batches that begin in these offsets to `visit`, part by part; writes where there is something to write to.
+    /// Shows the batches that begin in these offsets to `visit`, part by part, unless it stops; writes where there is something to write to.
     async fn each(
         &self,
         key: ExtentKey,
@@ -357,6 +381,9 @@ impl DataDir {
                 self.sync_part(writer).await?;
             }
             self.pause_pass(bytes).await;
+            if job.stopped.is_some() {
+                break;
+            }
         }
         Ok(job)
     }

@@ -188,7 +188,7 @@ impl DataDir {
             let recently = table.died_at(number).is_some_and(|at| now.since(at) < self.options.rewrite.patience);
             let is_dying = recently && dying.get(&number).is_some_and(|bytes| bytes * 2 > live_bytes);
             let may_go = may_go && table.is_known(number) && !left_alone.contains(&number);
-            FileUse { number, file_bytes, live_bytes, may_go, is_dying, run: None }
+            FileUse { number, file_bytes, live_bytes, may_go, is_dying, is_young: false, run: None }
         };
         let sealed = self.log.segments().into_iter().filter(|segment| segment.sealed);
         let sealed = sealed.filter(|segment| !self.index.is_rewritten(segment.sequence));
@@ -196,7 +196,9 @@ impl DataDir {
         for run in self.runs.listed() {
             // The overhead of a run is not gained by copying its batches once more.
             let file = of(run.id.file_number(), run.batch_bytes, true);
-            files.push(FileUse { run: Some((run.lineage, run.class)), ..file });
+            let made_at = self.runs.made_at(run.id);
+            let is_young = made_at.is_some_and(|at| now.since(at) < self.options.rewrite.patience);
+            files.push(FileUse { is_young, run: Some((run.lineage, run.class)), ..file });
         }
         files
     }
@@ -386,7 +388,7 @@ impl DataDir {
         // Readers use a handle that cannot write.
         let (disk, path) = (Arc::clone(&self.disk), run_path(&self.path, listing.id));
         let file = off_thread(&self.disk, move || disk.open(&path, OpenMode::Read)).await?;
-        Ok(Run { listing, file, leaving: false })
+        Ok(Run { listing, file, made_at: Some(rt::now()), leaving: false })
     }
 
     /// From the first run on the format is raised: an older release would take the checkpoint for damaged.

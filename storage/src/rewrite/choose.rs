@@ -24,7 +24,7 @@ const GAIN_PART: u64 = 8;
 const GAIN_SEGMENTS: u64 = 16;
 /// Runs of one lineage and class are merged if so many are shorter than half of what a run shall be, ...
 const SMALL_RUNS_MAX: usize = 64;
-/// ... or so many that together they fill one.
+/// ... or so many that together they fill one, those aside that are young.
 const SMALL_RUNS_MIN: usize = 4;
 
 /// A file that holds live batches.
@@ -38,6 +38,8 @@ pub(crate) struct FileUse {
     pub(crate) may_go: bool,
     /// Its live batches will soon be dead without a rewrite.
     pub(crate) is_dying: bool,
+    /// Of a run: it was made a short time ago, maybe by a pass of compaction whose successor replaces it.
+    pub(crate) is_young: bool,
     /// Of a run: which it could be merged with.
     pub(crate) run: Option<(Lineage, RetentionClass)>,
 }
@@ -145,8 +147,10 @@ impl Chooser<'_> {
             }
         }
         for mut runs in short.into_values() {
+            let are_many = runs.len() >= SMALL_RUNS_MAX;
+            runs.retain(|run| are_many || !run.is_young);
             let sum: u64 = runs.iter().map(|run| run.live_bytes).sum();
-            let due = runs.len() >= SMALL_RUNS_MAX || (runs.len() >= SMALL_RUNS_MIN && sum >= self.situation.run_bytes);
+            let due = are_many || (runs.len() >= SMALL_RUNS_MIN && sum >= self.situation.run_bytes);
             if !due {
                 continue;
             }
@@ -194,13 +198,13 @@ mod tests {
     const AMPLE: Situation = Situation { pressure: 0.0, budget_bytes: 400, segment_bytes: 100, run_bytes: 400 };
 
     fn segment(number: u64, live_bytes: u64) -> FileUse {
-        FileUse { number, file_bytes: 100, live_bytes, may_go: true, is_dying: false, run: None }
+        FileUse { number, file_bytes: 100, live_bytes, may_go: true, is_dying: false, is_young: false, run: None }
     }
 
     fn run(id: u64, file_bytes: u64, class: u8) -> FileUse {
         let run = Some((Lineage(1), RetentionClass(class)));
         let number = RunId(id).file_number();
-        FileUse { number, file_bytes, live_bytes: file_bytes, may_go: true, is_dying: false, run }
+        FileUse { number, file_bytes, live_bytes: file_bytes, may_go: true, is_dying: false, is_young: false, run }
     }
 
     fn alone(_: u64) -> Vec<u64> {
@@ -268,6 +272,19 @@ mod tests {
         assert_eq!(chosen(&files, AMPLE).len(), 64);
         let long: Vec<_> = (1..=6).map(|id| run(id, 200, 7)).collect();
         assert!(chosen(&long, AMPLE).is_empty());
+    }
+
+    #[test]
+    fn young_runs_are_merged_only_if_they_are_many() {
+        let young = |id| FileUse { is_young: true, ..run(id, 90, 7) };
+        let files: Vec<_> = (1..=12).map(young).collect();
+        assert!(chosen(&files, AMPLE).is_empty(), "the next pass of compaction may replace them");
+        let mut files: Vec<_> = (1..=4).map(young).chain((5..=9).map(|id| run(id, 90, 7))).collect();
+        assert_eq!(chosen(&files, AMPLE), [5, 6, 7, 8].map(|id| RunId(id).file_number()), "the others alone fill one");
+        files.truncate(8);
+        assert!(chosen(&files, AMPLE).is_empty());
+        let files: Vec<_> = (1..=64).map(|id| FileUse { is_young: true, ..run(id, 2, 7) }).collect();
+        assert_eq!(chosen(&files, AMPLE).len(), 64);
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub struct RewriteOptions {
     pub run_bytes: u64,
     /// Pause when there is nothing to do. Default 15 s.
     pub interval: Duration,
-    /// What will soon be dead is not copied while space is ample and its last batch died this recently. Default 10 min.
+    /// What will soon be dead is not copied while space is ample and its last batch died this recently; runs that were made this
+    /// recently are not merged unless they are many, since the next pass of compaction may replace them. Default 10 min.
     pub patience: Duration,
     /// Bytes of the map of keys of a pass of compaction, about: where there are more keys than it holds, a partition is read more often.
     /// Default 32 MiB.

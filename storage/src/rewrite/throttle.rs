@@ -18,8 +18,8 @@ const GIVING_WAY: u64 = 4;
 const HURRY: u64 = 8;
 /// An import is this many times faster than the rewriter: until it is done, records have a copy less than they should.
 const RESTORING: u64 = 4;
-/// A pass whose keys fit one map reads what is new three times and what is old once: where half is new, four bytes for each that is appended.
-/// Where it falls behind more is new, and three are enough. Twice as many cost producers more than they gain (docs/ledger.md, 30 November).
+/// A pass whose keys fit one map reads what is new twice, three times if there are transactions, and what is old once: where half is new, three
+/// or four bytes for each that is appended. Twice as many cost producers more than they gain (docs/ledger.md, 30 November).
 const PASS_BYTES: u64 = 4;
 /// The rate of appending is taken over no less than this.
 const MEASURED: Duration = Duration::from_secs(1);

@@ -125,12 +125,12 @@ pub(crate) fn load(
     for run in listed.values() {
         let file = open_run(disk, data_dir, run)?;
         indexes.push((run.clone(), open_run_index(disk, data_dir, run)?));
-        runs.insert(run.id, Run { listing: run.clone(), file, leaving: false });
+        runs.insert(run.id, Run { listing: run.clone(), file, made_at: None, leaving: false });
     }
     for run in waiting.values() {
         // Not read: it is only needed if the newest checkpoint is found damaged.
         if let Ok(file) = disk.open(&run_path(data_dir, run.id), OpenMode::Read) {
-            runs.insert(run.id, Run { listing: run.clone(), file, leaving: true });
+            runs.insert(run.id, Run { listing: run.clone(), file, made_at: None, leaving: true });
         }
     }
     Ok(FoundRuns { runs: Runs::new(runs, next), indexes })

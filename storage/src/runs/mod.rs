@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::ids::{Lineage, RunId};
 use ottla_env::disk::File;
+use ottla_env::rt;
 use retention_class::RetentionClass;
 
 /// Directory of the runs.
@@ -66,6 +67,8 @@ pub(crate) fn run_of_name(name: &str) -> Option<RunId> {
 pub(crate) struct Run {
     pub(crate) listing: Listing,
     pub(crate) file: Arc<dyn File>,
+    /// When it was made; `None` if it was there when the directory was opened.
+    pub(crate) made_at: Option<rt::Instant>,
     /// The newest checkpoint does not list it any more: its files are kept for the older one.
     pub(crate) leaving: bool,
 }
@@ -120,6 +123,11 @@ impl Runs {
     pub(crate) fn listed(&self) -> Vec<Listing> {
         let state = self.state.lock();
         state.runs.values().filter(|run| !run.leaving).map(|run| run.listing.clone()).collect()
+    }
+
+    /// When a run was made; `None` if it is not known, or was there when the directory was opened.
+    pub(crate) fn made_at(&self, run: RunId) -> Option<rt::Instant> {
+        self.state.lock().runs.get(&run)?.made_at
     }
 
     /// The runs that wait for their files to be unlinked.
