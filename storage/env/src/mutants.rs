@@ -353,7 +353,7 @@ bugs! {
     PreparedNotCompleted "prepared-not-completed":
         "A coordinator that takes over leaves alone what its predecessor has prepared (led partition).",
     AnyPreparedCompleted "any-prepared-completed":
-        "Whoever has written the markers of a transaction completes whatever its id has prepared by then (led partition).",
+        "Whoever writes the markers of a transaction goes on when its id has prepared another one, and completes that (led partition).",
     MarkersNotRetried "markers-not-retried":
         "A transaction is complete though some of its markers were not written (led partition).",
 

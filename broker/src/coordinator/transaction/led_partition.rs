@@ -70,6 +70,11 @@ impl Drop for Completing {
     }
 }
 
+/// True if the transaction that an id has is the one that was prepared when its markers were begun.
+fn is_it(current: &TransactionValue, prepared: &TransactionValue) -> bool {
+    current == prepared || mutants::is_on(Bug::AnyPreparedCompleted)
+}
+
 impl LedPartition {
     /// What was prepared before goes on at once.
     pub(super) fn start(index: i32, by: Leadership, log: Arc<dyn TransactionLog>) -> Option<Arc<Self>> {
@@ -243,7 +248,7 @@ impl LedPartition {
 
     /// True while this transaction is what is to be completed, and not one that the id has prepared since.
     fn is_prepared(&self, id: &str, prepared: &TransactionValue) -> bool {
-        self.store.lock().get(id).is_some_and(|current| **current == *prepared)
+        self.store.lock().get(id).is_some_and(|current| is_it(current, prepared))
     }
 
     async fn append_completed(self: &Arc<Self>, id: &Arc<str>, prepared: &TransactionValue) {
@@ -251,9 +256,8 @@ impl LedPartition {
         while self.is_led() {
             let is_ended = |current: Option<&TransactionValue>, now_ms| {
                 // A later one has markers of its own, which are not written.
-                let is_it =
-                    |current: &&TransactionValue| *current == prepared || mutants::is_on(Bug::AnyPreparedCompleted);
-                let completed = current.filter(is_it).and_then(|current| completed(current, now_ms));
+                let current = current.filter(|current| is_it(current, prepared));
+                let completed = current.and_then(|current| completed(current, now_ms));
                 Ok(completed.map_or(Transition::Nothing, Transition::Append))
             };
             match self.change(id, is_ended).await {
