@@ -38,6 +38,11 @@ SECONDS_MAX = {
     "TopicCommandTest": 600,
     "ReassignPartitionsCommandTest": 600,
     "HeadersStoreUpgradeIntegrationTest": 1200,
+    "ConnectWorkerIntegrationTest": 900,
+    # Some 25 tests of two clusters and two groups of workers.
+    "MirrorConnectorsIntegrationBaseTest": 1800,
+    "MirrorConnectorsIntegrationExactlyOnceTest": 1800,
+    "MirrorConnectorsIntegrationTransactionsTest": 1800,
     "HighAvailabilityTaskAssignorIntegrationTest": 900,
     "KStreamRepartitionIntegrationTest": 900,
 }

@@ -33,12 +33,14 @@ use crate::index::compacted::Compacted;
 use crate::index::file::Opened;
 use crate::index::{ExtentKey, IndexError, IndexedBatch};
 use crate::read::{ReadError, ReadRequest, Wanted};
-use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter, room_for};
+use crate::runs::writer::{PushError, RunWriter, room_for};
 use crate::runs::{Listing, RUNS_DIR, Run};
 use ottla_env::rt;
 
 /// Bytes of batches that are read at once, about.
 const STEP_BYTES: usize = 2 << 20;
+/// Preallocated for a run at the most: how much a pass keeps is not known, and what was taken in vain would be freed again.
+const ROOM_BYTES: u64 = 8 << 20;
 /// Parts of all keys at the most: beyond them a pass would read a partition more often than any disk is worth.
 const PARTS_MAX: u64 = 1 << 16;
 
@@ -402,7 +404,7 @@ impl DataDir {
         let (lineage, class) = (key.lineage, self.class_of(key));
         let listing =
             Listing { id, lineage, incarnation: rt::random_u64(), bytes: 0, batch_bytes: 0, class, rewrites: 1 };
-        let bytes = self.index.bytes_of(key).min(self.options.rewrite.run_bytes).min(RUN_BYTES_MAX);
+        let bytes = self.index.bytes_of(key).min(self.options.rewrite.run_bytes).min(ROOM_BYTES);
         let (disk, path, room) = (Arc::clone(&self.disk), self.path.clone(), room_for(bytes, 1));
         let create = move || RunWriter::create(&disk, &path, listing, room);
         job.writer = Some(off_thread(&self.disk, create).await?);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::index_files::{index_path, open_index, read_frames, write_index};
+use super::unlink::Unlinking;
 use super::{DataDir, DataDirError, Replay};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
@@ -81,8 +82,8 @@ impl DataDir {
     async fn maintain(&self, forced_at: &mut Option<rt::Instant>) -> Result<(), DataDirError> {
         let settled = self.settle().await;
         // First, and whatever else fails: what comes next may wait for space.
-        self.unlink_dead().await?;
-        self.unlink_runs().await?;
+        self.unlink_dead(Unlinking::Paced).await?;
+        self.unlink_runs(Unlinking::Paced).await?;
         // An index that cannot be rebuilt must not end the checkpoints: the log would grow until the disk is full.
         if let Err(error) = settled {
             tracing::error!(%error, "indexing what has become durable failed");
@@ -149,12 +150,12 @@ impl DataDir {
         self.relocate().await?;
         self.checkpoint(&all, true, true).await?;
         self.write_index_files().await?;
-        self.unlink_dead().await?;
-        self.unlink_runs().await
+        self.unlink_dead(Unlinking::AtOnce).await?;
+        self.unlink_runs(Unlinking::AtOnce).await
     }
 
     /// Indexes what has become durable, counts what died, checks the free space.
-    async fn settle(&self) -> Result<(), DataDirError> {
+    pub(super) async fn settle(&self) -> Result<(), DataDirError> {
         for replica in self.log.replicas() {
             let placed = self.index.place_durable(replica, |writer, index| self.final_place(writer, index));
             placed.map_err(|error| self.fail("index", error))?;
@@ -538,52 +539,5 @@ impl DataDir {
         let pruned = self.index.prune(oldest_segment);
         self.index.forget_owners(&pruned, &self.log.replicas());
         self.forgotten.lock().extend(pruned);
-    }
-
-    /// Unlinks the sealed segments that nothing refers to any more.
-    pub(super) async fn unlink_dead(&self) -> Result<(), DataDirError> {
-        let Some(needed_from) = self.needed_from().await else { return Ok(()) };
-        let held = self.held_segments().await;
-        let writing = self.index_files.lock().await;
-        let segments = self.log.segments();
-        let mut unlinked = false;
-        for segment in segments.iter().filter(|segment| segment.sealed && segment.sequence < needed_from) {
-            let is_needed = held.contains(&segment.sequence)
-                || !self.index.table.is_dead(segment.sequence)
-                || self.index.table.may_decide_on(segment.sequence, &held);
-            if is_needed {
-                continue;
-            }
-            // A mapping kept for the next reader would keep the space.
-            self.open_segments.forget(segment.sequence);
-            match self.log.unlink(segment.sequence).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => continue,
-                Err(error) => return Err(self.fail("unlink", error)),
-            }
-            self.index.forget(segment.sequence);
-            let (disk, path) = (Arc::clone(&self.disk), index_path(&self.path, segment.sequence));
-            let removed = off_thread(&self.disk, move || disk.unlink(&path)).await;
-            if let Err(error) =
-                removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            {
-                return Err(self.fail("unlink", error));
-            }
-            self.counters.unlinked_segments.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(
-                segment = segment.sequence,
-                bytes = segment.file_bytes,
-                "segment unlinked: nothing in it is live"
-            );
-            unlinked = true;
-        }
-        drop(writing);
-        if unlinked {
-            let oldest = self.log.segments().first().map_or(u64::MAX, |segment| segment.sequence);
-            self.prune(oldest);
-            self.log.space_freed();
-            self.settle().await?;
-        }
-        Ok(())
     }
 }

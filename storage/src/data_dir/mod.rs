@@ -27,6 +27,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unlink;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,7 @@ use crate::read::VerifyBelow;
 use crate::read::readahead::DiskReads;
 use crate::runs::Runs;
 use crate::space::reserve::Reserve;
+use crate::space::unlink_pace::UnlinkPace;
 use failure::Failure;
 use identity::Identity;
 use ottla_env::critical::Owner;
@@ -131,6 +133,7 @@ pub struct DataDir {
     rewriter: Rewriter,
     disk_reads: Arc<DiskReads>,
     reserve: Reserve,
+    unlink_pace: Mutex<UnlinkPace>,
     failure: Arc<Failure>,
     counters: Counters,
     closing: AtomicBool,

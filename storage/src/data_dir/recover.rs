@@ -89,6 +89,7 @@ impl DataDir {
             rewriter,
             disk_reads: Arc::default(),
             reserve,
+            unlink_pace: Mutex::default(),
             failure,
             counters: Counters::default(),
             closing: AtomicBool::new(false),

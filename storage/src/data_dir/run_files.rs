@@ -5,7 +5,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -152,39 +151,6 @@ impl DataDir {
         let held = rewritten.filter(|segment| older.is_none_or(|older| !older.rewritten.contains(segment)));
         let by_passes = self.index.held_by_passes(older.map(|older| &older.compacted));
         held.chain(by_passes).collect()
-    }
-
-    /// Unlinks the files of runs that no kept checkpoint lists.
-    pub(super) async fn unlink_runs(&self) -> Result<(), DataDirError> {
-        let free: Vec<RunId> = {
-            let checkpoint = self.checkpoint.lock().await;
-            if checkpoint.older().is_none() {
-                return Ok(());
-            }
-            let waiting = checkpoint.runs_that_wait();
-            let waits = |run: &RunId| waiting.contains_key(run) && !mutants::is_on(Bug::RunUnlinkedEarly);
-            let needed = |run: &RunId| waits(run) || checkpoint.newest().runs.contains_key(run);
-            self.runs.leaving().into_iter().filter(|run| !needed(run)).collect()
-        };
-        if free.is_empty() {
-            return Ok(());
-        }
-        let writing = self.index_files.lock().await;
-        for run in &free {
-            self.open_segments.forget(run.file_number());
-            self.index.forget(run.file_number());
-            let (disk, data_dir, run) = (Arc::clone(&self.disk), self.path.clone(), *run);
-            let unlink = move || unlink_runs(&disk, &data_dir, &[run]);
-            off_thread(&self.disk, unlink).await.map_err(|error| self.fail("unlink", error))?;
-            self.runs.forget(run);
-            self.counters.unlinked_runs.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(run = run.0, "run unlinked: nothing in it is live");
-        }
-        drop(writing);
-        let oldest = self.log.segments().first().map_or(u64::MAX, |segment| segment.sequence);
-        self.prune(oldest);
-        self.log.space_freed();
-        Ok(())
     }
 }
 

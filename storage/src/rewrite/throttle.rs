@@ -9,6 +9,7 @@ use ottla_env::rt::Instant;
 
 use super::RewriteOptions;
 use super::choose::SHORT;
+use crate::space::append_rate::AppendRate;
 
 /// Bytes waiting for the log's writer from which the rewriter slows down.
 const WAITING_BYTES: u64 = 256 << 10;
@@ -21,8 +22,6 @@ const RESTORING: u64 = 4;
 /// A pass whose keys fit one map reads what is new twice, three times if there are transactions, and what is old once: where half is new, three
 /// or four bytes for each that is appended. Twice as many cost producers more than they gain (docs/ledger.md, 30 November).
 const PASS_BYTES: u64 = 4;
-/// The rate of appending is taken over no less than this.
-const MEASURED: Duration = Duration::from_secs(1);
 
 /// A pass that is ahead of its pace goes on until it is this much ahead: a timer is no more exact, and a pause at each step would be longer than
 /// the step.
@@ -105,30 +104,6 @@ impl PassPace {
     }
 }
 
-/// How fast a log is appended to: a counter of its bytes, read from time to time.
-#[derive(Debug, Default)]
-struct AppendRate {
-    last: Option<(Instant, u64)>,
-    per_second: u64,
-}
-
-impl AppendRate {
-    /// Bytes a second since the last reading that is old enough; `bytes`: all that were appended until now.
-    fn read(&mut self, now: Instant, bytes: u64) -> u64 {
-        let Some((at, before)) = self.last else {
-            self.last = Some((now, bytes));
-            return self.per_second;
-        };
-        let passed = now.since(at);
-        if passed >= MEASURED {
-            let nanos = u128::from(bytes.saturating_sub(before)) * 1_000_000_000 / passed.as_nanos();
-            self.per_second = u64::try_from(nanos).unwrap_or(u64::MAX);
-            self.last = Some((now, bytes));
-        }
-        self.per_second
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,15 +128,6 @@ mod tests {
         assert_eq!((pause(1_000, 4 << 10), pause(1_000, 4 << 10)), (0, 7), "a pause that is not worth a timer waits");
         assert_eq!((pause(1_007, 64 << 10), pause(1_200, 64 << 10)), (63, 12), "50 ms of 130 are made up");
         assert_eq!(pause(9_000, 64 << 10), 12, "and no more after hours");
-    }
-
-    #[test]
-    fn the_rate_of_appending_is_that_of_the_last_second() {
-        let (mut rate, begin) = (AppendRate::default(), Instant(5));
-        let mut read = |millis, bytes| rate.read(begin + Duration::from_millis(millis), bytes);
-        assert_eq!((read(0, 700), read(500, 900)), (0, 0), "nothing is known yet");
-        assert_eq!((read(2000, 2700), read(2900, 9_999)), (1000, 1000));
-        assert_eq!((read(3000, 2700), read(4000, 2800)), (0, 100));
     }
 
     #[test]

@@ -130,10 +130,10 @@ impl Runs {
         self.state.lock().runs.get(&run)?.made_at
     }
 
-    /// The runs that wait for their files to be unlinked.
-    pub(crate) fn leaving(&self) -> Vec<RunId> {
+    /// The runs that wait for their files to be unlinked, with their lengths.
+    pub(crate) fn leaving(&self) -> Vec<(RunId, u64)> {
         let state = self.state.lock();
-        state.runs.values().filter(|run| run.leaving).map(|run| run.listing.id).collect()
+        state.runs.values().filter(|run| run.leaving).map(|run| (run.listing.id, run.listing.bytes)).collect()
     }
 
     /// The runs whose files exist, with their lengths.

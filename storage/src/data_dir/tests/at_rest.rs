@@ -7,6 +7,7 @@ use super::crash::{check, check_partitions};
 use super::rewrite::{Life, disk};
 use super::toy::{DIR, Toy, open, options};
 use crate::data_dir::DataDir;
+use crate::data_dir::unlink::Unlinking;
 use crate::runs::RUNS_DIR;
 use ottla_env::disk::{Disk, OpenMode, PAGE_BYTES, read_exact_at};
 use ottla_env::sim::disk::{Crash, SimDisk, Tear};
@@ -96,7 +97,7 @@ fn a_run_that_came_and_went_in_one_generation_stays_as_long_as_that_counts() {
             life.write(0, Vec::new(), "trim 2").await;
         }
         life.directory.checkpoint_now().await.unwrap();
-        life.directory.unlink_runs().await.unwrap();
+        life.directory.unlink_runs(Unlinking::AtOnce).await.unwrap();
         let acknowledged = life.moments.lock().0.clone();
         let newest = files(&sim, "state", ".ckpt").pop().unwrap();
         for page in (0..bytes(&sim, &newest)).step_by(PAGE_BYTES).take(40) {

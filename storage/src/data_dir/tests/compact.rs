@@ -15,6 +15,7 @@ use super::crash::{Moments, check_index_files, check_nothing_stays, check_runs, 
 use super::rewrite::disk;
 use super::toy::{self, Accepted, Model, Toy, entry, open, options, partition};
 use crate::compact::Pass;
+use crate::data_dir::unlink::Unlinking;
 use crate::data_dir::{Compaction, CompactionRequest, DataDir, DataDirOptions};
 use crate::entry::Entry;
 use crate::ids::RaftIndex;
@@ -309,8 +310,8 @@ async fn step(directory: &Arc<DataDir>, toy: &Toy, history: &mut History) -> boo
         1 => directory.maintain_now().await.unwrap(),
         2 => {
             directory.rewrite_now().await.unwrap();
-            directory.unlink_dead().await.unwrap();
-            directory.unlink_runs().await.unwrap();
+            directory.unlink_dead(Unlinking::AtOnce).await.unwrap();
+            directory.unlink_runs(Unlinking::AtOnce).await.unwrap();
         }
         3 => {
             if let Some(kept) = directory.oldest_kept(toy.log.id()) {

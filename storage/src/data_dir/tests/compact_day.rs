@@ -14,6 +14,7 @@ use super::compact::{History, check, reopened, written};
 use super::rewrite::disk;
 use super::toy::{Toy, entry, options, partition};
 use crate::compact::Pass;
+use crate::data_dir::unlink::Unlinking;
 use crate::data_dir::{Compaction, CompactionRequest, DataDir};
 use crate::ids::RaftIndex;
 
@@ -80,8 +81,8 @@ async fn upkeep(directory: &Arc<DataDir>, toy: &Toy) {
         toy.log.purge(kept).await.unwrap();
     }
     directory.rewrite_now().await.unwrap();
-    directory.unlink_dead().await.unwrap();
-    directory.unlink_runs().await.unwrap();
+    directory.unlink_dead(Unlinking::AtOnce).await.unwrap();
+    directory.unlink_runs(Unlinking::AtOnce).await.unwrap();
 }
 
 #[test]

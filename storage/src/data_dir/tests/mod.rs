@@ -22,4 +22,5 @@ mod rewrite_faults;
 mod rewrite_histories;
 mod split;
 mod toy;
+mod unlink;
 mod walk;

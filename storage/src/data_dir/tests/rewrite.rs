@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::crash::{Moments, check, check_partitions, check_runs};
 use super::toy::{Toy, batch, entry, open, options};
+use crate::data_dir::unlink::Unlinking;
 use crate::data_dir::{DataDir, DataDirOptions};
 use crate::entry::Entry;
 use crate::rewrite::RewriteOptions;
@@ -185,7 +186,7 @@ fn crash_everywhere(seed: u64) -> usize {
                 rewriting.await.unwrap().unwrap();
             } else {
                 life.directory.rewrite_now().await.unwrap();
-                life.directory.unlink_dead().await.unwrap();
+                life.directory.unlink_dead(Unlinking::AtOnce).await.unwrap();
             }
             life.settle().await;
             watching.store(false, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use ottla_protocol::ids::Offset;
 use super::crash::{check, check_runs};
 use super::rewrite::{Life, NEVER, disk};
 use super::toy::{DIR, Toy, batch, entry, open, options};
+use crate::data_dir::unlink::Unlinking;
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::index::{Access, Bounds, ExtentKey};
 use crate::log::LogOptions;
@@ -237,8 +238,8 @@ fn a_damaged_newest_checkpoint_after_a_rewrite_finds_the_old_files_still_there()
             for _ in 0..2 {
                 life.directory.rewrite_now().await.unwrap();
                 // The maintenance may come by before there is a new generation.
-                life.directory.unlink_dead().await.unwrap();
-                life.directory.unlink_runs().await.unwrap();
+                life.directory.unlink_dead(Unlinking::AtOnce).await.unwrap();
+                life.directory.unlink_runs(Unlinking::AtOnce).await.unwrap();
                 for _ in 0..settled {
                     life.directory.maintain_now().await.unwrap();
                 }
@@ -269,7 +270,7 @@ fn a_run_that_died_stays_while_the_older_checkpoint_lists_it() {
             life.write(0, Vec::new(), "trim 2").await;
         }
         life.directory.checkpoint_now().await.unwrap();
-        life.directory.unlink_runs().await.unwrap();
+        life.directory.unlink_runs(Unlinking::AtOnce).await.unwrap();
         assert!(!life.directory.runs.leaving().is_empty(), "nothing died");
         assert_eq!(life.directory.stats().runs, runs);
         let acknowledged = life.moments.lock().0.clone();

@@ -9,6 +9,7 @@ use ottla_model::{is_one_life, lives_from};
 use super::crash::{Acknowledged, check_life};
 use super::rewrite::disk;
 use super::toy::{DIR, Toy, batch, entry, options};
+use crate::data_dir::unlink::Unlinking;
 use crate::entry::Entry;
 use ottla_env::disk::Disk;
 use ottla_env::sim::disk::{Crash, Tear};
@@ -28,8 +29,8 @@ async fn step(toy: &Arc<Toy>, entries: &mut Vec<Entry>, seed: u64) {
         }
         4 => {
             directory.rewrite_now().await.unwrap();
-            directory.unlink_dead().await.unwrap();
-            directory.unlink_runs().await.unwrap();
+            directory.unlink_dead(Unlinking::AtOnce).await.unwrap();
+            directory.unlink_runs(Unlinking::AtOnce).await.unwrap();
         }
         5 | 6 => {
             if let Some(kept) = directory.oldest_kept(toy.log.id()) {
