@@ -157,7 +157,16 @@ pub struct Producer {
     pub epoch: i16,
 }
 
+/// True if the client was told that its transaction ends, and goes on with the next one before all markers are written. Under version 1 it has
+/// the same epoch, by which the two cannot be told apart.
+fn is_early(current: &TransactionValue, producer: Producer) -> bool {
+    current.is_prepared() && current.client_version >= 2 && next_producer(current) == producer
+}
+
 fn of_producer(current: Option<&TransactionValue>, producer: Producer) -> Result<&TransactionValue, TransactionError> {
+    if current.is_some_and(|current| is_early(current, producer)) {
+        return Err(TransactionError::ConcurrentTransactions);
+    }
     let current = current.filter(|current| current.producer_id == producer.id);
     let current = current.ok_or(TransactionError::InvalidProducerIdMapping)?;
     if current.epoch != producer.epoch {
@@ -232,6 +241,10 @@ pub fn end(
     now_ms: i64,
 ) -> Result<Transition, Refusal> {
     let current = current.ok_or(TransactionError::InvalidProducerIdMapping)?;
+    // First of all, as in Kafka since KAFKA-18660, where the pending transition is: the table tells a repeated request from a fenced one.
+    if is_early(current, producer) {
+        return Err(TransactionError::ConcurrentTransactions.into());
+    }
     let after_rotation =
         current.previous_producer_id == Some(producer.id) && producer.epoch == EPOCH_MAX && current.epoch == 0;
     if current.producer_id != producer.id && !after_rotation {

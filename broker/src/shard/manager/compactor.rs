@@ -20,52 +20,78 @@ use crate::shard::Shard;
 /// A pass that waits for its checkpoint, one of which is written every ten seconds, is tried again after so long.
 const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
 
-/// The partitions of each replica whose last pass is not done here.
+/// Partitions of each replica.
 type Due = BTreeMap<ReplicaId, BTreeSet<PartitionId>>;
+
+/// The partitions whose last pass is not done here.
+#[derive(Default)]
+struct Waiting {
+    /// For a checkpoint.
+    soon: Due,
+    /// For a repair, or for room.
+    later: Due,
+}
+
+impl Waiting {
+    fn add(&mut self, replica: ReplicaId, id: PartitionId, outcome: Outcome) {
+        let due = match outcome {
+            Outcome::Over => return,
+            Outcome::AtTheCheckpoint => &mut self.soon,
+            Outcome::Later => &mut self.later,
+        };
+        due.entry(replica).or_default().insert(id);
+    }
+}
 
 impl Shards {
     /// Runs for as long as the process.
     pub(super) fn start_compactor(&self) {
         let shards = self.clone();
         rt::spawn_critical("compactor", Owner::process(), async move {
-            let (mut due, mut soon) = (Due::new(), false);
+            let (mut waiting, mut began) = (Waiting::default(), rt::now());
             loop {
                 let round = shards.0.task_settings.compaction_check;
-                rt::sleep(if soon { round.min(CHECKPOINT_LOOK) } else { round }).await;
-                soon = shards.compact(&mut due).await;
+                let left = round.saturating_sub(rt::now().since(began));
+                rt::sleep(if waiting.soon.is_empty() { left } else { left.min(CHECKPOINT_LOOK) }).await;
+                let is_round = rt::now().since(began) >= round;
+                waiting = shards.compact(waiting, is_round).await;
+                if is_round {
+                    began = rt::now();
+                }
             }
         });
     }
 
-    /// A round: each directory does one pass at a time, beside the others. True if a pass waits for a checkpoint.
-    async fn compact(&self, due: &mut Due) -> bool {
+    /// Each directory does one pass at a time, beside the others; those that wait for a repair or for room in a round alone.
+    async fn compact(&self, mut waiting: Waiting, is_round: bool) -> Waiting {
         let mut by_directory = BTreeMap::<usize, Vec<_>>::new();
         for shard in self.all() {
             let Some(directory) = shard.directory().cloned() else { continue };
-            let mut partitions = due.remove(&shard.replica).unwrap_or_default();
+            let mut partitions = waiting.soon.remove(&shard.replica).unwrap_or_default();
+            if is_round {
+                partitions.append(&mut waiting.later.remove(&shard.replica).unwrap_or_default());
+            }
             partitions.append(&mut shard.state().lock().passes_due);
             if !partitions.is_empty() {
                 by_directory.entry(Arc::as_ptr(&directory).addr()).or_default().push((directory, shard, partitions));
             }
         }
         let rounds = by_directory.into_values().map(|replicas| async {
-            let (mut left, mut soon) = (Due::new(), false);
+            let mut outcomes = Vec::new();
             for (directory, shard, partitions) in replicas {
                 for id in partitions {
-                    let outcome = last_pass(&directory, &shard, id).await;
-                    soon |= outcome == Outcome::AtTheCheckpoint;
-                    if outcome != Outcome::Over {
-                        left.entry(shard.replica).or_default().insert(id);
-                    }
+                    outcomes.push((shard.replica, id, last_pass(&directory, &shard, id).await));
                 }
             }
-            (left, soon)
+            outcomes
         });
-        let rounds = join_all(rounds).await;
-        let soon = rounds.iter().any(|(_, soon)| *soon);
-        // Replicas that are gone have nothing to do.
-        *due = rounds.into_iter().flat_map(|(left, _)| left).collect();
-        soon
+        // Replicas that are gone have nothing to do; those that are left in `later` are not asked yet.
+        let later = if is_round { Due::new() } else { waiting.later };
+        let mut waiting = Waiting { soon: Due::new(), later };
+        for (replica, id, outcome) in join_all(rounds).await.into_iter().flatten() {
+            waiting.add(replica, id, outcome);
+        }
+        waiting
     }
 }
 
@@ -76,7 +102,7 @@ enum Outcome {
     Over,
     /// It can be done once a checkpoint has the entry that decided it.
     AtTheCheckpoint,
-    /// It is tried again in the next round.
+    /// It is tried again in the next round: a batch is damaged, or there is no room.
     Later,
 }
 

@@ -206,6 +206,27 @@ fn an_end_that_uses_up_the_epochs_gives_another_producer_id() {
     assert_eq!(next_producer(&done), told);
 }
 
+/// The client has the answer of its commit, or of its abort, and goes on before all markers are written. Connect's exactly-once source was
+/// fenced so, whose task aborts what it has not sent yet.
+#[test]
+fn the_next_transaction_waits_until_the_one_before_is_complete() {
+    const WAITS: TransactionError = TransactionError::ConcurrentTransactions;
+    for epoch in [3, i16::MAX - 1] {
+        let before = ongoing(epoch, 2);
+        for commits in [true, false] {
+            let prepared = ended(&before, commits, true);
+            let next = next_producer(&prepared);
+            assert_eq!(add(Some(&prepared), next, &partitions(&[0]), 2, 30), Err(WAITS), "{next:?}");
+            for commits_next in [true, false] {
+                assert_eq!(end(Some(&prepared), next, commits_next, true, Some(FRESH), 30), refused(WAITS), "{next:?}");
+            }
+            let done = completed(&prepared, 31).unwrap();
+            let aborted = appended(end(Some(&done), next, false, true, Some(FRESH), 32).unwrap());
+            assert_eq!(aborted.status, Status::PrepareAbort, "a transaction that had no partition");
+        }
+    }
+}
+
 #[test]
 fn a_commit_that_races_with_a_time_out_is_fenced() {
     let before = ongoing(3, 2);
