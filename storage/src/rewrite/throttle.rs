@@ -9,7 +9,7 @@ use ottla_env::rt::Instant;
 
 use super::RewriteOptions;
 use super::choose::SHORT;
-use crate::space::append_rate::AppendRate;
+use crate::space::append_rate::{AppendRate, time_of};
 
 /// Bytes waiting for the log's writer from which the rewriter slows down.
 const WAITING_BYTES: u64 = 256 << 10;
@@ -71,11 +71,6 @@ fn rate(options: &RewriteOptions, waiting_bytes: u64, pressure: f64) -> u64 {
         rate /= GIVING_WAY;
     }
     rate
-}
-
-fn time_of(bytes: u64, rate: u64) -> Duration {
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// The pace of passes: when the bytes that were read until now may have been read.

@@ -1,4 +1,4 @@
-//! How fast a log is appended to.
+//! How fast a log is appended to, and how long bytes take at a rate.
 //!
 //! May not know: what is paced by it.
 
@@ -8,6 +8,12 @@ use ottla_env::rt::Instant;
 
 /// The rate is taken over no less than this.
 const MEASURED: Duration = Duration::from_secs(1);
+
+/// What so many bytes take at so many a second.
+pub(crate) fn time_of(bytes: u64, per_second: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
 
 /// A counter of bytes, read from time to time.
 #[derive(Debug, Default)]

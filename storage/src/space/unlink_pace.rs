@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ottla_env::rt::Instant;
 
-use super::append_rate::AppendRate;
+use super::append_rate::{AppendRate, time_of};
 
 /// Bytes freed a second at the least.
 const BYTES_PER_SECOND_MIN: u64 = 512 << 20;
@@ -34,8 +34,7 @@ impl UnlinkPace {
 
     /// A file of so many bytes is gone.
     pub(crate) fn unlinked(&mut self, now: Instant, bytes: u64) {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.per_second.max(BYTES_PER_SECOND_MIN));
-        let took = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let took = time_of(bytes, self.per_second.max(BYTES_PER_SECOND_MIN));
         self.due = Some(self.due.map_or(now, |due| due.max(now - MADE_UP)) + took);
     }
 }
