@@ -55,6 +55,7 @@ pub use leader_clock::ShardTime;
 pub(crate) use manager::leader_known_to;
 pub use manager::{OpenError, Shards, creation_of};
 pub use metadata_view::MetadataView;
+pub(crate) use peer_services::transactions_request;
 pub(crate) use rpc::PeerService;
 pub use rpc::{ElectionOutcome, SetClockOutcome};
 pub use tasks::LeaderTaskSettings;

@@ -11,6 +11,14 @@ use ottla_raft::Priority;
 use super::manager::Shards;
 use super::rpc::{NodeRequest, PeerService};
 
+/// What a request between nodes asks about transactions; `None` if it is another one.
+pub(crate) fn transactions_request(request: &[u8]) -> Option<Bytes> {
+    match NodeRequest::decode(request).ok()? {
+        NodeRequest::Transactions(request) => Some(request),
+        _ => None,
+    }
+}
+
 impl Shards {
     /// Serves other nodes' requests about transactions from now on; the first service stays.
     pub(crate) fn serve_transactions(&self, service: PeerService) {

@@ -40,6 +40,9 @@ pub struct Faults {
 /// promise nothing.
 pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 
+/// Called with the sender and the bytes of each [`Message::Request`]; true if it gets lost.
+pub type LostRequests = Arc<dyn Fn(SimNode, &[u8]) -> bool + Send + Sync>;
+
 #[derive(Default)]
 struct SimState {
     observer: Option<Observer>,
@@ -49,6 +52,8 @@ struct SimState {
     locations: BTreeMap<ReplicaId, SimNode>,
     /// Replicas that neither send nor receive anything, whatever their nodes exchange.
     isolated: BTreeSet<ReplicaId>,
+    /// Which requests to services get lost.
+    lost_requests: Option<LostRequests>,
     loss_per_mille: u64,
     repeat_per_mille: u64,
 }
@@ -184,15 +189,27 @@ impl SimNetwork {
         self.state.lock().isolated.remove(&replica);
     }
 
-    /// Restores all directions and ends all isolations.
+    /// Loses the requests to services that this chooses; none with `None`.
+    pub fn lose_requests(&self, chosen: Option<LostRequests>) {
+        self.state.lock().lost_requests = chosen;
+    }
+
+    /// Restores all directions, ends all isolations and loses no more requests.
     pub fn heal(&self) {
         self.machines.heal();
         self.state.lock().isolated.clear();
+        self.lose_requests(None);
     }
 
     fn is_lost(&self) -> bool {
         let per_mille = self.state.lock().loss_per_mille;
         sim::random_below(1_000) < per_mille
+    }
+
+    fn is_chosen(&self, from: SimNode, message: &Message) -> bool {
+        let Message::Request(request) = message else { return false };
+        let chosen = self.state.lock().lost_requests.clone();
+        chosen.is_some_and(|chosen| chosen(from, request))
     }
 
     fn is_repeated(&self) -> bool {
@@ -243,7 +260,7 @@ impl Network for Outgoing {
         let below = self.below.clone();
         Box::pin(async move {
             let late = || Err(NoResponse("no answer in time".to_owned()));
-            if network.is_isolated([from, to]) || network.is_lost() {
+            if network.is_isolated([from, to]) || network.is_lost() || network.is_chosen(node, &request) {
                 rt::sleep(timeout).await;
                 return late();
             }

@@ -354,6 +354,8 @@ bugs! {
         "A coordinator that takes over leaves alone what its predecessor has prepared (led partition).",
     AnyPreparedCompleted "any-prepared-completed":
         "Whoever writes the markers of a transaction goes on when its id has prepared another one, and completes that (led partition).",
+    EarlyProducerFenced "early-producer-fenced":
+        "A producer is fenced that goes on before the markers of its last transaction are written (transitions).",
     MarkersNotRetried "markers-not-retried":
         "A transaction is complete though some of its markers were not written (led partition).",
 

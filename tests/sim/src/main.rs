@@ -16,6 +16,7 @@ mod history;
 mod laws;
 mod ledger;
 mod liveness_check;
+mod lost_markers;
 mod min_in_sync;
 #[cfg(feature = "mutants")]
 mod mutants;

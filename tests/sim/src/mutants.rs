@@ -10,8 +10,8 @@ use ottla_env::mutants::Bug;
 use crate::profile::{
     ALWAYS_TRANSACTIONS_FROM, COMPACTED_TRANSFERS_FROM, COMPACTION_FROM, DAMAGED_HEADS_FROM, ExtraClients,
     GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM,
-    MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM, WIDENED_AGAIN_FROM,
-    WIDENED_FROM,
+    MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, OUTLIVED_LEADERSHIP_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM,
+    UNSENT_ABORTED_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -66,6 +66,7 @@ const OF_TRANSACTIONS: &[Bug] = &[
     Bug::EndAnsweredEarly,
     Bug::PreparedNotCompleted,
     Bug::AnyPreparedCompleted,
+    Bug::EarlyProducerFenced,
     Bug::MarkersNotRetried,
 ];
 
@@ -104,6 +105,16 @@ impl Ground {
     const LONG_MERGES: Self = Self { first_seed: SEALED_LOGS_PURGED, ..Self::INTERRUPTED_MERGES };
     /// Producers run transactions.
     const TRANSACTIONS: Self = Self { first_seed: ALWAYS_TRANSACTIONS_FROM, ..Self::ANY };
+    /// Producers abort at once what they have not sent.
+    const ABORTING_UNSENT: Self = Self { first_seed: UNSENT_ABORTED_FROM, ..Self::ANY };
+    /// A coordinator loses its leadership and wins it back under the same epoch while markers get lost.
+    const OUTLIVED_LEADERSHIP: Self = Self {
+        first_seed: OUTLIVED_LEADERSHIP_FROM,
+        nodes: 3,
+        storm: Duration::from_secs(20),
+        profiles: &[Profile::Crashes, Profile::Churn],
+        ..Self::ANY
+    };
     /// There is a compacted topic.
     const COMPACTING: Self = Self { first_seed: COMPACTION_FROM, ..Self::ANY };
     /// Transactions lie in a compacted topic.
@@ -137,6 +148,8 @@ impl Ground {
             Bug::GapFilledEarly => Self::GENERATIONS_WITH_RACKS,
             Bug::FormerLeaderForgotten => Self::SENDING_ON,
             bug if OF_SPLITS.contains(&bug) => Self::SPLITTING,
+            Bug::EarlyProducerFenced => Self::ABORTING_UNSENT,
+            Bug::AnyPreparedCompleted => Self::OUTLIVED_LEADERSHIP,
             bug if OF_TRANSACTIONS.contains(&bug) => Self::TRANSACTIONS,
             Bug::SealedAppends => Self::INTERRUPTED_MERGES,
             Bug::SealedLogPurged => Self::LONG_MERGES,

@@ -94,6 +94,17 @@ pub(crate) const COMPACTION_FROM: u64 = 160_000;
 /// From this seed on the topic of transactions is compacted, too.
 pub(crate) const COMPACTED_TRANSFERS_FROM: u64 = 161_000;
 
+/// From this seed on transactional producers abort at once what they have not sent.
+pub(crate) const UNSENT_ABORTED_FROM: u64 = 162_000;
+/// From this seed on coordinators of transactions lose their leadership and win it back while markers get lost.
+pub(crate) const OUTLIVED_LEADERSHIP_FROM: u64 = 162_000;
+
+/// True if a coordinator loses its leadership and wins it back while markers get lost.
+pub(crate) fn outlives_leadership(seed: u64, nodes: u32) -> bool {
+    let profiles = [Profile::Crashes, Profile::Churn];
+    nodes == 3 && seed >= OUTLIVED_LEADERSHIP_FROM && profiles.contains(&Profile::of(seed, nodes))
+}
+
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
     seed >= ALWAYS_TRANSACTIONS_FROM || seed >= TRANSACTIONS_FROM && seed.is_multiple_of(2)
@@ -227,6 +238,8 @@ pub(crate) struct Tuning {
     pub(crate) compaction_check: Duration,
     /// The topic of transactions is compacted.
     pub(crate) compacts_transfers: bool,
+    /// Transactional producers abort at once what they have not sent.
+    pub(crate) aborts_at_once: bool,
     /// Of the map of keys of a pass: in every second seed its keys, transactions' above all, do not fit one map.
     pub(crate) key_map_bytes: usize,
     /// Pipelined producers send on to a new leader while the former one still owes them answers.
@@ -285,6 +298,7 @@ impl Tuning {
             levels: Levels::OWN,
             compaction_check: Duration::from_millis(if seed >= COMPACTION_FROM { 300 } else { 15_000 }),
             compacts_transfers: seed >= COMPACTED_TRANSFERS_FROM,
+            aborts_at_once: seed >= UNSENT_ABORTED_FROM,
             key_map_bytes: if seed.is_multiple_of(2) { 32 << 20 } else { 25 << 10 },
             sends_on: seed >= SENDS_ON_FROM,
             factor: factor(profile, seed, nodes).filter(|_| min_in_sync == 1),

@@ -29,7 +29,7 @@ use crate::panics;
 use crate::profile::{
     COMPACTION_FROM, MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning,
     damages_heads, has_late_founder, has_late_markers, has_transactions, interrupts_merges, loses_leavers,
-    loses_seed_node, loses_voters, mixes_releases, stalls_followers, unregisters_early,
+    loses_seed_node, loses_voters, mixes_releases, outlives_leadership, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -192,6 +192,9 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
     }
     if mixes_releases(seed, nodes) {
         events = nemesis::with_changed_releases(nodes, lasts, events);
+    }
+    if outlives_leadership(seed, nodes) {
+        events = nemesis::with_outlived_leadership(lasts, events);
     }
     chosen(events, plan.only.as_deref())
 }

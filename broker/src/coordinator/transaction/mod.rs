@@ -25,7 +25,7 @@ pub mod transitions;
 
 pub use error::TransactionError;
 pub use partitions::Partitions;
-pub use peers::TransactionPeers;
+pub use peers::{TransactionPeers, marked_producer};
 pub use runtime::{Described, Transactions};
 pub use settings::TransactionSettings;
 pub use state_log::start;

@@ -22,7 +22,7 @@ use crate::metadata::InternalTopic;
 use crate::partition::marker::append_of;
 use crate::partition::{AppendError, PartitionError, Partitions as NodePartitions, TopicRef};
 use crate::replicated::transactions::Marker;
-use crate::shard::{MetadataView, PeerService};
+use crate::shard::{MetadataView, PeerService, transactions_request};
 
 /// How long the leader of a partition has to write a marker.
 const MARKER_WAIT: Duration = Duration::from_secs(10);
@@ -224,6 +224,16 @@ impl TransactionPeers {
         let answer = self.0.partitions.ask_transactions(coordinator, question.encode(), QUESTION_WAIT).await;
         let answer = answer.and_then(|answer| decode_answer(&answer, question.partitions.len()));
         answer.ok_or(TransactionError::CoordinatorNotAvailable)
+    }
+}
+
+/// The producer whose markers a request between nodes wants written; `None` if it is another request. For those who watch what nodes
+/// send each other.
+#[must_use]
+pub fn marked_producer(request: &[u8]) -> Option<Producer> {
+    match PeerRequest::decode(&transactions_request(request)?).ok()? {
+        PeerRequest::WriteMarkers { producer, .. } => Some(producer),
+        PeerRequest::Add { .. } | PeerRequest::Verify { .. } => None,
     }
 }
 

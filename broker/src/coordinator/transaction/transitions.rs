@@ -10,6 +10,7 @@
 //!
 //! May not know: whether a transition of the id is under way (then it answers CONCURRENT_TRANSACTIONS), the log, markers.
 
+use ottla_env::mutants::{self, Bug};
 use ottla_protocol::ids::ProducerId;
 
 use super::error::TransactionError;
@@ -160,7 +161,8 @@ pub struct Producer {
 /// True if the client was told that its transaction ends, and goes on with the next one before all markers are written. Under version 1 it has
 /// the same epoch, by which the two cannot be told apart.
 fn is_early(current: &TransactionValue, producer: Producer) -> bool {
-    current.is_prepared() && current.client_version >= 2 && next_producer(current) == producer
+    let is_prepared = current.is_prepared() && !mutants::is_on(Bug::EarlyProducerFenced);
+    is_prepared && current.client_version >= 2 && next_producer(current) == producer
 }
 
 fn of_producer(current: Option<&TransactionValue>, producer: Producer) -> Result<&TransactionValue, TransactionError> {

@@ -34,6 +34,16 @@ pub(crate) struct Transfers {
     offsets: BTreeMap<String, BTreeSet<usize>>,
     /// The transactions whose offset was read.
     offsets_seen: BTreeMap<String, BTreeSet<usize>>,
+    begins: BTreeMap<String, Begins>,
+}
+
+/// The requests by which clients become the producer of a transactional id.
+#[derive(Debug, Default)]
+struct Begins {
+    asked: u64,
+    answered: u64,
+    /// One of them got no answer, and may come any time.
+    is_uncertain: bool,
 }
 
 fn broken(index: i32, what: String) -> Violation {
@@ -41,6 +51,25 @@ fn broken(index: i32, what: String) -> Violation {
 }
 
 impl Transfers {
+    /// A client asks to become the producer of a transactional id.
+    pub(crate) fn asks_for(&mut self, id: &str) {
+        self.begins.entry(id.to_owned()).or_default().asked += 1;
+    }
+
+    /// It was answered, for certain if each of its attempts was. Returns when that was, for [`Self::is_sole`]; `None` if another client may
+    /// become the producer without asking again.
+    pub(crate) fn was_answered(&mut self, id: &str, is_certain: bool) -> Option<u64> {
+        let begins = self.begins.entry(id.to_owned()).or_default();
+        begins.answered += 1;
+        begins.is_uncertain |= !is_certain;
+        (!begins.is_uncertain && begins.asked == begins.answered).then_some(begins.asked)
+    }
+
+    /// True if no other client can have become the producer of an id since.
+    pub(crate) fn is_sole(&self, id: &str, since: Option<u64>) -> bool {
+        since.is_some() && since == self.begins.get(id).map(|begins| begins.asked)
+    }
+
     /// A new transaction.
     pub(crate) fn begin(&mut self) -> usize {
         self.fates.push(Fate::Open);

@@ -17,6 +17,7 @@ use super::{Event, Fault};
 use crate::corruption::{self, Corruption, Damaged};
 use crate::durability_tracker::CrashPoint;
 use crate::graceful_stops::{self, Leaver};
+use crate::lost_markers;
 use crate::panics;
 use crate::releases;
 use crate::scenarios;
@@ -76,6 +77,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::Pause(target) => pause(world, target, lasts).await,
         Fault::ResetConnections(target) => world.network().machines.reset_connections(resolve(world, target)),
         Fault::Clock(target, wall_offset_ms) => jump_clock(world, target, wall_offset_ms),
+        Fault::OutliveLeadership => lost_markers::outlive_leadership(world).await,
         Fault::UnknownLeader(node) => {
             if world.nodes().count() + 1 < NODES_MAX {
                 scenarios::unknown_leader(world, node).await;

@@ -11,6 +11,7 @@ use super::{Event, Fault};
 use crate::corruption::Corruption;
 use crate::durability_tracker::CrashPoint;
 use crate::graceful_stops::JOINER_FORGOTTEN_BY;
+use crate::lost_markers::TAKES;
 use crate::profile::Profile;
 use crate::targeting::Target;
 
@@ -272,6 +273,18 @@ pub(crate) fn with_lost_seed_node(lasts: Duration, mut events: Vec<Event>) -> Ve
     }
     events.retain(|event| event.at_ms > SEED_NODE_LOST_FOR_MS);
     events.insert(0, Event { at_ms: 300, lasts_ms: SEED_NODE_LOST_FOR_MS, fault: Fault::LostSeedNode });
+    events
+}
+
+/// Adds a coordinator that loses its leadership and wins it back while markers get lost. That takes long, so no other fault happens before
+/// it is over, and a shorter storm stays as it is.
+pub(crate) fn with_outlived_leadership(lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+    let takes_ms = u64::try_from(TAKES.as_millis()).unwrap_or(0);
+    if lasts <= TAKES {
+        return events;
+    }
+    events.retain(|event| event.at_ms > takes_ms);
+    events.insert(0, Event { at_ms: 300, lasts_ms: takes_ms, fault: Fault::OutliveLeadership });
     events
 }
 

@@ -5,9 +5,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::CreateTopicsRequest;
-use kafka_protocol::messages::TopicName;
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_broker::partition::{
     Access, AppendOptions, ConnectionId, FetchSpec, FetchedRecords, Isolation, Origin, Partition, PartitionError,
     TopicRef,
@@ -17,17 +14,16 @@ use ottla_env::sim::{self, SimNode};
 use ottla_protocol::batch::{BatchBuilder, NewRecord, check_crc, split_batches};
 use ottla_protocol::ids::Offset;
 
-use super::{built, leader_of, pause};
+use super::{built, leader_of, own_topic, pause};
 use crate::laws::Violation;
 use crate::laws::compaction::{Keyed, LastOfKeys};
-use crate::wire::{Client, text};
+use crate::wire::Client;
 use crate::world::World;
 
 const TOPIC: &str = "compacted";
 const NAME: TopicRef<'static> = TopicRef::Name(TOPIC);
 const PARTITIONS: i32 = 2;
 const KEYS: u64 = 8;
-const CREATE: i16 = 7;
 /// `delete.retention.ms`.
 const TOMBSTONES_KEPT_MS: u64 = 3_000;
 /// A reading that takes longer may miss a tombstone: clocks of shards and of readers differ a little.
@@ -37,23 +33,13 @@ const READ_MAX: Duration = Duration::from_secs(60);
 
 /// Creates the topic unless it is there.
 async fn create(world: &World, client: &mut Client) {
-    let config =
-        |name: &str, value: &str| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)));
-    let configs = vec![
-        config("cleanup.policy", "compact"),
-        config("min.cleanable.dirty.ratio", if sim::random_below(2) == 0 { "0.0" } else { "0.3" }),
-        config("delete.retention.ms", &TOMBSTONES_KEPT_MS.to_string()),
+    let kept = TOMBSTONES_KEPT_MS.to_string();
+    let configs = [
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", if sim::random_below(2) == 0 { "0.0" } else { "0.3" }),
+        ("delete.retention.ms", &kept),
     ];
-    let topic = CreatableTopic::default()
-        .with_name(TopicName(text(TOPIC)))
-        .with_num_partitions(PARTITIONS)
-        .with_replication_factor(world.factor().unwrap_or(-1))
-        .with_configs(configs);
-    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(2_000);
-    while world.image().is_none_or(|image| image.topic(TOPIC).is_none()) && world.workload_runs() {
-        let _ = client.call(world.random_node(), CREATE, &request).await;
-        pause(300).await;
-    }
+    own_topic::create(world, client, (TOPIC, PARTITIONS), &configs).await;
 }
 
 fn any_partition() -> i32 {

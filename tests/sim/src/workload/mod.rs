@@ -13,6 +13,7 @@ pub(crate) mod extra_clients;
 pub(crate) mod fetched;
 mod group_client;
 pub(crate) mod members;
+mod own_topic;
 pub(crate) mod pipeline;
 pub(crate) mod prober;
 pub(crate) mod producer;

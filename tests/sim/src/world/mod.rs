@@ -192,6 +192,11 @@ impl World {
         self.0.tuning.compacts_transfers
     }
 
+    /// True if transactional producers abort at once what they have not sent.
+    pub(crate) fn aborts_at_once(&self) -> bool {
+        self.0.tuning.aborts_at_once
+    }
+
     /// Which nodes run which release.
     pub(crate) fn releases(&self) -> parking_lot::MutexGuard<'_, Releases> {
         self.0.releases.lock()

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest,
-    ProduceResponse, ProducerId, TopicName, TransactionalId,
+    AddPartitionsToTxnRequest, EndTxnRequest, EndTxnResponse, FindCoordinatorRequest, InitProducerIdRequest,
+    ProduceRequest, ProduceResponse, ProducerId, TopicName, TransactionalId,
 };
 use ottla_env::rt;
 use ottla_env::sim::{self, SimNode};
@@ -68,6 +68,8 @@ pub(super) struct Producer {
     /// `transaction.version` that the client follows.
     pub(super) bumps: bool,
     pub(super) producer: (i64, i16),
+    /// Since when it is the only producer of its id, for [`Transfers::is_sole`](crate::laws::transfers::Transfers::is_sole).
+    sole_since: Option<u64>,
     sequences: BTreeMap<i32, i32>,
 }
 
@@ -75,9 +77,9 @@ pub(super) struct Producer {
 pub(crate) async fn transfers(world: World, number: u64) {
     let client = Client::new(world.clone(), &format!("transfers-{number}"));
     let id = format!("transfers-{}", number / 2);
-    let (coordinator, sequences) = Default::default();
+    let (coordinator, sole_since, sequences) = Default::default();
     let bumps = sim::random_below(2) == 0;
-    let mut producer = Producer { world, client, id, coordinator, bumps, producer: (-1, -1), sequences };
+    let mut producer = Producer { world, client, id, coordinator, bumps, producer: (-1, -1), sole_since, sequences };
     if super::topic(&producer.world, &mut producer.client).await.is_none() {
         return;
     }
@@ -90,6 +92,10 @@ pub(crate) async fn transfers(world: World, number: u64) {
         // A zombie comes back after others have begun with its id.
         for _ in 0..1 + sim::random_below(12) {
             if producer.world.workload_runs() && producer.transaction().await.is_err() {
+                break;
+            }
+            let aborts = producer.world.aborts_at_once() && producer.bumps && sim::random_below(4) == 0;
+            if aborts && producer.abort_unsent().await.is_err() {
                 break;
             }
             pause(if sim::random_below(8) == 0 { 3_000 } else { 30 }).await;
@@ -151,7 +157,10 @@ impl Producer {
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(TransactionalId(text(&self.id))))
             .with_transaction_timeout_ms(1_000 + i32::try_from(sim::random_below(8_000)).unwrap_or(0));
-        let given = self.ask(INIT, &request, |answer| answer.error_code).await.1?;
+        self.world.oracle().transfers.asks_for(&self.id);
+        let (is_certain, given) = self.ask(INIT, &request, |answer| answer.error_code).await;
+        self.sole_since = self.world.oracle().transfers.was_answered(&self.id, is_certain);
+        let given = given?;
         self.producer = (given.producer_id.0, given.producer_epoch);
         self.sequences.clear();
         let (id, (producer, epoch)) = (&self.id, self.producer);
@@ -299,17 +308,42 @@ impl Producer {
         Insisted::Unknown
     }
 
-    async fn end(&mut self, transaction: usize, commits: bool) -> Result<(), Lost> {
-        if commits {
-            self.world.oracle().transfers.ends(transaction, Fate::Asked);
+    /// Aborts a transaction of which nothing was sent, right after the one before has ended: its markers may not be written yet.
+    async fn abort_unsent(&mut self) -> Result<(), Lost> {
+        let (_, ended) = self.ask_to_end(false).await;
+        let is_sole = self.world.oracle().transfers.is_sole(&self.id, self.sole_since);
+        if ended.is_err() && is_sole && self.world.broken().is_none() {
+            let what = format!("{} is refused, and has no other producer", self.id);
+            self.world.judge::<()>(Err(Violation::new("only a later producer fences", None, what)));
         }
+        self.goes_on_with(&ended?);
+        Ok(())
+    }
+
+    /// EndTxn: whether every attempt before the last was answered, and what the last one was.
+    async fn ask_to_end(&mut self, commits: bool) -> (bool, Result<EndTxnResponse, Lost>) {
         let request = EndTxnRequest::default()
             .with_transactional_id(TransactionalId(text(&self.id)))
             .with_producer_id(ProducerId(self.producer.0))
             .with_producer_epoch(self.producer.1)
             .with_committed(commits);
         let version = if self.bumps { END_WITH_BUMPS } else { END_BEFORE_BUMPS };
-        let (is_certain, ended) = self.ask(version, &request, |answer| answer.error_code).await;
+        self.ask(version, &request, |answer| answer.error_code).await
+    }
+
+    /// The next transaction is that of the producer that the answer names.
+    fn goes_on_with(&mut self, answer: &EndTxnResponse) {
+        if self.bumps {
+            self.producer = (answer.producer_id.0, answer.producer_epoch);
+            self.sequences.clear();
+        }
+    }
+
+    async fn end(&mut self, transaction: usize, commits: bool) -> Result<(), Lost> {
+        if commits {
+            self.world.oracle().transfers.ends(transaction, Fate::Asked);
+        }
+        let (is_certain, ended) = self.ask_to_end(commits).await;
         let fate = match (&ended, commits) {
             (Ok(_), true) => Fate::Committed,
             (_, false) => Fate::Aborted,
@@ -318,11 +352,7 @@ impl Producer {
         };
         self.world.oracle().transfers.ends(transaction, fate);
         self.world.trace(None, format!("{} ends transaction {transaction}: {fate:?}", self.id));
-        let answer = ended?;
-        if self.bumps {
-            self.producer = (answer.producer_id.0, answer.producer_epoch);
-            self.sequences.clear();
-        }
+        self.goes_on_with(&ended?);
         Ok(())
     }
 }
