@@ -19,23 +19,23 @@ CREATE = f"create table {TABLE} (id int primary key, name varchar(60), amount bi
 COLUMNS = "'id', id, 'name', name, 'amount', amount, 'price'"
 
 
-def install(package, is_there):
+def install(packages, is_there):
     """Of Debian, as tests/setup does. At run level 1 a package starts no service of its own."""
     if not is_there():
         command = '. tests/toolchain; missing=("$@"); install_missing'
-        subprocess.run(["bash", "-euc", command, "bash", package], cwd=ROOT, env={**os.environ, "RUNLEVEL": "1"}, check=True)
-    assert is_there(), f"the package {package} does not have what is looked for"
+        subprocess.run(["bash", "-euc", command, "bash", *packages], cwd=ROOT, env={**os.environ, "RUNLEVEL": "1"}, check=True)
+    assert is_there(), f"the packages {' and '.join(packages)} do not have what is looked for"
 
 
 class Database(Process):
     """`name`: the connector's name, too, and the prefix of its topics. `topic`: where the changes of the table are. `connector`: what
     differs between the two in the connector's settings."""
 
-    name, topic, package, client, query = None, None, None, [], None
+    name, topic, packages, client, query = None, None, [], [], None
 
     def __init__(self, place):
         (self.port,) = free_ports(1)
-        install(self.package, self.is_installed)
+        install(self.packages, self.is_installed)
         directory = place.directory / self.name
         directory.mkdir()
         super().__init__(directory)
@@ -63,7 +63,7 @@ class Database(Process):
 class Postgres(Database):
     """The server refuses to be root's: its package has a user for it."""
 
-    name, topic, package = "postgres", f"postgres.public.{TABLE}", "postgresql"
+    name, topic, packages = "postgres", f"postgres.public.{TABLE}", ["postgresql"]
     query = f"select json_build_object({COLUMNS}, price::text) from {TABLE}"
     settings = ["wal_level=logical", "listen_addresses=127.0.0.1", "fsync=off"]
 
@@ -107,7 +107,7 @@ class Postgres(Database):
 
 
 class MariaDb(Database):
-    name, topic, package = "mariadb", f"mariadb.{DATABASE}.{TABLE}", "mariadb-server-core"
+    name, topic, packages = "mariadb", f"mariadb.{DATABASE}.{TABLE}", ["mariadb-server-core", "mariadb-client-core"]
     query = f"select json_object({COLUMNS}, cast(price as char)) from {TABLE}"
     binlog = ["--server-id=1", "--log-bin=binlog", "--binlog-format=ROW", "--binlog-row-image=FULL"]
     settings = ["--skip-name-resolve", "--bind-address=127.0.0.1", *binlog]
