@@ -2,7 +2,7 @@
 //! sent them still waits for an answer when the id has gone on without it.
 //!
 //!     all markers get lost           a task waits for the answer to its first ones
-//!     no two nodes reach each other  the coordinator has no quorum, and nobody is elected
+//!     no two nodes reach each other  the coordinator has no quorum, and no node is elected
 //!     it reaches the others again    it leads under the same epoch; what was prepared is completed by another task
 //!     all but the first get lost     the first task sends its own once more while a later transaction lacks its markers
 //!     the coordinator is killed      what its successor finds complete stays as it is

@@ -236,6 +236,13 @@ fn with_faults(
     events
 }
 
+/// Puts a fault first; no other one happens up to this time.
+fn with_alone(mut events: Vec<Event>, until_ms: u64, alone: Event) -> Vec<Event> {
+    events.retain(|event| event.at_ms > until_ms);
+    events.insert(0, alone);
+    events
+}
+
 /// Adds nodes that are unregistered as soon as they have joined, and one whose disk hangs meanwhile. In a storm that is
 /// long enough, the first of them is forgotten before other faults happen. No other nodes join then: they would take its
 /// place.
@@ -267,33 +274,29 @@ pub(crate) fn with_interrupted_merges(lasts: Duration, events: Vec<Event>) -> Ve
 
 /// Adds a seed node that loses its disk while another node asks it whether it was removed. That takes long, so no other
 /// fault happens before it is over, and a shorter storm stays as it is.
-pub(crate) fn with_lost_seed_node(lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+pub(crate) fn with_lost_seed_node(lasts: Duration, events: Vec<Event>) -> Vec<Event> {
     if lasts <= Duration::from_millis(SEED_NODE_LOST_FOR_MS) {
         return events;
     }
-    events.retain(|event| event.at_ms > SEED_NODE_LOST_FOR_MS);
-    events.insert(0, Event { at_ms: 300, lasts_ms: SEED_NODE_LOST_FOR_MS, fault: Fault::LostSeedNode });
-    events
+    let event = Event { at_ms: 300, lasts_ms: SEED_NODE_LOST_FOR_MS, fault: Fault::LostSeedNode };
+    with_alone(events, SEED_NODE_LOST_FOR_MS, event)
 }
 
 /// Adds a coordinator that loses its leadership and wins it back while markers get lost. That takes long, so no other fault happens before
 /// it is over, and a shorter storm stays as it is.
-pub(crate) fn with_outlived_leadership(lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+pub(crate) fn with_outlived_leadership(lasts: Duration, events: Vec<Event>) -> Vec<Event> {
     let takes_ms = u64::try_from(TAKES.as_millis()).unwrap_or(0);
     if lasts <= TAKES {
         return events;
     }
-    events.retain(|event| event.at_ms > takes_ms);
-    events.insert(0, Event { at_ms: 300, lasts_ms: takes_ms, fault: Fault::OutliveLeadership });
-    events
+    with_alone(events, takes_ms, Event { at_ms: 300, lasts_ms: takes_ms, fault: Fault::OutliveLeadership })
 }
 
 /// Lets the disks of a leader's followers stall before any other fault happens.
-pub(crate) fn with_stalled_followers(mut events: Vec<Event>) -> Vec<Event> {
-    events.retain(|event| event.at_ms > FOLLOWERS_STALL_UNTIL_MS);
+pub(crate) fn with_stalled_followers(events: Vec<Event>) -> Vec<Event> {
     let lasts_ms = FOLLOWERS_STALL_UNTIL_MS - FOLLOWERS_STALL_FROM_MS;
-    events.insert(0, Event { at_ms: FOLLOWERS_STALL_FROM_MS, lasts_ms, fault: Fault::StallFollowers });
-    events
+    let event = Event { at_ms: FOLLOWERS_STALL_FROM_MS, lasts_ms, fault: Fault::StallFollowers };
+    with_alone(events, FOLLOWERS_STALL_UNTIL_MS, event)
 }
 
 /// Adds nodes that change their release, each of them twice, and an operator who raises the level too early.
