@@ -246,8 +246,15 @@ def groups_and_deletion(admin):
 
 def main():
     # A busy machine; and its own assignor at a first join, before it has seen the topic: it assigns again once it has.
-    # The last: the client's name for requests of its own that were under way when it closed their connection itself.
-    harmless = ("blocking the event loop", "No partition metadata for topic", "Metadata refresh: failed Cancelled")
+    # Then the client's name for requests of its own that were under way when it closed their connection itself, and what
+    # its reader of a socket says if the socket was closed by the client after it had become readable: it has no address
+    # any more. Of a connection that a broker closes the client says "socket disconnected", with the address.
+    harmless = (
+        "blocking the event loop",
+        "No partition metadata for topic",
+        "Metadata refresh: failed Cancelled",
+        "[none] (closed)>: Error receiving network data",
+    )
     warnings = Warnings(harmless=harmless)
     say(f"version {kafka.__version__}")
     admin = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
