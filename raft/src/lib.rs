@@ -56,7 +56,7 @@ pub use host::{RaftHost, Service, WeakHost};
 pub use membership::{Creation, Membership, Seed};
 pub use membership_change::MembershipStep;
 pub use net::congestion_window;
-pub use net::sim::{Faults, LostRequests, Observer, SimNetwork, peer_address};
+pub use net::sim::{Faults, LostMessages, Observer, Sent, SimNetwork, peer_address};
 pub use net::{
     DeathConfirmation, HandshakeRejection, Identity, Interceptor, Listening, Message, MessageHandler, Network, NoPeers,
     NoResponse, OnPeerClosed, PeerDirectory, PeerNetwork, Priority, ReplicaLocation, Resume, StatePart,

@@ -40,8 +40,21 @@ pub struct Faults {
 /// promise nothing.
 pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 
-/// Called with the sender and the bytes of each [`Message::Request`]; true if it gets lost.
-pub type LostRequests = Arc<dyn Fn(SimNode, &[u8]) -> bool + Send + Sync>;
+/// A message that a replica sends another one.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent<'a> {
+    /// The node of the sender.
+    pub node: SimNode,
+    /// The sender.
+    pub from: ReplicaId,
+    /// The receiver.
+    pub to: ReplicaId,
+    /// What it says.
+    pub message: &'a Message,
+}
+
+/// Called with each message but responses; true if it gets lost.
+pub type LostMessages = Arc<dyn Fn(&Sent<'_>) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct SimState {
@@ -52,8 +65,8 @@ struct SimState {
     locations: BTreeMap<ReplicaId, SimNode>,
     /// Replicas that neither send nor receive anything, whatever their nodes exchange.
     isolated: BTreeSet<ReplicaId>,
-    /// Which requests to services get lost.
-    lost_requests: Option<LostRequests>,
+    /// Which messages get lost.
+    lost_messages: Option<LostMessages>,
     loss_per_mille: u64,
     repeat_per_mille: u64,
 }
@@ -189,16 +202,16 @@ impl SimNetwork {
         self.state.lock().isolated.remove(&replica);
     }
 
-    /// Loses the requests to services that this chooses; none with `None`.
-    pub fn lose_requests(&self, chosen: Option<LostRequests>) {
-        self.state.lock().lost_requests = chosen;
+    /// Loses the messages that this chooses, responses apart; none with `None`.
+    pub fn lose_messages(&self, chosen: Option<LostMessages>) {
+        self.state.lock().lost_messages = chosen;
     }
 
-    /// Restores all directions, ends all isolations and loses no more requests.
+    /// Restores all directions, ends all isolations and loses no more messages that were chosen.
     pub fn heal(&self) {
         self.machines.heal();
         self.state.lock().isolated.clear();
-        self.lose_requests(None);
+        self.lose_messages(None);
     }
 
     fn is_lost(&self) -> bool {
@@ -206,10 +219,9 @@ impl SimNetwork {
         sim::random_below(1_000) < per_mille
     }
 
-    fn is_chosen(&self, from: SimNode, message: &Message) -> bool {
-        let Message::Request(request) = message else { return false };
-        let chosen = self.state.lock().lost_requests.clone();
-        chosen.is_some_and(|chosen| chosen(from, request))
+    fn is_chosen(&self, sent: &Sent<'_>) -> bool {
+        let chosen = self.state.lock().lost_messages.clone();
+        chosen.is_some_and(|chosen| chosen(sent))
     }
 
     fn is_repeated(&self) -> bool {
@@ -260,7 +272,8 @@ impl Network for Outgoing {
         let below = self.below.clone();
         Box::pin(async move {
             let late = || Err(NoResponse("no answer in time".to_owned()));
-            if network.is_isolated([from, to]) || network.is_lost() || network.is_chosen(node, &request) {
+            let is_chosen = |message| network.is_chosen(&Sent { node, from, to, message });
+            if network.is_isolated([from, to]) || network.is_lost() || is_chosen(&request) {
                 rt::sleep(timeout).await;
                 return late();
             }

@@ -20,6 +20,7 @@ use ottla_env::rt;
 use ottla_env::sim::SimNode;
 use ottla_env::sim::disk::Crash;
 use ottla_protocol::ids::LeaderEpoch;
+use ottla_raft::{Message, Sent};
 use parking_lot::Mutex;
 
 use crate::world::World;
@@ -48,7 +49,7 @@ pub(crate) const TAKES: Duration = Duration::from_secs(18);
 pub(crate) async fn outlive_leadership(world: &World) {
     let network = world.network();
     let Some((coordinator, producer)) = lose_all(world).await else {
-        network.lose_requests(None);
+        network.lose_messages(None);
         return world.trace_fault("no node has sent markers".to_owned());
     };
     // By the clock of this task: each node has its own.
@@ -60,7 +61,7 @@ pub(crate) async fn outlive_leadership(world: &World) {
         rt::sleep(CHECK).await;
     }
     rt::sleep(FORGETS_AFTER).await;
-    network.lose_requests(None);
+    network.lose_messages(None);
     // The others do not reach each other yet, so that neither of them is elected.
     world.reconnect(coordinator);
     rt::sleep(SERVES_BY).await;
@@ -68,12 +69,10 @@ pub(crate) async fn outlive_leadership(world: &World) {
     let again = led(world, coordinator);
     world.trace_fault(format!("node {} coordinated {before:?}, and {again:?} afterwards", coordinator.0));
     rt::sleep((sent_at + ANSWER_BY - LATER_FOR).since(rt::now())).await;
-    network.lose_requests(Some(Arc::new(move |_, request| {
-        marked_producer(request).is_some_and(|later| later != producer)
-    })));
+    network.lose_messages(Some(Arc::new(move |sent| producer_of(sent).is_some_and(|later| later != producer))));
     rt::sleep((sent_at + ANSWER_BY + GOES_ON_BY).since(rt::now())).await;
     world.crash(coordinator, Crash::Process);
-    network.lose_requests(None);
+    network.lose_messages(None);
     rt::sleep(DOWN_FOR).await;
     world.start(coordinator).await;
 }
@@ -82,9 +81,9 @@ pub(crate) async fn outlive_leadership(world: &World) {
 async fn lose_all(world: &World) -> Option<(SimNode, Producer)> {
     let first = Arc::new(Mutex::new(None));
     let notes = first.clone();
-    world.network().lose_requests(Some(Arc::new(move |coordinator, request| {
-        let Some(producer) = marked_producer(request) else { return false };
-        notes.lock().get_or_insert((coordinator, producer));
+    world.network().lose_messages(Some(Arc::new(move |sent| {
+        let Some(producer) = producer_of(sent) else { return false };
+        notes.lock().get_or_insert((sent.node, producer));
         true
     })));
     let until = rt::now() + FIRST_BY;
@@ -95,6 +94,12 @@ async fn lose_all(world: &World) -> Option<(SimNode, Producer)> {
         rt::sleep(CHECK).await;
     }
     None
+}
+
+/// The producer whose markers a message wants written.
+fn producer_of(sent: &Sent<'_>) -> Option<Producer> {
+    let Message::Request(request) = sent.message else { return None };
+    marked_producer(request)
 }
 
 /// The partitions of transactional ids that a node leads and serves, each with its epoch.

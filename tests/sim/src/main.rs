@@ -34,6 +34,7 @@ mod sim_node;
 mod stalled_syncs;
 mod targeting;
 mod trace;
+mod unapplied_markers;
 mod wire;
 mod workload;
 mod world;

@@ -11,7 +11,7 @@ use crate::profile::{
     ALWAYS_TRANSACTIONS_FROM, COMPACTED_TRANSFERS_FROM, COMPACTION_FROM, DAMAGED_HEADS_FROM, ExtraClients,
     GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM,
     MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, OUTLIVED_LEADERSHIP_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM,
-    UNSENT_ABORTED_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    UNAPPLIED_MARKERS_FROM, UNSENT_ABORTED_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -115,6 +115,14 @@ impl Ground {
         profiles: &[Profile::Crashes, Profile::Churn],
         ..Self::ANY
     };
+    /// Replicas are elected that have not applied markers.
+    const UNAPPLIED_MARKERS: Self = Self {
+        first_seed: UNAPPLIED_MARKERS_FROM,
+        nodes: 3,
+        storm: Duration::from_secs(20),
+        profiles: &[Profile::GracefulStops],
+        ..Self::ANY
+    };
     /// There is a compacted topic.
     const COMPACTING: Self = Self { first_seed: COMPACTION_FROM, ..Self::ANY };
     /// Transactions lie in a compacted topic.
@@ -150,6 +158,7 @@ impl Ground {
             bug if OF_SPLITS.contains(&bug) => Self::SPLITTING,
             Bug::EarlyProducerFenced => Self::ABORTING_UNSENT,
             Bug::AnyPreparedCompleted => Self::OUTLIVED_LEADERSHIP,
+            Bug::TransactionNotAskedAgain => Self::UNAPPLIED_MARKERS,
             bug if OF_TRANSACTIONS.contains(&bug) => Self::TRANSACTIONS,
             Bug::SealedAppends => Self::INTERRUPTED_MERGES,
             Bug::SealedLogPurged => Self::LONG_MERGES,

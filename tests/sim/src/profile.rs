@@ -105,6 +105,14 @@ pub(crate) fn outlives_leadership(seed: u64, nodes: u32) -> bool {
     nodes == 3 && seed >= OUTLIVED_LEADERSHIP_FROM && profiles.contains(&Profile::of(seed, nodes))
 }
 
+/// From this seed on replicas are elected that have not applied markers of transactions.
+pub(crate) const UNAPPLIED_MARKERS_FROM: u64 = 164_000;
+
+/// True if replicas are elected that have not applied markers of transactions.
+pub(crate) fn leads_behind_markers(seed: u64, nodes: u32) -> bool {
+    nodes == 3 && seed >= UNAPPLIED_MARKERS_FROM && Profile::of(seed, nodes) == Profile::GracefulStops
+}
+
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
     seed >= ALWAYS_TRANSACTIONS_FROM || seed >= TRANSACTIONS_FROM && seed.is_multiple_of(2)

@@ -28,8 +28,9 @@ use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
     COMPACTION_FROM, MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning,
-    damages_heads, has_late_founder, has_late_markers, has_transactions, interrupts_merges, loses_leavers,
-    loses_seed_node, loses_voters, mixes_releases, outlives_leadership, stalls_followers, unregisters_early,
+    damages_heads, has_late_founder, has_late_markers, has_transactions, interrupts_merges, leads_behind_markers,
+    loses_leavers, loses_seed_node, loses_voters, mixes_releases, outlives_leadership, stalls_followers,
+    unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -195,6 +196,9 @@ fn draw_events(plan: &Plan, profile: Profile) -> Vec<Event> {
     }
     if outlives_leadership(seed, nodes) {
         events = nemesis::with_outlived_leadership(lasts, events);
+    }
+    if leads_behind_markers(seed, nodes) {
+        events = nemesis::with_unapplied_markers(lasts, events);
     }
     chosen(events, plan.only.as_deref())
 }

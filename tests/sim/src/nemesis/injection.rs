@@ -17,13 +17,13 @@ use super::{Event, Fault};
 use crate::corruption::{self, Corruption, Damaged};
 use crate::durability_tracker::CrashPoint;
 use crate::graceful_stops::{self, Leaver};
-use crate::lost_markers;
 use crate::panics;
 use crate::releases;
 use crate::scenarios;
 use crate::stalled_syncs;
 use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
+use crate::{lost_markers, unapplied_markers};
 
 /// No node joins a cluster of so many.
 const NODES_MAX: usize = 7;
@@ -78,6 +78,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
         Fault::ResetConnections(target) => world.network().machines.reset_connections(resolve(world, target)),
         Fault::Clock(target, wall_offset_ms) => jump_clock(world, target, wall_offset_ms),
         Fault::OutliveLeadership => lost_markers::outlive_leadership(world).await,
+        Fault::LeadBehindMarkers => unapplied_markers::lead_behind_markers(world).await,
         Fault::UnknownLeader(node) => {
             if world.nodes().count() + 1 < NODES_MAX {
                 scenarios::unknown_leader(world, node).await;

@@ -19,7 +19,7 @@ pub(crate) use injection::{heal, run_faults};
 pub(crate) use schedule::{
     draw_schedule, with_changed_releases, with_early_unregistrations, with_interrupted_merges, with_lost_leavers,
     with_lost_seed_node, with_lost_voters, with_outlived_leadership, with_stalled_followers, with_task_panics,
-    wrong_clock_at_start,
+    with_unapplied_markers, wrong_clock_at_start,
 };
 
 /// The kinds of faults.
@@ -92,6 +92,8 @@ pub(crate) enum Fault {
     IsolateMerging,
     /// Markers of transactions get lost while their coordinator loses its leadership and wins it back.
     OutliveLeadership,
+    /// Replicas are elected whose logs have markers of transactions that they have not applied.
+    LeadBehindMarkers,
     /// A critical task panics; the process is restarted later.
     Panic(Target),
     /// A further node joins.

@@ -11,12 +11,12 @@ use super::{Event, Fault};
 use crate::corruption::Corruption;
 use crate::durability_tracker::CrashPoint;
 use crate::graceful_stops::JOINER_FORGOTTEN_BY;
-use crate::lost_markers::TAKES;
 use crate::profile::Profile;
 use crate::targeting::Target;
+use crate::{lost_markers, unapplied_markers};
 
 /// A node has asked the seed nodes whether it was removed by then: it does so every ten seconds.
-const SEED_NODE_LOST_FOR_MS: u64 = 22_000;
+const SEED_NODE_LOST_FOR: Duration = Duration::from_secs(22);
 /// The shards are led and acknowledged by then, mostly.
 const FOLLOWERS_STALL_FROM_MS: u64 = 1_500;
 /// Several times as long as a leader may be unacknowledged.
@@ -272,24 +272,25 @@ pub(crate) fn with_interrupted_merges(lasts: Duration, events: Vec<Event>) -> Ve
     with_faults(events, lasts, lasts, [Fault::IsolateMerging; 3])
 }
 
-/// Adds a seed node that loses its disk while another node asks it whether it was removed. That takes long, so no other
-/// fault happens before it is over, and a shorter storm stays as it is.
-pub(crate) fn with_lost_seed_node(lasts: Duration, events: Vec<Event>) -> Vec<Event> {
-    if lasts <= Duration::from_millis(SEED_NODE_LOST_FOR_MS) {
-        return events;
-    }
-    let event = Event { at_ms: 300, lasts_ms: SEED_NODE_LOST_FOR_MS, fault: Fault::LostSeedNode };
-    with_alone(events, SEED_NODE_LOST_FOR_MS, event)
+/// Adds a seed node that loses its disk while another node asks it whether it was removed.
+pub(crate) fn with_lost_seed_node(storm: Duration, events: Vec<Event>) -> Vec<Event> {
+    with_long(storm, SEED_NODE_LOST_FOR, Fault::LostSeedNode, events)
 }
 
-/// Adds a coordinator that loses its leadership and wins it back while markers get lost. That takes long, so no other fault happens before
-/// it is over, and a shorter storm stays as it is.
-pub(crate) fn with_outlived_leadership(lasts: Duration, events: Vec<Event>) -> Vec<Event> {
-    let takes_ms = u64::try_from(TAKES.as_millis()).unwrap_or(0);
-    if lasts <= TAKES {
-        return events;
-    }
-    with_alone(events, takes_ms, Event { at_ms: 300, lasts_ms: takes_ms, fault: Fault::OutliveLeadership })
+/// Puts a fault first that takes long, so no other one happens before it is over; a shorter storm stays as it is.
+fn with_long(storm: Duration, takes: Duration, fault: Fault, events: Vec<Event>) -> Vec<Event> {
+    let lasts_ms = u64::try_from(takes.as_millis()).unwrap_or(0);
+    if storm <= takes { events } else { with_alone(events, lasts_ms, Event { at_ms: 300, lasts_ms, fault }) }
+}
+
+/// Adds a coordinator that loses its leadership and wins it back while markers get lost.
+pub(crate) fn with_outlived_leadership(storm: Duration, events: Vec<Event>) -> Vec<Event> {
+    with_long(storm, lost_markers::TAKES, Fault::OutliveLeadership, events)
+}
+
+/// Adds replicas that are elected while their logs have markers which they have not applied.
+pub(crate) fn with_unapplied_markers(storm: Duration, events: Vec<Event>) -> Vec<Event> {
+    with_long(storm, unapplied_markers::TAKES, Fault::LeadBehindMarkers, events)
 }
 
 /// Lets the disks of a leader's followers stall before any other fault happens.

@@ -25,6 +25,11 @@ const PARTITIONS: i32 = 4;
 /// Transactional ids.
 const IDS: u64 = 2;
 
+/// The topic's id, once it is there.
+pub(crate) fn topic_id(world: &World) -> Option<Uuid> {
+    world.image()?.topic(TOPIC).map(|topic| topic.id)
+}
+
 /// Creates the topic unless it is there; its id.
 async fn topic(world: &World, client: &mut Client) -> Option<Uuid> {
     // Nothing is deleted: a reader gets all that was ever committed.
