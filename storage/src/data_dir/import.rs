@@ -18,7 +18,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use super::export::ReplicaSnapshot;
 use super::identity::COMPACTION_FORMAT_VERSION;
 use super::peers::{ExportedBatch, PassConflict};
-use super::run_files::unlink_runs;
+use super::run_files::unlink_run_files;
 use super::{DataDir, maintain};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::{Operation, ReplicaHead};
@@ -237,7 +237,7 @@ impl Import {
         self.taken.clone_from(&self.ended);
         if let Some(run) = self.made.pop() {
             let (disk, path) = (Arc::clone(&self.directory.disk), self.directory.path.clone());
-            if let Err(error) = off_thread(&self.directory.disk, move || unlink_runs(&disk, &path, &[run])).await {
+            if let Err(error) = off_thread(&self.directory.disk, move || unlink_run_files(&disk, &path, &[run])).await {
                 tracing::warn!(run = run.0, %error, "a run that could not be written is not removed before the next start");
             }
             self.directory.log.space_freed();

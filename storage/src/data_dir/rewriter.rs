@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::identity::RUNS_FORMAT_VERSION;
-use super::run_files::unlink_runs;
+use super::run_files::unlink_run_files;
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::Operation;
@@ -451,7 +451,7 @@ impl DataDir {
             return Ok(());
         }
         let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
-        let remove = move || unlink_runs(&disk, &path, &made);
+        let remove = move || unlink_run_files(&disk, &path, &made);
         off_thread(&self.disk, remove).await.map_err(|error| self.fail("run", error))?;
         self.log.space_freed();
         Ok(())

@@ -155,7 +155,7 @@ impl DataDir {
 }
 
 /// Removes runs with their indexes, as far as they are there.
-pub(super) fn unlink_runs(disk: &Arc<dyn Disk>, path: &Path, runs: &[RunId]) -> io::Result<()> {
+pub(super) fn unlink_run_files(disk: &Arc<dyn Disk>, path: &Path, runs: &[RunId]) -> io::Result<()> {
     for run in runs {
         for file in [run_path(path, *run), run_index_path(path, *run)] {
             match disk.unlink(&file) {

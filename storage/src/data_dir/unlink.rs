@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::index_files::index_path;
-use super::run_files::unlink_runs;
+use super::run_files::unlink_run_files;
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::ids::RunId;
@@ -107,7 +107,7 @@ impl DataDir {
             self.open_segments.forget(run.file_number());
             self.index.forget(run.file_number());
             let (disk, data_dir, run) = (Arc::clone(&self.disk), self.path.clone(), *run);
-            let unlink = move || unlink_runs(&disk, &data_dir, &[run]);
+            let unlink = move || unlink_run_files(&disk, &data_dir, &[run]);
             off_thread(&self.disk, unlink).await.map_err(|error| self.fail("unlink", error))?;
             self.has_unlinked(*bytes);
             self.runs.forget(run);

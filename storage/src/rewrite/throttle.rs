@@ -9,7 +9,7 @@ use ottla_env::rt::Instant;
 
 use super::RewriteOptions;
 use super::choose::SHORT;
-use crate::space::append_rate::{AppendRate, time_of};
+use crate::space::append_rate::{AppendRate, Schedule, time_of};
 
 /// Bytes waiting for the log's writer from which the rewriter slows down.
 const WAITING_BYTES: u64 = 256 << 10;
@@ -77,7 +77,7 @@ fn rate(options: &RewriteOptions, waiting_bytes: u64, pressure: f64) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct PassPace {
     appended: AppendRate,
-    due: Option<Instant>,
+    schedule: Schedule,
 }
 
 impl PassPace {
@@ -93,8 +93,7 @@ impl PassPace {
     ) -> Duration {
         let appended_per_second = self.appended.read(now, appended_bytes);
         let time = pass_time(options, bytes, waiting_bytes, pressure, appended_per_second);
-        let due = self.due.map_or(now, |due| due.max(now - MADE_UP)) + time;
-        self.due = Some(due);
+        let due = self.schedule.advance(now, time, MADE_UP);
         Some(due.since(now)).filter(|ahead| *ahead >= AHEAD).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! How fast a log is appended to, and how long bytes take at a rate.
+//! How fast a log is appended to, how long bytes take at a rate, and when what is paced goes on.
 //!
 //! May not know: what is paced by it.
 
@@ -13,6 +13,27 @@ const MEASURED: Duration = Duration::from_secs(1);
 pub(crate) fn time_of(bytes: u64, per_second: u64) -> Duration {
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(per_second.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// When what was done until now would be done at its pace.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    due: Option<Instant>,
+}
+
+impl Schedule {
+    /// True if the next step may begin.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_none_or(|due| due <= now)
+    }
+
+    /// A step was made that takes so long at its pace; returns when the next one is due. Of time in which nothing was done no more than
+    /// `made_up` is made up for.
+    pub(crate) fn advance(&mut self, now: Instant, takes: Duration, made_up: Duration) -> Instant {
+        let due = self.due.map_or(now, |due| due.max(now - made_up)) + takes;
+        self.due = Some(due);
+        due
+    }
 }
 
 /// A counter of bytes, read from time to time.

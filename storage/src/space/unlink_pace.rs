@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ottla_env::rt::Instant;
 
-use super::append_rate::{AppendRate, time_of};
+use super::append_rate::{AppendRate, Schedule, time_of};
 
 /// Bytes freed a second at the least.
 const BYTES_PER_SECOND_MIN: u64 = 512 << 20;
@@ -21,7 +21,7 @@ const MADE_UP: Duration = Duration::from_millis(500);
 pub(crate) struct UnlinkPace {
     appended: AppendRate,
     per_second: u64,
-    due: Option<Instant>,
+    schedule: Schedule,
 }
 
 impl UnlinkPace {
@@ -29,13 +29,13 @@ impl UnlinkPace {
     pub(crate) fn is_due(&mut self, now: Instant, appended_bytes: u64) -> bool {
         let appended_per_second = self.appended.read(now, appended_bytes);
         self.per_second = appended_per_second.saturating_mul(FREED_PER_APPENDED).max(BYTES_PER_SECOND_MIN);
-        self.due.is_none_or(|due| due <= now)
+        self.schedule.is_due(now)
     }
 
     /// A file of so many bytes is gone.
     pub(crate) fn unlinked(&mut self, now: Instant, bytes: u64) {
         let took = time_of(bytes, self.per_second.max(BYTES_PER_SECOND_MIN));
-        self.due = Some(self.due.map_or(now, |due| due.max(now - MADE_UP)) + took);
+        self.schedule.advance(now, took, MADE_UP);
     }
 }
 
