@@ -59,19 +59,23 @@ pub(crate) fn client_cpu() -> f64 {
     numbers_of_stat("self").get(11..15).map_or(0.0, |t| t.iter().sum::<f64>() / TICKS)
 }
 
-/// Resident memory of a process in bytes.
-pub(crate) fn resident(pid: u32) -> u64 {
-    memory(pid, "VmRSS:")
+/// Memory of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Memory {
+    /// All that is resident.
+    Resident,
+    /// That without the pages of files: what the process has allocated.
+    Anonymous,
 }
 
-/// Resident memory of a process without the pages of files, in bytes: what it has allocated.
-pub(crate) fn anonymous(pid: u32) -> u64 {
-    memory(pid, "RssAnon:")
-}
-
-fn memory(pid: u32, kind: &str) -> u64 {
+/// Memory of a process in bytes.
+pub(crate) fn memory(pid: u32, memory: Memory) -> u64 {
+    let name = match memory {
+        Memory::Resident => "VmRSS:",
+        Memory::Anonymous => "RssAnon:",
+    };
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix(kind));
+    let line = status.lines().find_map(|l| l.strip_prefix(name));
     line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 

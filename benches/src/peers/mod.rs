@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use self::node::Node;
 pub(crate) use self::surroundings::Surroundings;
-use crate::process::Usage;
+use crate::process::{Memory, Usage};
 use crate::wire::{Layout, Topic, Wire, batch};
 
 /// How long a peer may take to serve or to end.
@@ -193,14 +193,9 @@ impl Peer {
         self.nodes.iter().map(Node::usage).fold(Usage::default(), Usage::and)
     }
 
-    /// Resident memory of all its processes.
-    pub(crate) fn resident_mib(&self) -> f64 {
-        self.nodes.iter().map(Node::resident).sum::<u64>() as f64 / f64::from(1 << 20)
-    }
-
-    /// Memory that the nodes have allocated, without the pages of files.
-    pub(crate) fn anonymous_mib(&self) -> f64 {
-        self.nodes.iter().map(Node::anonymous).sum::<u64>() as f64 / f64::from(1 << 20)
+    /// Memory of all its processes.
+    pub(crate) fn memory_mib(&self, memory: Memory) -> f64 {
+        self.nodes.iter().map(|node| node.memory(memory)).sum::<u64>() as f64 / f64::from(1 << 20)
     }
 
     /// A connection to the first node.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{PATIENCE, fresh_directory};
-use crate::process::{self, Usage};
+use crate::process::{self, Memory, Usage};
 use crate::wire::Wire;
 
 /// One process and how to start it again.
@@ -87,12 +87,9 @@ impl Node {
         self.child.as_ref().map(|child| process::usage(child.id())).unwrap_or_default()
     }
 
-    pub(super) fn resident(&self) -> u64 {
-        self.child.as_ref().map_or(0, |child| process::resident(child.id()))
-    }
-
-    pub(super) fn anonymous(&self) -> u64 {
-        self.child.as_ref().map_or(0, |child| process::anonymous(child.id()))
+    /// Its memory in bytes; none while it does not run.
+    pub(super) fn memory(&self, memory: Memory) -> u64 {
+        self.child.as_ref().map_or(0, |child| process::memory(child.id(), memory))
     }
 
     pub(crate) fn try_wire(&self) -> Option<Wire> {

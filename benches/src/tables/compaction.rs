@@ -11,7 +11,7 @@ use crate::loads::engine::Span;
 use crate::loads::keyed::{self, Load};
 use crate::machine;
 use crate::peers::Peer;
-use crate::process::disk_bytes;
+use crate::process::{Memory, disk_bytes};
 use crate::table::{ALONE, GROWN, MIB, OF_LIVE, OFFERED, P99, REQUESTS, SECONDS, Sample, WRITTEN};
 use crate::wire::Topic;
 
@@ -121,7 +121,7 @@ fn space(bench: &mut Bench) {
         let before = peer.usage();
         let load = Load { topic, producers: PRODUCERS, records: 100, size: 100, keys };
         keyed::fill(peer.address(), &load, TIMES);
-        let memory = peer.anonymous_mib();
+        let memory = peer.memory_mib(Memory::Anonymous);
         peer.wire().set_config(&load.topic, "cleanup.policy", "compact");
         let (took, most) = settled(peer);
         machine::sync();
@@ -149,7 +149,7 @@ fn settled(peer: &Peer) -> (Duration, f64) {
         if bytes < least - least / 100 {
             (least, fell) = (bytes, began.elapsed());
         }
-        most = most.max(peer.anonymous_mib());
+        most = most.max(peer.memory_mib(Memory::Anonymous));
         thread::sleep(Duration::from_secs(1));
     }
     (fell, most)

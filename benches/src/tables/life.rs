@@ -8,6 +8,7 @@ use crate::bench::{Bench, drive};
 use crate::loads::engine::{Group, Role, Span};
 use crate::machine;
 use crate::peers::Peer;
+use crate::process::Memory;
 use crate::table::{BROKER_CORES, MIB, MS, Row, Sample, WRITTEN};
 use crate::wire::Topic;
 
@@ -74,7 +75,7 @@ pub(crate) fn recovery(bench: &mut Bench) {
                 row.peers.push((peer.name.to_owned(), Vec::new()));
             }
             let mut sample = milliseconds(peer.start_again(&topic, 0));
-            sample.insert(MIB, peer.resident_mib());
+            sample.insert(MIB, peer.memory_mib(Memory::Resident));
             row.peers[at].1.push(sample);
         }
     }
@@ -113,7 +114,7 @@ pub(super) fn quiet(peer: &Peer) -> Sample {
     let before = peer.usage().cpu;
     std::thread::sleep(Duration::from_secs(seconds));
     let cores = (peer.usage().cpu - before) / seconds as f64;
-    Sample::from([(MIB, peer.resident_mib()), (BROKER_CORES, cores)])
+    Sample::from([(MIB, peer.memory_mib(Memory::Resident)), (BROKER_CORES, cores)])
 }
 
 /// Bytes that the process gives to the disk for each byte of payload.
@@ -169,7 +170,7 @@ pub(crate) fn sustained(bench: &mut Bench) {
         let span = Span { ramp: Duration::ZERO, window: Duration::from_secs(120), bytes_max: bytes };
         let (done, cost) = drive(&peer, &groups, span);
         let mut sample = cost.throughput(&done[0]);
-        sample.insert(MIB, peer.resident_mib());
+        sample.insert(MIB, peer.memory_mib(Memory::Resident));
         row.peers.push((peer.name.to_owned(), vec![sample]));
     }
     bench.add(row);

@@ -11,6 +11,7 @@ use super::produce::counted;
 use crate::bench::{Bench, of_client};
 use crate::loads::librdkafka;
 use crate::machine;
+use crate::process::Memory;
 use crate::table::{BROKER_CORES, ERRORS, GAP, GAP_BACK, IDLE, KIB_EACH, MIB, OF_ONE, RATE, SECONDS, Sample};
 use crate::wire::Topic;
 
@@ -47,7 +48,7 @@ pub(crate) fn pool(bench: &mut Bench) {
         of_client(&librdkafka::run(&program, peer, "produce", &librdkafka::options(topic, 1024, seconds)))
     };
     let alone = produce(peer, &one);
-    let before = peer.resident_mib();
+    let before = peer.memory_mib(Memory::Resident);
     let began = Instant::now();
     many.iter().for_each(|topic| peer.create(topic));
     many.iter().for_each(|topic| peer.wait_until_whole(topic));
