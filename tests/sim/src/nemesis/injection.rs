@@ -84,13 +84,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
                 scenarios::unknown_leader(world, node).await;
             }
         }
-        Fault::LostSeedNode => {
-            if let Some(node) = join(world).await
-                && wait_until_whole(world).await
-            {
-                scenarios::lost_seed_node(world, node).await;
-            }
-        }
+        Fault::LostSeedNode => lose_seed_node(world).await,
         Fault::WipeVoter => {
             if wait_until_whole(world).await {
                 scenarios::wipe_voter(world).await;
@@ -240,6 +234,14 @@ async fn wipe(world: &World, target: Target, lasts: Duration) {
     world.wipe(node);
     rt::sleep(lasts / 8).await;
     world.start(node).await;
+}
+
+async fn lose_seed_node(world: &World) {
+    if let Some(node) = join(world).await
+        && wait_until_whole(world).await
+    {
+        scenarios::lost_seed_node(world, node).await;
+    }
 }
 
 async fn join(world: &World) -> Option<SimNode> {
