@@ -11,6 +11,7 @@ use ottla_env::sim::disk::Crash;
 use ottla_env::sim::{self, SimNode};
 
 use crate::registry::broker;
+use crate::targeting::poll;
 use crate::world::World;
 
 /// How long a node has to give up its replicas; then the unregistration is cancelled.
@@ -93,14 +94,8 @@ pub(crate) async fn join_and_crash(world: &World) -> Option<SimNode> {
 
 /// Waits until the node is forgotten; false if that takes too long.
 async fn is_forgotten(world: &World, node: SimNode) -> bool {
-    let until = rt::now() + UNREGISTERED_BY;
-    while rt::now() < until {
-        if world.image().is_some_and(|image| !image.nodes.contains_key(&broker(node))) {
-            return true;
-        }
-        rt::sleep(Duration::from_millis(1)).await;
-    }
-    false
+    let is_gone = || world.image().is_some_and(|image| !image.nodes.contains_key(&broker(node)));
+    poll(Duration::from_millis(1), UNREGISTERED_BY, || is_gone().then_some(())).await.is_some()
 }
 
 /// The disk hangs from the moment when the node is forgotten, so that the node stops before its replicas are removed.

@@ -23,6 +23,7 @@ use ottla_protocol::ids::LeaderEpoch;
 use ottla_raft::{Message, Sent};
 use parking_lot::Mutex;
 
+use crate::targeting::poll;
 use crate::world::World;
 
 /// Some transaction has ended by then, mostly.
@@ -86,14 +87,7 @@ async fn lose_all(world: &World) -> Option<(SimNode, Producer)> {
         notes.lock().get_or_insert((sent.node, producer));
         true
     })));
-    let until = rt::now() + FIRST_BY;
-    while rt::now() < until {
-        if let Some(first) = *first.lock() {
-            return Some(first);
-        }
-        rt::sleep(CHECK).await;
-    }
-    None
+    poll(CHECK, FIRST_BY, || *first.lock()).await
 }
 
 /// The producer whose markers a message wants written.

@@ -1,4 +1,4 @@
-//! Chooses the node that a fault hits, and isolates nodes.
+//! Chooses the node that a fault hits, isolates nodes, and waits for the state that a fault needs.
 //!
 //! May not know: schedules, clients, laws.
 
@@ -33,4 +33,16 @@ pub(crate) async fn cut_off(world: &World, node: SimNode, from: bool, to: bool, 
     world.cut(node, from, to);
     rt::sleep(lasts).await;
     world.reconnect(node);
+}
+
+/// What `found` returns, once it does, looked at every so often; `None` after so long.
+pub(crate) async fn poll<T>(every: Duration, at_most: Duration, found: impl Fn() -> Option<T>) -> Option<T> {
+    let until = rt::now() + at_most;
+    while rt::now() < until {
+        if let Some(found) = found() {
+            return Some(found);
+        }
+        rt::sleep(every).await;
+    }
+    None
 }

@@ -23,6 +23,7 @@ use ottla_storage::entry::Entry;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 
+use crate::targeting::poll;
 use crate::workload::transfers;
 use crate::world::World;
 
@@ -69,17 +70,17 @@ async fn lead_behind_marker(world: &World) -> String {
             }
         }
     })));
-    let marked = || watched.lock().clone();
-    let Some(Marked { leader, marker: (partition, producer), .. }) = poll(MARKER_BY, marked).await else {
+    let marked = || watched.lock().as_ref().map(|marked| (marked.leader, marked.marker));
+    let Some((leader, (partition, producer))) = poll(CHECK, MARKER_BY, marked).await else {
         return "no marker was written".to_owned();
     };
     let Some(node) = world.network().location_of(leader) else { return format!("replica {leader:?} is nowhere") };
-    if poll(APPLIED_BY, || has_ended(world, node, partition, producer)).await.is_none() {
+    if poll(CHECK, APPLIED_BY, || has_ended(world, node, partition, producer)).await.is_none() {
         return format!("node {} has not applied the marker of producer {} on {partition}", node.0, producer.0);
     }
     rt::sleep(ANSWERED_AFTER).await;
     world.crash(node, Crash::Process);
-    let successor = poll(ELECTED_BY, || marked().and_then(|marked| marked.successor)).await;
+    let successor = poll(CHECK, ELECTED_BY, || watched.lock().as_ref()?.successor).await;
     rt::sleep(UNHEARD_FOR).await;
     world.network().lose_messages(None);
     world.start(node).await;
@@ -87,18 +88,6 @@ async fn lead_behind_marker(world: &World) -> String {
         "replica {successor:?} followed node {} behind the marker of producer {} on {partition}",
         node.0, producer.0
     )
-}
-
-/// What `found` returns, once it does; `None` after so long.
-async fn poll<T>(at_most: Duration, found: impl Fn() -> Option<T>) -> Option<T> {
-    let until = rt::now() + at_most;
-    while rt::now() < until {
-        if let Some(found) = found() {
-            return Some(found);
-        }
-        rt::sleep(CHECK).await;
-    }
-    None
 }
 
 /// Something if the node has applied the end of the producer's transaction.
@@ -111,7 +100,7 @@ fn has_ended(world: &World, node: SimNode, partition: PartitionId, producer: Pro
 }
 
 /// A marker on its way to the followers.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Marked {
     leader: ReplicaId,
     term: u64,

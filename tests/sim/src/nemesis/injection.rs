@@ -21,7 +21,7 @@ use crate::panics;
 use crate::releases;
 use crate::scenarios;
 use crate::stalled_syncs;
-use crate::targeting::{Target, cut_off, resolve};
+use crate::targeting::{Target, cut_off, poll, resolve};
 use crate::world::World;
 use crate::{lost_markers, unapplied_markers};
 
@@ -272,14 +272,8 @@ async fn bad_network(world: &World, faults: Faults, lasts: Duration) {
 
 /// Waits until every shard has all its replicas: one node may then be lost for good.
 async fn wait_until_whole(world: &World) -> bool {
-    let until = rt::now() + Duration::from_secs(4);
-    while rt::now() < until {
-        if world.is_whole() {
-            return true;
-        }
-        rt::sleep(Duration::from_millis(20)).await;
-    }
-    false
+    let is_whole = || world.is_whole().then_some(());
+    poll(Duration::from_millis(20), Duration::from_secs(4), is_whole).await.is_some()
 }
 
 /// Waits until a node has gone down at the armed crash point.
