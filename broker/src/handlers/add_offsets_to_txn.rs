@@ -24,7 +24,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: &AddOffsetsToTx
 }
 
 async fn add(ctx: &Context, version: i16, request: &AddOffsetsToTxnRequest) -> Result<(), ErrorCode> {
-    require_transactions(ctx)?;
+    require_transactions(ctx).await?;
     if request.group_id.is_empty() {
         return Err(ErrorCode::InvalidGroupId);
     }

@@ -46,7 +46,7 @@ pub(super) async fn handle(
 /// For each of the partitions in order.
 async fn outcomes(ctx: &Context, version: i16, asked: &AddPartitionsToTxnTransaction) -> Vec<ErrorCode> {
     let all = named(asked.topics.iter().map(|topic| (topic.name.as_str(), topic.partitions.as_slice())));
-    if let Err(error) = require_transactions(ctx) {
+    if let Err(error) = require_transactions(ctx).await {
         return vec![error; all.len()];
     }
     let producer = Producer { id: ProducerId(asked.producer_id.0), epoch: asked.producer_epoch };

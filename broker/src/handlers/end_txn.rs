@@ -26,7 +26,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: &EndTxnRequest)
 }
 
 async fn end(ctx: &Context, version: i16, request: &EndTxnRequest) -> Result<Producer, ErrorCode> {
-    require_transactions(ctx)?;
+    require_transactions(ctx).await?;
     let producer = Producer { id: ids::ProducerId(request.producer_id.0), epoch: request.producer_epoch };
     let bumps = version >= BUMPS_FROM;
     let ended = ctx.transactions.end(&request.transactional_id, producer, request.committed, bumps).await;

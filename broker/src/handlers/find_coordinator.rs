@@ -45,8 +45,11 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
         // v0 has no key type: it means groups.
         _ if version == 0 => InternalTopic::ConsumerOffsets,
         TRANSACTION => {
-            let refused = |error| Refused(error, "transactions wait for the upgrade of the cluster to be finalized");
-            require_transactions(ctx).map_err(refused)?;
+            let refused = |error| match error {
+                ErrorCode::CoordinatorNotAvailable => Refused(error, "no leader of the metadata responds"),
+                error => Refused(error, "transactions wait for the upgrade of the cluster to be finalized"),
+            };
+            require_transactions(ctx).await.map_err(refused)?;
             InternalTopic::TransactionState
         }
         SHARE => return Err(Refused(ErrorCode::InvalidRequest, "this release of Ottla has no share groups")),

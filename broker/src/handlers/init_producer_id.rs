@@ -45,7 +45,7 @@ async fn transactional(
     id: &str,
     request: &InitProducerIdRequest,
 ) -> Result<(ids::ProducerId, i16), ErrorCode> {
-    require_transactions(ctx)?;
+    require_transactions(ctx).await?;
     let (known, epoch) = (request.producer_id.0, request.producer_epoch);
     if (known < 0) != (epoch < 0) {
         return Err(ErrorCode::InvalidRequest);

@@ -78,7 +78,7 @@ async fn commit(
     offsets: Vec<NewOffset>,
 ) -> Vec<ErrorCode> {
     let count = offsets.len();
-    if let Err(error) = require_transactions(ctx) {
+    if let Err(error) = require_transactions(ctx).await {
         return vec![error; count];
     }
     if request.group_id.is_empty() {

@@ -41,7 +41,9 @@ pub(super) async fn handle(ctx: &Context, request: WriteTxnMarkersRequest) -> Wr
 
 async fn outcomes(ctx: &Context, asked: &WritableTxnMarker) -> Vec<ErrorCode> {
     let all = named(asked.topics.iter().map(|topic| (topic.name.as_str(), topic.partition_indexes.as_slice())));
-    if let Err(error) = require_transactions(ctx) {
+    if let Err(error) = require_transactions(ctx).await {
+        // There is no coordinator behind this request: its sender looks for another leader and repeats it.
+        let error = if error == ErrorCode::CoordinatorNotAvailable { ErrorCode::NotLeaderOrFollower } else { error };
         return vec![error; all.len()];
     }
     let producer = Producer { id: ProducerId(asked.producer_id.0), epoch: asked.producer_epoch };

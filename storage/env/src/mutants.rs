@@ -348,6 +348,8 @@ bugs! {
         "A client that asks for stable offsets is not told that some are not (group store).",
     TransactionNotAskedAgain "transaction-not-asked-again":
         "A batch is refused for good if its leader took its transaction for open and it is not (produce).",
+    LevelNotConfirmed "level-not-confirmed":
+        "A node that has not applied that the level was raised refuses transactions for good (transaction error).",
     EndAnsweredEarly "end-answered-early":
         "A transition of a transactional id is answered when it is enqueued, not when it is applied (led partition).",
     PreparedNotCompleted "prepared-not-completed":

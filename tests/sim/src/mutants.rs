@@ -11,7 +11,7 @@ use crate::profile::{
     ALWAYS_TRANSACTIONS_FROM, COMPACTED_TRANSFERS_FROM, COMPACTION_FROM, DAMAGED_HEADS_FROM, ExtraClients,
     GRACEFUL_STOPS_FROM, LATE_FOUNDERS_FROM, LOST_SEED_NODES_FROM, LOST_VOTERS_FROM, MERGES_FROM,
     MERGES_INTERRUPTED_FROM, MIXED_RELEASES_FROM, OUTLIVED_LEADERSHIP_FROM, Profile, SENDS_ON_FROM, SPLITS_FROM,
-    UNAPPLIED_MARKERS_FROM, UNSENT_ABORTED_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
+    UNAPPLIED_MARKERS_FROM, UNKNOWN_LEVEL_FROM, UNSENT_ABORTED_FROM, WIDENED_AGAIN_FROM, WIDENED_FROM,
 };
 use crate::run::{Plan, run};
 use crate::{WorldArguments, in_order};
@@ -63,6 +63,7 @@ const OF_TRANSACTIONS: &[Bug] = &[
     Bug::AbortedOffsetsCommitted,
     Bug::UnstableOffsetsAnswered,
     Bug::TransactionNotAskedAgain,
+    Bug::LevelNotConfirmed,
     Bug::EndAnsweredEarly,
     Bug::PreparedNotCompleted,
     Bug::AnyPreparedCompleted,
@@ -159,6 +160,7 @@ impl Ground {
             Bug::EarlyProducerFenced => Self::ABORTING_UNSENT,
             Bug::AnyPreparedCompleted => Self::OUTLIVED_LEADERSHIP,
             Bug::TransactionNotAskedAgain => Self::UNAPPLIED_MARKERS,
+            Bug::LevelNotConfirmed => Self { first_seed: UNKNOWN_LEVEL_FROM, ..Self::MIXED_RELEASES },
             bug if OF_TRANSACTIONS.contains(&bug) => Self::TRANSACTIONS,
             Bug::SealedAppends => Self::INTERRUPTED_MERGES,
             Bug::SealedLogPurged => Self::LONG_MERGES,

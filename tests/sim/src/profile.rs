@@ -113,6 +113,9 @@ pub(crate) fn leads_behind_markers(seed: u64, nodes: u32) -> bool {
     nodes == 3 && seed >= UNAPPLIED_MARKERS_FROM && Profile::of(seed, nodes) == Profile::GracefulStops
 }
 
+/// From this seed on a node is sent no entry of the metadata for some time from before the level is raised, after the last fault.
+pub(crate) const UNKNOWN_LEVEL_FROM: u64 = 165_000;
+
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
     seed >= ALWAYS_TRANSACTIONS_FROM || seed >= TRANSACTIONS_FROM && seed.is_multiple_of(2)

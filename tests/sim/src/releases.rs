@@ -4,12 +4,14 @@
 //! May not know: other faults, clients.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::metadata::{FEATURE, FeatureLevel, FeatureUpdate, Levels, MetadataError, UpgradeType};
+use ottla_broker::metadata::{FEATURE, FeatureLevel, FeatureUpdate, Levels, MetadataError, ShardId, UpgradeType};
 use ottla_env::rt;
 use ottla_env::sim::disk::Crash;
 use ottla_env::sim::{self, SimNode};
+use ottla_raft::Message;
 
 use crate::laws::levels;
 use crate::registry::broker;
@@ -19,6 +21,8 @@ use crate::world::World;
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two attempts of an operator to raise the level.
 const RAISE_INTERVAL: Duration = Duration::from_millis(200);
+/// For so long a node does not learn that the level was raised: clients have begun transactions by then.
+const UNKNOWN_FOR: Duration = Duration::from_millis(400);
 
 /// Which nodes run the older release.
 #[derive(Debug, Default)]
@@ -97,8 +101,32 @@ pub(crate) async fn raise_level(world: &World) -> bool {
     is_raised
 }
 
+/// As [`raise_level`], while one node is sent no entry of the metadata: for some time it does not know that the level was raised, and
+/// clients do.
+async fn raise_level_unknown_to_one(world: &World) -> bool {
+    let controller = world.controller();
+    let others: Vec<_> = world.nodes().filter(|node| Some(*node) != controller).collect();
+    let node = others[usize::try_from(sim::random_below(others.len() as u64)).unwrap_or(0)];
+    let image = world.image();
+    let metadata = image.as_ref().and_then(|image| image.shard(ShardId::METADATA));
+    let replica = metadata.and_then(|shard| shard.members().find(|member| member.node == broker(node)));
+    let Some(replica) = replica.map(|member| member.id) else { return raise_level(world).await };
+    world.network().lose_messages(Some(Arc::new(move |sent| {
+        let Message::AppendEntries { entries, .. } = sent.message else { return false };
+        sent.to == replica && !entries.is_empty()
+    })));
+    let is_raised = raise_level(world).await;
+    if is_raised {
+        world.trace_fault(format!("node {} does not know that the level was raised", node.0));
+        rt::sleep(UNKNOWN_FOR).await;
+    }
+    world.network().lose_messages(None);
+    is_raised
+}
+
 /// After the last fault: the nodes that still run the older release are upgraded, and the level is raised.
-pub(crate) async fn finish(world: &World) {
+/// `unknown_to_one`: one node learns it later than clients do.
+pub(crate) async fn finish(world: &World, unknown_to_one: bool) {
     let mut older = std::mem::take(&mut world.releases().older);
     // One that was still being started when its release changed runs the older one.
     let registered = world.image().map(|image| image.nodes.clone()).unwrap_or_default();
@@ -108,7 +136,11 @@ pub(crate) async fn finish(world: &World) {
         world.crash(node, Crash::Process);
         world.start(node).await;
     }
-    while world.broken().is_none() && !raise_level(world).await {
+    while world.broken().is_none() {
+        let is_raised = if unknown_to_one { raise_level_unknown_to_one(world).await } else { raise_level(world).await };
+        if is_raised {
+            break;
+        }
         // One that went down when it was started is registered as it was before.
         world.nodes().for_each(|node| world.start_in_background(node));
         rt::sleep(RAISE_INTERVAL).await;

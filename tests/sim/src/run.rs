@@ -28,9 +28,9 @@ use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{
     COMPACTION_FROM, MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning,
-    damages_heads, has_late_founder, has_late_markers, has_transactions, interrupts_merges, leads_behind_markers,
-    loses_leavers, loses_seed_node, loses_voters, mixes_releases, outlives_leadership, stalls_followers,
-    unregisters_early,
+    UNKNOWN_LEVEL_FROM, damages_heads, has_late_founder, has_late_markers, has_transactions, interrupts_merges,
+    leads_behind_markers, loses_leavers, loses_seed_node, loses_voters, mixes_releases, outlives_leadership,
+    stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
@@ -139,7 +139,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         if world.broken().is_none() {
             nemesis::heal(&world).await;
             if mixes_releases(plan.seed, plan.nodes) {
-                releases::finish(&world).await;
+                releases::finish(&world, plan.seed >= UNKNOWN_LEVEL_FROM).await;
             }
         }
     };

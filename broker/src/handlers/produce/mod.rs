@@ -173,7 +173,7 @@ fn enqueue(
         },
     };
     ctx.pending_refusals.report_to(topic, index, &cached.partition, connection_of(ctx));
-    match transactional::begin(ctx, client, &cached.partition, batch) {
+    match transactional::begin(client, &cached.partition, batch) {
         Begin::Enqueue(batch, None) => part(Pending::Enqueued(cached.partition.append(batch, options)), Some(cached)),
         // This node may have begun to lead since it looked, without the marker of the transaction before or with it.
         Begin::Enqueue(batch, transaction) => {

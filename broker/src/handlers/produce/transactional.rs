@@ -69,9 +69,9 @@ fn is_transactional(batch: &[u8]) -> bool {
 }
 
 /// Looks at the transaction of a batch.
-pub(super) fn begin(ctx: &Context, client: &Client, partition: &Partition, batch: Bytes) -> Begin {
+pub(super) fn begin(client: &Client, partition: &Partition, batch: Bytes) -> Begin {
     // Without an id there is no coordinator that the leader could ask: the append refuses the batch.
-    if !is_transactional(&batch) || client.transactional_id.is_none() || require_transactions(ctx).is_err() {
+    if !is_transactional(&batch) || client.transactional_id.is_none() {
         return Begin::Enqueue(batch, None);
     }
     let Some(header) = BatchHeader::parse(&batch) else { return Begin::Enqueue(batch, None) };
@@ -122,6 +122,11 @@ async fn answers_to(ctx: &Context, client: &Client, openings: &[Opening]) -> Vec
     let (Some(id), Some(first)) = (client.transactional_id.as_deref(), openings.first()) else {
         return vec![Err(ErrorCode::InvalidTxnState); openings.len()];
     };
+    if let Err(error) = require_transactions(ctx).await {
+        let unconfirmed = error == ErrorCode::CoordinatorNotAvailable;
+        let error = if unconfirmed { code(client.version, TransactionError::CoordinatorNotAvailable) } else { error };
+        return vec![Err(error); openings.len()];
+    }
     let producer_of =
         |header: &BatchHeader| Producer { id: ProducerId(header.producer_id), epoch: header.producer_epoch };
     let producer = producer_of(&first.header);
@@ -154,7 +159,7 @@ pub(super) async fn append(
 ) -> Result<Appended, AppendError> {
     let mut outcome = Err(AppendError::TransactionEnded);
     for _ in 0..ATTEMPTS_MAX {
-        outcome = match begin(ctx, client, partition, batch.clone()) {
+        outcome = match begin(client, partition, batch.clone()) {
             Begin::Enqueue(batch, transaction) => {
                 partition.append(batch, &AppendOptions { transaction, ..options.clone() }).await
             }

@@ -13,6 +13,7 @@ use ottla_env::rt;
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::data_dir::{Compaction, CompactionRequest, DataDir};
 use ottla_storage::ids::ReplicaId;
+use uuid::Uuid;
 
 use super::Shards;
 use crate::shard::Shard;
@@ -64,7 +65,7 @@ impl Shards {
 
     /// Each directory does one pass at a time, beside the others; those that wait for a repair or for room in a round alone.
     async fn compact(&self, mut waiting: Waiting, is_round: bool) -> Waiting {
-        let mut by_directory = BTreeMap::<usize, Vec<_>>::new();
+        let mut by_directory = BTreeMap::<Uuid, Vec<_>>::new();
         for shard in self.all() {
             let Some(directory) = shard.directory().cloned() else { continue };
             let mut partitions = waiting.soon.remove(&shard.replica).unwrap_or_default();
@@ -73,7 +74,7 @@ impl Shards {
             }
             partitions.append(&mut shard.state().lock().passes_due);
             if !partitions.is_empty() {
-                by_directory.entry(Arc::as_ptr(&directory).addr()).or_default().push((directory, shard, partitions));
+                by_directory.entry(directory.directory_id()).or_default().push((directory, shard, partitions));
             }
         }
         let rounds = by_directory.into_values().map(|replicas| async {

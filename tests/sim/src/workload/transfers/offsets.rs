@@ -51,6 +51,7 @@ impl Producer {
             Insisted::Done => Ok(()),
             Insisted::Refused(node, code) => {
                 self.world.trace(None, format!("node {} refuses {offset} of {group}: {code}", node.0));
+                self.judge_refusal(node, code);
                 Err(Lost)
             }
             Insisted::Unknown => Err(Lost),

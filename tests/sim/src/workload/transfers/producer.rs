@@ -137,6 +137,7 @@ impl Producer {
                     Told::Lost(code) => {
                         let line = format!("node {} tells {} {}: {code}", node.0, self.id, std::any::type_name::<R>());
                         self.world.trace(None, line);
+                        self.judge_refusal(node, code);
                         return (is_certain, Err(Lost));
                     }
                     // What timed out may be written yet.
@@ -150,6 +151,14 @@ impl Producer {
             pause(80).await;
         }
         (false, Err(Lost))
+    }
+
+    /// The cluster has written transactions since the client was given its first producer: no node may say for good that it does not.
+    pub(super) fn judge_refusal(&self, node: SimNode, code: i16) {
+        if code == ErrorCode::TransactionalIdAuthorizationFailed.code() && self.producer.0 >= 0 {
+            let what = format!("node {} tells {} that the cluster writes no transactions", node.0, self.id);
+            self.world.judge::<()>(Err(Violation::new("a level that is reached stays", None, what)));
+        }
     }
 
     /// InitProducerId: others that have the id are fenced, and what they have open is aborted.
@@ -274,6 +283,7 @@ impl Producer {
             }
             Insisted::Refused(node, code) => {
                 self.world.trace(None, format!("node {} refuses {values:?} of {}: {code}", node.0, self.id));
+                self.judge_refusal(node, code);
                 if code == ErrorCode::InvalidTxnState.code() {
                     // A coordinator that ends a transaction by itself fences the producer: another code.
                     let what = format!("node {} says that {} has ended its transaction", node.0, self.id);
