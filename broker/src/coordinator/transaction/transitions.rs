@@ -161,8 +161,8 @@ pub struct Producer {
 /// True if the client was told that its transaction ends, and goes on with the next one before all markers are written. Under version 1 it has
 /// the same epoch, by which the two cannot be told apart.
 fn is_early(current: &TransactionValue, producer: Producer) -> bool {
-    let is_prepared = current.is_prepared() && !mutants::is_on(Bug::EarlyProducerFenced);
-    is_prepared && current.client_version >= 2 && next_producer(current) == producer
+    let goes_on = current.is_prepared() && current.client_version >= 2 && next_producer(current) == producer;
+    goes_on && !mutants::is_on(Bug::EarlyProducerFenced)
 }
 
 fn of_producer(current: Option<&TransactionValue>, producer: Producer) -> Result<&TransactionValue, TransactionError> {
