@@ -58,8 +58,9 @@ pub use membership_change::MembershipStep;
 pub use net::congestion_window;
 pub use net::sim::{Faults, LostMessages, Observer, Sent, SimNetwork, peer_address};
 pub use net::{
-    DeathConfirmation, HandshakeRejection, Identity, Interceptor, Listening, Message, MessageHandler, Network, NoPeers,
-    NoResponse, OnPeerClosed, PeerDirectory, PeerNetwork, Priority, ReplicaLocation, Resume, StatePart,
+    DeathConfirmation, HandshakeRejection, Identity, Interceptor, Listening, LocalDelivery, Message, MessageHandler,
+    Network, NoPeers, NoResponse, OnPeerClosed, PeerDirectory, PeerNetwork, Priority, ReplicaLocation, Resume,
+    StatePart,
 };
 pub use options::RaftOptions;
 pub use proposal::Proposal;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ottla_env::net::Connector;
 use ottla_raft::{
-    Identity, Interceptor, Listening, MessageHandler, Network, NoPeers, PeerDirectory, PeerNetwork, RaftHost,
+    Identity, Interceptor, Listening, LocalDelivery, MessageHandler, Network, PeerDirectory, PeerNetwork, RaftHost,
     RaftOptions,
 };
 
@@ -34,8 +34,14 @@ pub(super) struct Peers {
     pub(super) host: RaftHost,
     /// The nodes that discovery asks first.
     pub(super) seeds: Seeds,
-    /// `None` in a cluster of one node. Connections are accepted until the second is dropped.
-    connections: Option<(PeerNetwork, Listening)>,
+    connections: Connections,
+}
+
+enum Connections {
+    /// A cluster of one node: messages go to this while it is kept.
+    None { _handler: Arc<dyn MessageHandler> },
+    /// Connections are accepted until `_listening` is dropped.
+    Open { network: PeerNetwork, _listening: Listening },
 }
 
 impl Peers {
@@ -51,8 +57,12 @@ impl Peers {
         options: RaftOptions,
     ) -> Result<Self, StartError> {
         let Some(PeerEndpoint { listener, connector, interceptor, .. }) = endpoint else {
-            let host = RaftHost::new(Arc::new(NoPeers), options);
-            return Ok(Self { host, seeds: Seeds::single_node(Arc::default()), connections: None });
+            let delivery = Arc::new(LocalDelivery::default());
+            let host = RaftHost::new(delivery.clone(), options);
+            let handler: Arc<dyn MessageHandler> = Arc::new(host.clone());
+            delivery.deliver_to(&handler);
+            let connections = Connections::None { _handler: handler };
+            return Ok(Self { host, seeds: Seeds::single_node(Arc::default()), connections });
         };
         let peer_table = Arc::new(PeerTable::default());
         let network = PeerNetwork::new(identity, connector, peer_table.clone());
@@ -70,12 +80,12 @@ impl Peers {
                 Seeds::resolved_by(resolver, peer_table)
             }
         };
-        Ok(Self { host, seeds, connections: Some((network, listening)) })
+        Ok(Self { host, seeds, connections: Connections::Open { network, _listening: listening } })
     }
 
     /// From now on connections to and from nodes of another cluster are refused.
     pub(super) fn set_cluster_id(&self, cluster_id: &str) {
-        if let Some((network, _)) = &self.connections {
+        if let Connections::Open { network, .. } = &self.connections {
             network.set_cluster(cluster_id);
         }
     }

@@ -3,6 +3,7 @@
 //! A message names replicas, never nodes; the transport looks up where they are located. May not know: sockets.
 
 pub mod congestion_window;
+mod local_delivery;
 pub(crate) mod message_codec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod message_samples;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+pub use local_delivery::LocalDelivery;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::{Exported, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Vote};
@@ -169,7 +171,7 @@ pub trait Interceptor: Send + Sync + 'static {
     fn handler(&self, above: Arc<dyn MessageHandler>) -> Arc<dyn MessageHandler>;
 }
 
-/// The network of a single-node cluster: every group has one member, so nothing is ever sent.
+/// No network: every group has one member, so nothing is ever sent.
 #[derive(Debug, Clone, Copy)]
 pub struct NoPeers;
 

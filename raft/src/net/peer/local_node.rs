@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::connected_peers::ConnectedPeers;
 use super::handshake::Identity;
-use crate::net::PeerDirectory;
+use crate::net::{LocalDelivery, PeerDirectory};
 
 /// Whether a node has died, once that is known. An error means that it will not be known: the node counts as alive.
 pub type DeathConfirmation = oneshot::Receiver<bool>;
@@ -26,6 +26,8 @@ pub(super) struct LocalNode {
     pub(super) peers: Arc<dyn PeerDirectory>,
     pub(super) connected: Arc<ConnectedPeers>,
     pub(super) on_peer_closed: Mutex<Option<OnPeerClosed>>,
+    /// For what one of its own replicas sends another one.
+    pub(super) delivery: LocalDelivery,
 }
 
 impl LocalNode {

@@ -4,6 +4,7 @@
 //!  call -> location of the replica -> connection (node, class) -> frames
 //!       -> inbound of that node -> MessageHandler::deliver -> response
 //! ```
+//! Between replicas of one node there is no connection: see `LocalDelivery`.
 //! A slow node delays its own connections only. The streams are those of the world: sockets, or simulated ones. May not
 //! know: what the messages mean, beyond which of them may wait for others.
 
@@ -45,7 +46,7 @@ pub use handshake::{HandshakeRejection, Identity};
 pub use inbound::Listening;
 pub use local_node::{DeathConfirmation, OnPeerClosed};
 
-use crate::net::{Message, MessageHandler, Network, NoResponse, PeerDirectory, Priority};
+use crate::net::{LocalDelivery, Message, MessageHandler, Network, NoResponse, PeerDirectory, Priority};
 use handshake::ConnectionClass;
 use local_node::LocalNode;
 use peer_connection::{PeerConnection, connect_to, late};
@@ -67,6 +68,7 @@ impl PeerNetwork {
             peers,
             connected: Arc::default(),
             on_peer_closed: Mutex::default(),
+            delivery: LocalDelivery::default(),
         };
         Self { local: Arc::new(local), connections: Arc::default() }
     }
@@ -81,9 +83,11 @@ impl PeerNetwork {
         *self.local.on_peer_closed.lock() = Some(callback);
     }
 
-    /// Accepts connections of other nodes until the returned value is dropped; their messages go to `handler`.
+    /// Accepts connections of other nodes until the returned value is dropped; their messages go to `handler`, and so do those between
+    /// replicas of this node.
     #[must_use]
     pub fn listen(&self, listener: Box<dyn Listener>, handler: Arc<dyn MessageHandler>) -> Listening {
+        self.local.delivery.deliver_to(&handler);
         inbound::listen(listener, handler, self.local.clone())
     }
 
@@ -126,6 +130,9 @@ impl Network for PeerNetwork {
         let Some(location) = self.local.peers.locate(to) else {
             return NoResponse::unknown_location(to);
         };
+        if location.node == self.local.identity.lock().node {
+            return self.local.delivery.call(from, to, request, priority, timeout);
+        }
         let connection = self.connection(location.node, class_of(&request, priority, location.is_urgent));
         Box::pin(async move {
             if priority == Priority::InOrder {
