@@ -34,6 +34,9 @@ pub(crate) const TRANSACTIONS: FeatureLevel = FeatureLevel(7);
 /// From this level on partitions may be compacted: the command, and messages that name a pass.
 pub(crate) const COMPACTION: FeatureLevel = FeatureLevel(8);
 
+/// From this level on a replica may move to another data directory of its node: it is created beside the one whose place it takes.
+pub(crate) const DIRECTORY_MOVES: FeatureLevel = FeatureLevel(9);
+
 /// The level of `transaction.version` in a cluster of this level; 0: transactions are not served.
 #[must_use]
 pub fn transaction_level(level: FeatureLevel) -> FeatureLevel {
@@ -74,7 +77,7 @@ impl Levels {
     /// The range of a build that registers none.
     pub const FIRST: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel::FIRST };
     /// The range of this build.
-    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: COMPACTION };
+    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: DIRECTORY_MOVES };
 
     /// True if it understands `level`.
     #[must_use]

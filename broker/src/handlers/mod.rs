@@ -8,6 +8,7 @@ mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod api_versions;
 pub mod authorization;
 pub mod context;
@@ -154,6 +155,7 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::AlterPartitionReassignments(request) => {
             alter_partition_reassignments::handle(ctx, version, request).await.into()
         }
+        Request::AlterReplicaLogDirs(request) => alter_replica_log_dirs::handle(ctx, &request).await.into(),
         Request::ListPartitionReassignments(request) => list_partition_reassignments::handle(ctx, request).await.into(),
         Request::UnregisterBroker(request) => unregister_broker::handle(ctx, request).await.into(),
         Request::DescribeQuorum(request) => describe_quorum::handle(ctx, version, &request).await.into(),

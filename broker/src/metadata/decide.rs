@@ -20,6 +20,7 @@ use super::features;
 use super::fencing;
 use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
 use super::liveness::LivenessChange;
+use super::log_dirs;
 use super::merge_record::MergeStep;
 use super::merges;
 use super::moves;
@@ -62,6 +63,12 @@ pub(super) enum ControllerRequest {
     ChangeReplicas {
         shard: ShardId,
         nodes: Vec<NodeId>,
+    },
+    /// Moves a shard's replica on a node to another data directory of that node.
+    ChangeDirectory {
+        shard: ShardId,
+        node: NodeId,
+        directory: Uuid,
     },
     /// A shard's leader reports that the members are the intended ones (`reached`), and that `left` are no members any
     /// more.
@@ -124,6 +131,7 @@ impl ControllerRequest {
             | Self::CreatePartitions(_)
             | Self::ChangeConfig(_)
             | Self::ChangeReplicas { .. }
+            | Self::ChangeDirectory { .. }
             | Self::SplitShard { .. }
             | Self::Merge(MergeStep::Begin { .. })
             | Self::Drain { .. }
@@ -222,6 +230,9 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
             Ok(ControllerResult::done(merges::decide(image, step)?.into_iter().collect()))
         }
         ControllerRequest::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
+        ControllerRequest::ChangeDirectory { shard, node, directory } => {
+            Ok(ControllerResult::done(log_dirs::decide(image, *shard, *node, *directory)?.into_iter().collect()))
+        }
         ControllerRequest::ForgetReplicas { shard, reached, left } => {
             let record = image.shard(*shard).filter(|record| record.wanted() == reached.iter().copied().collect());
             let has_left = |replica: &ReplicaRecord| left.contains(&replica.id);
@@ -582,11 +593,8 @@ fn change_replicas(image: &MetadataImage, shard: ShardId, nodes: &[NodeId]) -> R
         return Err(MetadataError::InvalidRequest(format!("Shard {shard} is being split or merged: try again.")));
     }
     let replicas = placement::moved(image, record, nodes);
-    let set = Command::SetReplicas { shard, before: ids_of(&record.replicas), replicas };
+    let set =
+        Command::SetReplicas { shard, before: record.replicas.iter().map(|replica| replica.id).collect(), replicas };
     let changes = matches!(&set, Command::SetReplicas { replicas, .. } if *replicas != record.replicas);
     Ok(ControllerResult::done(changes.then_some(set).into_iter().collect()))
-}
-
-fn ids_of(replicas: &[ReplicaRecord]) -> Vec<ReplicaId> {
-    replicas.iter().map(|replica| replica.id).collect()
 }

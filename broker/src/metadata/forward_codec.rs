@@ -118,6 +118,7 @@ record! {
         19 Merge(step),
         20 Rebalance(step: UndatedStep) if step.at_ms == 0,
         21 Rebalance(step: DatedStep),
+        22 ChangeDirectory { shard, node, directory },
     }
     NewTopic { name, partitions, factor, assignments, configs }
     enum InternalTopic { 0 ConsumerOffsets, 1 TransactionState }

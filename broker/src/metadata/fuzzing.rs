@@ -222,7 +222,9 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
             kind: Some(UpgradeType::Upgrade),
         }]),
     ];
-    let requests = requests.into_iter().chain(requests_of_clients()).chain(requests_of_nodes());
+    let moved =
+        ControllerRequest::ChangeDirectory { shard: ShardId(1), node: NodeId(1), directory: Uuid::from_u128(5) };
+    let requests = requests.into_iter().chain(requests_of_clients()).chain(requests_of_nodes()).chain([moved]);
     let change = |(at, request)| RequestKind::Change { request, validate_only: at % 2 == 1 };
     let request = |kind| ForwardedRequest { session: 7, number: 3, floor: 2, term: 5, kind };
     let heartbeat = RequestKind::Heartbeat(Heartbeat { node: NodeId(1), epoch: RaftIndex(6) });
@@ -479,7 +481,8 @@ pub(crate) fn creation_seeds() -> Vec<Vec<u8>> {
     let kinds = [ShardKind::Metadata, ShardKind::Pool { factor: 3, pinned: true }, ShardKind::ConsumerOffsets];
     let seed = |kind| {
         let founders = if kind == ShardKind::Metadata { vec![replica(1), replica(5)] } else { Vec::new() };
-        let shard = ShardCreation { shard: ShardId(9), kind, created: RaftIndex(77), founders }.encode();
+        let shard = ShardCreation { shard: ShardId(9), kind, created: RaftIndex(77), founders, beside: Vec::new() };
+        let shard = shard.encode();
         Creation { members: Membership::of([ReplicaId(1), ReplicaId(5)]), shard, seed: None }.encode().to_vec()
     };
     let shard = ShardCreation {
@@ -487,11 +490,14 @@ pub(crate) fn creation_seeds() -> Vec<Vec<u8>> {
         kind: ShardKind::ConsumerOffsets,
         created: RaftIndex(77),
         founders: Vec::new(),
+        beside: Vec::new(),
     };
     let child = Creation {
         members: Membership::of([ReplicaId(7), ReplicaId(8)]),
         shard: shard.encode(),
         seed: Some(Seed { parent: ReplicaId(1), checksum: 0x1234_5678_9abc_def0 }),
     };
-    kinds.into_iter().map(seed).chain([child.encode().to_vec()]).collect()
+    let beside = ShardCreation { beside: vec![ReplicaId(7)], ..shard };
+    let beside = Creation { members: Membership::default(), shard: beside.encode(), seed: None };
+    kinds.into_iter().map(seed).chain([child, beside].map(|creation| creation.encode().to_vec())).collect()
 }

@@ -34,6 +34,8 @@ mod heartbeats;
 pub mod image;
 mod leader_locator;
 mod liveness;
+mod log_dir_mover;
+mod log_dirs;
 pub(crate) mod membership_reconciler;
 mod merge_record;
 mod merges;
@@ -77,6 +79,7 @@ pub use image::{
     SplitReplica, TRANSACTION_STATE, Topic,
 };
 pub use liveness::{FenceReason, Liveness};
+pub use log_dirs::DirectoryChange;
 pub use merge_record::{MergePhase, MergeRecord, MergeReplica, MergeStep, SealReport, merged_epoch_base};
 pub use names::{is_internal, is_valid_topic_name};
 pub use peer_table::PeerTable;

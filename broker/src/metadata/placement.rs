@@ -184,6 +184,26 @@ pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Ve
     nodes.iter().map(|node| stays(node).copied().unwrap_or_else(|| planner.replica(shard.kind, *node))).collect()
 }
 
+/// A shard's replicas once the one on `node` is in `directory`: a new one in its place, or one that was about to leave. `None` if it has
+/// none there.
+#[must_use]
+pub fn in_directory(
+    image: &MetadataImage,
+    shard: &ShardRecord,
+    node: NodeId,
+    directory: Uuid,
+) -> Option<Vec<ReplicaRecord>> {
+    let mut replicas = shard.replicas.clone();
+    let own = replicas.iter_mut().find(|replica| replica.node == node)?;
+    if own.directory != directory {
+        let here = |replica: &&ReplicaRecord| (replica.node, replica.directory) == (node, directory);
+        let back = shard.leaving.iter().filter(here).max_by_key(|replica| replica.id);
+        let new = ReplicaRecord { id: ReplicaId(image.next_replica_id.max(1)), node, directory };
+        *own = back.copied().unwrap_or(new);
+    }
+    Some(replicas)
+}
+
 /// The nodes of a shard without those that are drained, each replaced by the best node: another zone, few replicas.
 /// `None` if the shard has no replica on a drained node, or no other node can take it.
 #[must_use]

@@ -31,7 +31,7 @@ pub(super) struct Plan {
 }
 
 /// A partition: the name of its topic, and its number.
-type Named<'a> = (&'a str, i32);
+pub(super) type Named<'a> = (&'a str, i32);
 /// The requested nodes; `None`: the move is cancelled.
 pub(super) type Wanted = Option<Vec<NodeId>>;
 
@@ -158,12 +158,12 @@ fn contradiction() -> MetadataError {
     MetadataError::InvalidReplicaAssignment("The partition is named twice, with different replicas.".to_owned())
 }
 
-fn with_ids(image: &MetadataImage, partitions: &BTreeSet<Named<'_>>) -> Vec<(Uuid, i32)> {
+pub(super) fn with_ids(image: &MetadataImage, partitions: &BTreeSet<Named<'_>>) -> Vec<(Uuid, i32)> {
     partitions.iter().filter_map(|(topic, index)| Some((image.topic(topic)?.id, *index))).collect()
 }
 
 /// The partitions that a shard carries.
-fn carried(image: &MetadataImage, shard: ShardId) -> BTreeSet<Named<'_>> {
+pub(super) fn carried(image: &MetadataImage, shard: ShardId) -> BTreeSet<Named<'_>> {
     let topics =
         image.topics.values().flat_map(|topic| topic.routed_to(shard).map(|(index, _)| (topic.name.as_ref(), index)));
     topics.collect()

@@ -80,7 +80,7 @@ impl MetadataHandle {
     }
 
     /// Returns when these partitions are routed to a shard of their own.
-    async fn split_off(
+    pub(super) async fn split_off(
         &self,
         parent: ShardId,
         partitions: Vec<(Uuid, i32)>,
@@ -91,7 +91,11 @@ impl MetadataHandle {
         self.wait_while(deadline, |image| image.is_resizing(child)).await
     }
 
-    async fn wait_while(&self, deadline: Instant, is_so: impl Fn(&MetadataImage) -> bool) -> Result<(), MetadataError> {
+    pub(super) async fn wait_while(
+        &self,
+        deadline: Instant,
+        is_so: impl Fn(&MetadataImage) -> bool,
+    ) -> Result<(), MetadataError> {
         let mut images = self.watch();
         while is_so(&images.borrow_and_update()) {
             if !matches!(rt::timeout_at(deadline, images.changed()).await, Ok(Ok(()))) {

@@ -195,7 +195,7 @@ impl Record {
 
 /// The shard's part of a replica's group-creation frame: enough to open the replica before the metadata is available.
 ///
-///  | version u8 | shard u64 | kind | created u64 | founders, of the metadata group alone |
+///  | version u8 | shard u64 | kind | created u64 | founders, of the metadata group alone, or else those beside it, if any |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardCreation {
     /// The shard.
@@ -206,13 +206,22 @@ pub struct ShardCreation {
     pub created: RaftIndex,
     /// For the metadata group only, which is not recorded in any metadata before it exists: its first members.
     pub founders: Vec<ReplicaRecord>,
+    /// The older replicas of the shard on this node that took part when it was created: it takes the place of one of them in another data
+    /// directory. One that is not named was lost before. From feature level 9 on.
+    pub beside: Vec<ReplicaId>,
 }
 
 impl ShardCreation {
     /// The record of the metadata group itself.
     #[must_use]
     pub fn metadata(founders: Vec<ReplicaRecord>) -> Self {
-        Self { shard: ShardId::METADATA, kind: ShardKind::Metadata, created: RaftIndex(0), founders }
+        Self {
+            shard: ShardId::METADATA,
+            kind: ShardKind::Metadata,
+            created: RaftIndex(0),
+            founders,
+            beside: Vec::new(),
+        }
     }
 
     /// As bytes.
@@ -222,6 +231,8 @@ impl ShardCreation {
         CreationWithoutFounders::write(self, w.u8(VERSION));
         if self.kind == ShardKind::Metadata {
             self.founders.write(&mut w);
+        } else if !self.beside.is_empty() {
+            self.beside.write(&mut w);
         }
         w.finish()
     }
@@ -234,8 +245,10 @@ impl ShardCreation {
         let mut r = Reader::of_version(bytes, VERSION)?;
         let mut creation = CreationWithoutFounders::read(&mut r, "shard")?;
         // 0.2.0 wrote no founders.
-        if creation.kind == ShardKind::Metadata && !r.is_empty() {
-            creation.founders = Value::read(&mut r, "founders")?;
+        match (creation.kind, r.is_empty()) {
+            (_, true) => {}
+            (ShardKind::Metadata, false) => creation.founders = Value::read(&mut r, "founders")?,
+            (_, false) => creation.beside = Value::read(&mut r, "replicas beside it")?,
         }
         r.end()?;
         Ok(creation)
@@ -243,12 +256,12 @@ impl ShardCreation {
 }
 
 record! {
-    ShardCreation as CreationWithoutFounders { shard, kind, created; without founders = Vec::new() }
+    ShardCreation as CreationWithoutFounders { shard, kind, created; without founders = Vec::new(), beside = Vec::new() }
 }
 
 impl From<&ShardRecord> for ShardCreation {
     fn from(shard: &ShardRecord) -> Self {
-        Self { shard: shard.id, kind: shard.kind, created: shard.created, founders: Vec::new() }
+        Self { shard: shard.id, kind: shard.kind, created: shard.created, founders: Vec::new(), beside: Vec::new() }
     }
 }
 
@@ -377,10 +390,13 @@ mod tests {
             kind: ShardKind::Pool { factor: 3, pinned: true },
             created: RaftIndex(77),
             founders: Vec::new(),
+            beside: Vec::new(),
         };
+        let beside = ShardCreation { beside: vec![ReplicaId(3), ReplicaId(300)], ..creation.clone() };
+        assert!(beside.encode().starts_with(&creation.encode()), "nothing else changes");
         assert!(ShardCreation::decode(&creation.encode()[1..]).is_err());
         let founder = ReplicaRecord { id: ReplicaId(3), node: NodeId(2), directory: key.topic };
-        for creation in [creation, ShardCreation::metadata(vec![founder; 2])] {
+        for creation in [creation, beside, ShardCreation::metadata(vec![founder; 2])] {
             assert_eq!(ShardCreation::decode(&creation.encode()), Ok(creation));
         }
     }

@@ -22,6 +22,7 @@ use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord
 use super::merge_record::{MergeRecord, MergeStep};
 use super::{merges, splits};
 use crate::config::topic_table::{POOL, SHARD_MODE};
+use crate::levels::DIRECTORY_MOVES;
 
 /// The most splits and merges that are open at the same time.
 const RESIZES_MAX: usize = 2;
@@ -174,11 +175,11 @@ fn merge(image: &MetadataImage, absorbed: &ShardRecord, others: Vec<&ShardRecord
     if let Some(beside) = others.iter().find(|other| merges::pairs(other, absorbed).is_some()) {
         return merges::decide(image, &MergeStep::Begin { survivor: beside.id, absorbed: absorbed.id }).ok()?;
     }
-    // Within a node a replica is not moved from one directory to another: a second one of a shard counts as the successor of a
-    // replica that was lost.
+    // Below this level a replica stays in its directory: a second one of a shard counts as the successor of one that was lost.
+    let moves_within = image.level >= DIRECTORY_MOVES;
     let is_free = |replica: &ReplicaRecord| {
         let own = absorbed.replicas.iter().find(|own| own.node == replica.node);
-        image.takes_replicas(replica.node) && own.is_none_or(|own| own.directory == replica.directory)
+        image.takes_replicas(replica.node) && own.is_none_or(|own| moves_within || own.directory == replica.directory)
     };
     let first = others.iter().find(|other| other.replicas.iter().all(is_free))?;
     let mut ids = (image.next_replica_id..).map(ReplicaId);

@@ -140,25 +140,46 @@ pub async fn unsafe_recover(
     let opened = directories::open_all(&disk, config, &options, &failures, &Readiness::default()).await?;
     let (replica_nodes, image) = replica_nodes(config, &opened).await?;
     let on_disk = on_disk(config, &opened);
-    let mut all = Vec::new();
+    let mut assessed = Vec::new();
     for Opened { directory, replicas } in &opened {
         for replica in replicas {
-            let (mut recovery, holding) = assess(&directory.data, replica, &replica_nodes, losses).await?;
-            if execute {
-                recover(&directory.data, replica, &mut recovery, holding, || match metadata::is_metadata(replica) {
-                    true => metadata::recovery_state_machine(config, replica, on_disk.clone())
-                        .map_err(|source| OpenError::Checkpoint { replica: replica.id, source }),
-                    false => recovery_state_machine(&directory.data, replica, &image),
-                })
-                .await?;
-            }
-            all.push(recovery);
+            let (recovery, holding) = assess(&directory.data, replica, &replica_nodes, losses).await?;
+            assessed.push((directory, replica, recovery, holding));
         }
+    }
+    choose_one_of_each(assessed.iter_mut().map(|(_, _, recovery, _)| recovery).collect());
+    let mut all = Vec::new();
+    for (directory, replica, mut recovery, holding) in assessed {
+        if execute {
+            recover(&directory.data, replica, &mut recovery, holding, || match metadata::is_metadata(replica) {
+                true => metadata::recovery_state_machine(config, replica, on_disk.clone())
+                    .map_err(|source| OpenError::Checkpoint { replica: replica.id, source }),
+                false => recovery_state_machine(&directory.data, replica, &image),
+            })
+            .await?;
+        }
+        all.push(recovery);
     }
     for Opened { directory, .. } in &opened {
         directory.data.close().await?;
     }
     Ok(all)
+}
+
+/// Of two replicas of a shard, which was being moved from one directory to another, the one that has more goes on: two would each be the
+/// only voter of a group of its own.
+fn choose_one_of_each(mut recoveries: Vec<&mut ReplicaRecovery>) {
+    let goes_on = |recovery: &ReplicaRecovery| recovery.outcome == RecoveryOutcome::SoleVoter;
+    let mut most: BTreeMap<ShardId, (Option<LogId>, ReplicaId)> = BTreeMap::new();
+    for recovery in recoveries.iter().filter(|recovery| goes_on(recovery)) {
+        let has = (recovery.last, recovery.replica);
+        most.entry(recovery.shard).and_modify(|most| *most = has.max(*most)).or_insert(has);
+    }
+    for recovery in recoveries.iter_mut().filter(|recovery| goes_on(recovery)) {
+        if let Some((_, other)) = most.get(&recovery.shard).filter(|(_, most)| *most != recovery.replica) {
+            recovery.outcome = RecoveryOutcome::Unusable(format!("replica {other} on this node has more of it"));
+        }
+    }
 }
 
 type ReplicaNodes = BTreeMap<ReplicaId, NodeId>;

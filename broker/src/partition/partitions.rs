@@ -28,6 +28,15 @@ const ADOPTION_WAIT: Duration = Duration::from_secs(5);
 /// How long a request for leaders waits for the successor of a dead leader: an election takes less.
 const SUCCESSION_WAIT: Duration = Duration::from_millis(200);
 
+/// Of what partitions are found by: the metadata, and which of two replicas here serves a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Version {
+    /// The index of the image.
+    pub image: RaftIndex,
+    /// Grows with every change of a role.
+    pub leadership: u64,
+}
+
 /// All partitions that this node may serve; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Partitions {
@@ -57,10 +66,10 @@ impl Partitions {
         self.shards.metadata().image()
     }
 
-    /// The metadata index of the image that [`Self::find_now`] uses.
+    /// What [`Self::find_now`] says may be kept for as long as this stays.
     #[must_use]
-    pub fn image_index(&self) -> RaftIndex {
-        self.image().index
+    pub fn version(&self) -> Version {
+        Version { image: self.image().index, leadership: self.shards.leadership_version() }
     }
 
     /// A partition, from the image as it is. `None`: the partition exists, but its shard is not here yet.
@@ -83,6 +92,18 @@ impl Partitions {
             };
         };
         Ok(Some(Partition { id: topic.partition(index), topic: topic.clone(), shard, known_adopted: false }))
+    }
+
+    /// The partition on each replica of its shard here, as far as this node knows it: the one that serves first, and one that is to take its
+    /// place in another data directory.
+    #[must_use]
+    pub fn on_replicas_here(&self, topic: TopicRef<'_>, index: i32) -> Vec<(ReplicaId, Partition)> {
+        let Ok(Some(serving)) = self.find_now(topic, index) else { return Vec::new() };
+        let first = serving.shard.replica;
+        let others = self.shards.replicas_of(serving.shard.creation.shard).into_iter();
+        let others = others.filter(|shard| shard.replica != first);
+        let other = |shard: Arc<Shard>| (shard.replica, Partition { shard, known_adopted: false, ..serving.clone() });
+        [(first, serving.clone())].into_iter().chain(others.map(other)).collect()
     }
 
     /// A partition that this node leads; waits for its adoption, which goes before others.

@@ -88,6 +88,8 @@ pub(crate) struct FakeGroup {
     pub(crate) transfer_targets: Arc<Mutex<BTreeSet<ReplicaId>>>,
     /// So many transfers have no effect.
     pub(crate) lost_transfers: Arc<AtomicUsize>,
+    /// Its voters.
+    pub(crate) voters: Arc<Mutex<BTreeSet<ReplicaId>>>,
 }
 
 impl FakeGroup {
@@ -124,8 +126,10 @@ impl FakeGroup {
             in_flight: Arc::default(),
             transfer_targets: Arc::default(),
             lost_transfers: Arc::default(),
+            voters: Arc::new(Mutex::new([REPLICA].into())),
         };
-        let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
+        let creation =
+            ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new(), beside: Vec::new() };
         let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, clocks);
         ottla_env::rt::spawn(shard.clone().run());
         (group, shard)
@@ -220,7 +224,7 @@ impl Group for FakeGroup {
     }
 
     fn members(&self) -> Membership {
-        Membership::of([REPLICA])
+        Membership::of(self.voters.lock().iter().copied())
     }
 
     fn in_sync(&self) -> Arc<[ReplicaId]> {
@@ -262,7 +266,8 @@ impl Group for FakeGroup {
         true
     }
 
-    fn advance_membership(&self, _: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>> {
+    fn advance_membership(&self, to: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>> {
+        *self.voters.lock() = to;
         futures_util::future::ready(Ok(MembershipStep::Reached)).boxed()
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
         ApiKey::DescribeQuorum
         | ApiKey::ElectLeaders
         | ApiKey::AlterPartitionReassignments
+        | ApiKey::AlterReplicaLogDirs
         | ApiKey::ListPartitionReassignments
         | ApiKey::UnregisterBroker
         | ApiKey::UpdateFeatures => operators(api_key, version),
@@ -100,7 +101,7 @@ pub(crate) fn encode(request: &Request, version: i16) -> Bytes {
     }
     each!(ListOffsets Metadata OffsetCommit OffsetFetch FindCoordinator JoinGroup Heartbeat LeaveGroup SyncGroup
         DescribeGroups ListGroups ApiVersions CreateTopics DeleteTopics DeleteRecords InitProducerId
-        OffsetForLeaderEpoch DescribeConfigs AlterConfigs DescribeLogDirs CreatePartitions DeleteGroups
+        OffsetForLeaderEpoch DescribeConfigs AlterConfigs AlterReplicaLogDirs DescribeLogDirs CreatePartitions DeleteGroups
         ElectLeaders IncrementalAlterConfigs
         AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum UpdateFeatures DescribeCluster DescribeProducers UnregisterBroker ListConfigResources
         DescribeTopicPartitions DescribeAcls CreateAcls DeleteAcls SaslHandshake AddPartitionsToTxn AddOffsetsToTxn EndTxn WriteTxnMarkers
@@ -541,6 +542,12 @@ fn operators(api_key: ApiKey, version: i16) -> Vec<Request> {
             let one = ReassignableTopic::default().with_name(topic("prices")).with_partitions(vec![moved, kept]);
             let full = AlterPartitionReassignmentsRequest::default().with_timeout_ms(9).with_topics(vec![one]);
             vec![full.with_allow_replication_factor_change(version < 1).into()]
+        }
+        ApiKey::AlterReplicaLogDirs => {
+            use kafka_protocol::messages::alter_replica_log_dirs_request::*;
+            let one = AlterReplicaLogDirTopic::default().with_name(topic("prices")).with_partitions(vec![0, 3]);
+            let one = AlterReplicaLogDir::default().with_path(s("/data-2")).with_topics(vec![one]);
+            vec![AlterReplicaLogDirsRequest::default().with_dirs(vec![one]).into()]
         }
         ApiKey::UpdateFeatures => {
             use kafka_protocol::messages::update_features_request::FeatureUpdateKey;

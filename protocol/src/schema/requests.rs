@@ -54,6 +54,7 @@ pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
         ApiKey::DeleteAcls => DELETE_ACLS,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
         ApiKey::AlterConfigs => ALTER_CONFIGS,
+        ApiKey::AlterReplicaLogDirs => ALTER_REPLICA_LOG_DIRS,
         ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
         ApiKey::CreatePartitions => CREATE_PARTITIONS,
         ApiKey::DeleteGroups => DELETE_GROUPS,
@@ -178,6 +179,9 @@ const DESCRIBE_CONFIGS: &[Field] = &[structs(&[I8, TEXT, TEXTS]), BOOL, BOOL.sin
 
 // Resources (type, name, configs (name, value)), validate only.
 const ALTER_CONFIGS: &[Field] = &[structs(&[I8, TEXT, structs(&[TEXT, TEXT])]), BOOL];
+
+// Directories (path, topics (name, partitions)).
+const ALTER_REPLICA_LOG_DIRS: &[Field] = &[structs(&[TEXT, structs(&[TEXT, I32S])])];
 
 const DESCRIBE_LOG_DIRS: &[Field] = &[structs(&[TEXT, I32S])];
 

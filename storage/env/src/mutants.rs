@@ -329,6 +329,9 @@ bugs! {
     IntentEndedEarly "intent-ended-early":
         "An intent is reported as done before the shard has carried it out (adoption).",
 
+    BesideNotRecorded "beside-not-recorded":
+        "A replica that is made beside another one, in another data directory, does not record that it was there (shard manager).",
+
     // Transactions.
     LateBatchOpens "late-batch-opens":
         "A batch opens a transaction though another has ended since its leader asked the coordinator (shard state).",

@@ -76,15 +76,12 @@ pub(super) fn try_for_each<E>(
         }
         Request::InitProducerId(body) => transactional_id(body.transactional_id.as_ref().map(|id| id.as_str()), check),
         Request::Metadata(body) => {
-            body.topics.iter().flatten().try_for_each(|topic| {
-                check(topic_of(topic.name.as_ref().map(|name| name.as_str()), Some(topic.topic_id)))
-            })
+            let mut all = body.topics.iter().flatten();
+            all.try_for_each(|topic| check(named_or_not(topic.name.as_ref(), topic.topic_id)))
         }
         Request::DeleteTopics(body) => {
             topics(&body.topic_names, |name| name, check)?;
-            body.topics.iter().try_for_each(|topic| {
-                check(topic_of(topic.name.as_ref().map(|name| name.as_str()), Some(topic.topic_id)))
-            })
+            body.topics.iter().try_for_each(|topic| check(named_or_not(topic.name.as_ref(), topic.topic_id)))
         }
         Request::ListOffsets(body) => topics(&body.topics, |topic| &topic.name, check),
         Request::OffsetForLeaderEpoch(body) => topics(&body.topics, |topic| &topic.topic, check),
@@ -121,6 +118,7 @@ pub(super) fn try_for_each<E>(
         | Request::DescribeAcls(_)
         | Request::CreateAcls(_)
         | Request::DeleteAcls(_)
+        | Request::AlterReplicaLogDirs(_)
         | Request::DescribeLogDirs(_)
         | Request::ElectLeaders(_)
         | Request::AlterPartitionReassignments(_)
@@ -168,6 +166,10 @@ fn of_several<E>(request: &Request, check: &mut impl FnMut(Resource<'_>) -> Resu
         }
         _ => Ok(()),
     }
+}
+
+fn named_or_not(name: Option<&TopicName>, id: Uuid) -> Resource<'_> {
+    topic_of(name.map(|name| name.as_str()), Some(id))
 }
 
 fn topic_of(name: Option<&str>, id: Option<Uuid>) -> Resource<'_> {

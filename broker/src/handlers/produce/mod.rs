@@ -190,7 +190,7 @@ fn enqueue(
 
 impl Producing {
     fn enqueue_all(&mut self, topics: Vec<ProduceTopic>, cache: &mut PartitionCache) -> bool {
-        let cache = cache.valid_for(self.ctx.partitions.image_index());
+        let cache = cache.valid_for(self.ctx.partitions.version());
         self.topics.reserve_exact(topics.len());
         for mut topic in topics {
             let partitions = std::mem::take(&mut topic.partitions);

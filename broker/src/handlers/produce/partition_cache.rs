@@ -1,5 +1,5 @@
 //! The cache of the partitions that a connection wrote to last, with their counters: a Produce request whose partitions
-//! are cached needs no lookup in the metadata. Cleared as a whole when the metadata change or a partition is not found.
+//! are cached needs no lookup in the metadata. Cleared as a whole when the metadata or a leader change, or a partition is not found.
 //!
 //! May not know: what is appended.
 
@@ -8,11 +8,10 @@ use std::sync::Arc;
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::id_hash::IdHashMap;
 use ottla_protocol::produce::ProduceTopic;
-use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
 use crate::metrics::TopicMetrics;
-use crate::partition::Partition;
+use crate::partition::{Partition, Version};
 
 /// Partitions cached per connection; above it the cache is cleared.
 const PARTITIONS_MAX: usize = 4_096;
@@ -56,18 +55,18 @@ struct CachedTopic {
 /// The partitions that a connection wrote to last.
 #[derive(Debug, Default)]
 pub struct PartitionCache {
-    image: RaftIndex,
+    version: Version,
     /// The topic used last is first.
     topics: Vec<CachedTopic>,
     partitions: IdHashMap<(usize, i32), Arc<CachedPartition>>,
 }
 
 impl PartitionCache {
-    /// Clears the cache if it was filled under another image.
-    pub(crate) fn valid_for(&mut self, image: RaftIndex) -> &mut Self {
-        if self.image != image {
+    /// Clears the cache if it was filled under another version.
+    pub(crate) fn valid_for(&mut self, version: Version) -> &mut Self {
+        if self.version != version {
             self.clear();
-            self.image = image;
+            self.version = version;
         }
         self
     }
@@ -82,7 +81,7 @@ impl PartitionCache {
         self.partitions.get(&(number, index)).cloned()
     }
 
-    /// Caches a partition found under the image of [`Self::valid_for`], unless it is not adopted yet.
+    /// Caches a partition found under the version of [`Self::valid_for`], unless it is not adopted yet.
     pub(crate) fn insert(
         &mut self,
         topic: &ProduceTopic,
@@ -117,6 +116,7 @@ impl PartitionCache {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use ottla_env::rt;
+    use ottla_storage::ids::RaftIndex;
 
     use super::*;
     use crate::config::{Config, TopicConfig};
@@ -131,21 +131,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cached_partition_holds_for_one_image_and_only_once_it_is_adopted() {
+    async fn a_cached_partition_holds_for_one_version_and_only_once_it_is_adopted() {
         let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
         let metadata = Arc::new(FakeMetadata::new(image_with_topic(3, TopicConfig::default())));
         let partitions = Partitions::new(Shards::for_tests(shard.clone(), metadata.clone()));
         let find = || partitions.find_now(TopicRef::Name("t"), 0).unwrap().unwrap();
         let counted = Metrics::new(&Config::default().metrics).topic(&"t".into());
+        let at = |image, leadership| Version { image: RaftIndex(image), leadership };
         let mut cache = PartitionCache::default();
-        cache.valid_for(RaftIndex(1)).insert(&topic("t"), 0, find(), counted.clone());
+        cache.valid_for(at(1, 1)).insert(&topic("t"), 0, find(), counted.clone());
         assert!(cache.get(&topic("t"), 0).is_none(), "not adopted yet");
         rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default(), Box::new(|_| None)));
         partitions.find(TopicRef::Name("t"), 0).await.unwrap();
-        cache.valid_for(RaftIndex(1)).insert(&topic("t"), 0, find(), counted);
+        cache.valid_for(at(1, 1)).insert(&topic("t"), 0, find(), counted.clone());
         assert!(cache.get(&topic("t"), 0).is_some());
         assert!(cache.get(&topic("t"), 1).is_none());
         assert!(cache.get(&topic("u"), 0).is_none());
-        assert!(cache.valid_for(RaftIndex(2)).get(&topic("t"), 0).is_none(), "another image");
+        assert!(cache.valid_for(at(1, 2)).get(&topic("t"), 0).is_none(), "another leader");
+        cache.valid_for(at(1, 2)).insert(&topic("t"), 0, find(), counted);
+        assert!(cache.valid_for(at(2, 2)).get(&topic("t"), 0).is_none(), "another image");
     }
 }

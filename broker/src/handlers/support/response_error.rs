@@ -59,6 +59,9 @@ fn code_of(response: &Response) -> i16 {
         Response::DeleteAcls(body) => first(body.filter_results.iter().map(|result| result.error_code)),
         Response::DescribeConfigs(body) => first(body.results.iter().map(|result| result.error_code)),
         Response::AlterConfigs(body) => first(body.responses.iter().map(|result| result.error_code)),
+        Response::AlterReplicaLogDirs(body) => {
+            first(body.results.iter().flat_map(|topic| &topic.partitions).map(|one| one.error_code))
+        }
         Response::DescribeLogDirs(body) => whole_or(body.error_code, body.results.iter().map(|one| one.error_code)),
         Response::CreatePartitions(body) => first(body.results.iter().map(|result| result.error_code)),
         Response::DeleteGroups(body) => first(body.results.iter().map(|result| result.error_code)),

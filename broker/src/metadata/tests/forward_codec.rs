@@ -125,6 +125,11 @@ fn controller_request() -> impl Strategy<Value = ControllerRequest> {
         registration().prop_map(|registration| ControllerRequest::RegisterNode(Box::new(registration))),
         (any::<u64>(), nodes())
             .prop_map(|(shard, nodes)| ControllerRequest::ChangeReplicas { shard: ShardId(shard), nodes }),
+        (any::<u64>(), any::<i32>(), id()).prop_map(|(shard, node, directory)| ControllerRequest::ChangeDirectory {
+            shard: ShardId(shard),
+            node: NodeId(node),
+            directory
+        }),
         (any::<u64>(), ids(), ids()).prop_map(|(shard, reached, left)| ControllerRequest::ForgetReplicas {
             shard: ShardId(shard),
             reached,

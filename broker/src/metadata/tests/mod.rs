@@ -9,6 +9,7 @@ mod forward_codec;
 mod image_model;
 mod live;
 mod liveness;
+mod log_dirs;
 mod merges;
 mod moves;
 mod on_demand;

@@ -52,7 +52,7 @@ fn codes(plan: &Plan) -> Vec<ErrorCode> {
         .collect()
 }
 
-fn change(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> usize {
+pub(super) fn change(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> usize {
     let decided = decide(machine.image(), request).unwrap();
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);

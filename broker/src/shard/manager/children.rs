@@ -73,7 +73,7 @@ impl Shards {
         let seeded = self.0.siblings.children.get(replica).ok_or_else(|| unreadable("nothing is known of it"))?;
         let creation = ShardCreation::decode(&seeded.creation).map_err(|error| unreadable(&error.to_string()))?;
         let created = self.0.unseeded.lock().remove(&replica);
-        let parent = self.all().into_iter().find(|shard| shard.replica == seeded.parent);
+        let parent = self.0.shards.find(seeded.parent);
         let group = self.0.host.open_child(directory.clone(), child, created).await?;
         self.add(creation, replica, directory, group, seeded.view, parent);
         self.0.siblings.children.remove(replica);

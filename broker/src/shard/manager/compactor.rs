@@ -66,7 +66,7 @@ impl Shards {
     /// Each directory does one pass at a time, beside the others; those that wait for a repair or for room in a round alone.
     async fn compact(&self, mut waiting: Waiting, is_round: bool) -> Waiting {
         let mut by_directory = BTreeMap::<Uuid, Vec<_>>::new();
-        for shard in self.all() {
+        for shard in self.replicas() {
             let Some(directory) = shard.directory().cloned() else { continue };
             let mut partitions = waiting.soon.remove(&shard.replica).unwrap_or_default();
             if is_round {

@@ -16,10 +16,9 @@ impl Shards {
     /// Hands over what waits at the absorbed shard, and makes the merge durable.
     pub(super) async fn finish_merge(&self, directory: &Arc<DataDir>, merged: Merged) -> Result<(), OpenError> {
         let pair = MergeReplica { survivor: merged.survivor(), absorbed: merged.absorbed() };
-        let here = self.all();
-        let find = |replica| here.iter().find(|shard| shard.replica == replica);
+        let find = |replica| self.0.shards.find(replica);
         if let (Some(survivor), Some(absorbed)) = (find(pair.survivor), find(pair.absorbed)) {
-            survivor.take_over_absorbed(absorbed);
+            survivor.take_over_absorbed(&absorbed);
         }
         self.0.host.commit_merge(directory.clone(), merged).await?;
         self.0.siblings.partners.end(pair);
@@ -30,10 +29,9 @@ impl Shards {
     /// Reports the merges that are carried out by replicas here; true if nothing is left to report.
     pub(super) async fn report_absorbed(&self, image: &MetadataImage) -> bool {
         let mut all = true;
-        let here = self.all();
         for (record, merge) in image.merges().filter(|(_, merge)| merge.phase == MergePhase::Drain) {
             for pair in &merge.replicas {
-                let Some(survivor) = here.iter().find(|shard| shard.replica == pair.survivor) else { continue };
+                let Some(survivor) = self.0.shards.find(pair.survivor) else { continue };
                 let is_applied = survivor.state().lock().last_merge.intent >= merge.intent;
                 let is_durable = self.0.host.group(pair.survivor).is_some_and(|group| group.has_no_open_resize());
                 let early = mutants::is_on(Bug::AbsorbReportedEarly);

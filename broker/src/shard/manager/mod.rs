@@ -7,6 +7,8 @@ mod children;
 mod compactor;
 mod merges;
 mod open_error;
+mod opening;
+mod replicas_here;
 mod unseeded;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +22,13 @@ use ottla_env::mutants::{self, Bug};
 use ottla_env::{rt, watch};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{GroupHandle, Membership, RaftError, RaftHost};
-use ottla_storage::data_dir::{DataDir, RecoveredReplica};
-use ottla_storage::ids::{LogId, ReplicaId};
-use parking_lot::{Mutex, RwLock};
+use ottla_storage::data_dir::DataDir;
+use ottla_storage::ids::ReplicaId;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 pub use self::open_error::{OpenError, creation_of};
-use self::unseeded::Unseeded;
+use self::replicas_here::ReplicasHere;
 use super::closed_replicas::{ClosedReplica, ClosedReplicas};
 use super::handle::{Shard, keeps};
 use super::idempotence_fence::ConnectionId;
@@ -36,17 +38,16 @@ use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
 use super::rpc::{LedShard, PeerService};
 use super::siblings::Siblings;
-use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
+use super::state_machine::{DirectoryStorage, ShardStateMachine};
 use super::state_machine_view::StateMachineView;
 use super::tasks::membership_reconciler;
 use super::tasks::{self, LeaderTaskSettings};
+use crate::levels::DIRECTORY_MOVES;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, node_rpc_address};
 use crate::replicated::shard_state::ShardState;
 
 /// Before a shard that could not be created is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// In a shard of fewer replicas a lost one cannot be rebuilt from the others (`metadata::placement`).
-const REBUILT_FROM: usize = 3;
 
 pub(super) struct Inner {
     pub(super) node: NodeId,
@@ -54,7 +55,7 @@ pub(super) struct Inner {
     directories: BTreeMap<Uuid, Arc<DataDir>>,
     pub(super) metadata: Arc<dyn MetadataView>,
     task_settings: LeaderTaskSettings,
-    shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
+    shards: ReplicasHere,
     /// Replicas on the disks of this node that do not run.
     closed: ClosedReplicas,
     /// What splits have made here and does not run yet, and what merges take over.
@@ -81,7 +82,7 @@ pub struct Shards(pub(super) Arc<Inner>);
 
 impl std::fmt::Debug for Shards {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.shards.read().values()).finish()
+        f.debug_set().entries(self.0.shards.all()).finish()
     }
 }
 
@@ -100,7 +101,7 @@ impl Shards {
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
             let (weak, remote_leaders) = (weak.clone(), Arc::<RemoteLeaders>::default());
             let last_entry_ms = move || {
-                let all = weak.upgrade().map(|inner| Shards(inner).all()).unwrap_or_default();
+                let all = weak.upgrade().map(|inner| Shards(inner).replicas()).unwrap_or_default();
                 all.iter().map(|shard| shard.applied_clock_ms()).max().unwrap_or_default()
             };
             let clocks = NodeClocks::new(remote_leaders.clone(), metadata.clone(), Box::new(last_entry_ms));
@@ -110,7 +111,7 @@ impl Shards {
                 directories,
                 metadata,
                 task_settings,
-                shards: RwLock::default(),
+                shards: ReplicasHere::default(),
                 closed: ClosedReplicas::default(),
                 siblings,
                 unseeded: Mutex::default(),
@@ -130,74 +131,9 @@ impl Shards {
     pub(crate) fn for_tests(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>) -> Self {
         let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
         let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), metadata, LeaderTaskSettings::default());
-        shards.0.shards.write().insert(shard.creation.shard, shard.clone());
+        shards.0.shards.add(shard.clone());
         rt::spawn(watch_leadership(shard, shards.0.leadership.clone()));
         shards
-    }
-
-    /// Opens the replicas that the disks hold; the metadata group's may not be among them. Of several replicas of one
-    /// shard the last one runs: it was created when those before it were lost, and they take part no more. One that
-    /// cannot be opened stays closed, and stops no other.
-    pub async fn open<'a>(&self, recovered: impl IntoIterator<Item = (&'a Arc<DataDir>, &'a RecoveredReplica)>) {
-        let recovered: Vec<_> = recovered.into_iter().collect();
-        let shard_of = |replica: &RecoveredReplica| creation_of(replica).ok().map(|creation| creation.shard);
-        let mut last = BTreeMap::new();
-        for (_, replica) in &recovered {
-            let last = last.entry(shard_of(replica)).or_insert(replica.id);
-            *last = replica.id.max(*last);
-        }
-        let children = Unseeded::among(recovered.iter().map(|(_, replica)| *replica));
-        self.await_seeds(&children);
-        for (directory, replica) in recovered.iter().filter(|(_, replica)| replica.unseeded.is_none()) {
-            let shard = shard_of(replica);
-            let successor = shard.and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
-            if let Some(successor) = successor {
-                let why = format!("replica {successor} has come in its place");
-                self.mark_closed(replica.id, ClosedReplica { shard, why, is_lost: true });
-            } else if let Err(error) = self.open_sound(directory, replica, children.splits_at(replica.id)).await {
-                self.leave_closed(replica.id, shard, &error);
-            }
-        }
-        self.give_up_seeds(children);
-    }
-
-    /// Marks a replica closed. One that may have lost what it acknowledged is rebuilt under another id if other nodes
-    /// have what it had; else the operator decides what is to be done.
-    fn leave_closed(&self, replica: ReplicaId, shard: Option<ShardId>, error: &OpenError) {
-        let is_damaged = matches!(error, OpenError::Raft(RaftError::Damaged { .. }));
-        let image = self.0.metadata.image();
-        let is_lost = is_damaged && image.expected_nodes() != 1;
-        let replicas = shard.and_then(|shard| image.shard(shard)).map_or(0, |record| record.replicas.len());
-        let todo = if !is_damaged {
-            String::new()
-        } else if is_lost && replicas >= REBUILT_FROM {
-            "; it is rebuilt under a new id".to_owned()
-        } else {
-            format!(
-                "; what it holds is not served: see `ottla unsafe-recover --accept-loss {replica}` (docs/operations.md)"
-            )
-        };
-        self.mark_closed(replica, ClosedReplica { shard, why: format!("{error}{todo}"), is_lost });
-    }
-
-    async fn open_sound(
-        &self,
-        directory: &Arc<DataDir>,
-        recovered: &RecoveredReplica,
-        splits_at: Option<LogId>,
-    ) -> Result<(), OpenError> {
-        let creation = match (creation_of(recovered), &recovered.lost) {
-            (Err(_), Some(what)) => {
-                return Err(RaftError::Damaged { replica: recovered.id, what: what.clone() }.into());
-            }
-            (creation, _) => creation?,
-        };
-        let state = state_machine::restore(keeps(creation.kind), &recovered.state)
-            .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
-        let (machine, view) = self.state_machine(directory, recovered.id, state);
-        let group = self.0.host.open(directory.clone(), recovered, splits_at, Box::new(machine)).await?;
-        self.add(creation, recovered.id, directory, group, view, None);
-        Ok(())
     }
 
     async fn create(
@@ -206,7 +142,8 @@ impl Shards {
         record: &ShardRecord,
         replica: &ReplicaRecord,
     ) -> Result<(), OpenError> {
-        let creation = ShardCreation::from(record);
+        let beside = self.beside(record, replica);
+        let creation = ShardCreation { beside, ..ShardCreation::from(record) };
         let (machine, view) = self.state_machine(directory, replica.id, ShardState::new(keeps(creation.kind)));
         // A replica that is added later starts without members, and waits for a snapshot or entries from the leader.
         let founds = record.founders.contains(&replica.id);
@@ -216,6 +153,15 @@ impl Shards {
         self.add(creation, replica.id, directory, group, view, None);
         tracing::info!("shard={} replica={}: created ({:?})", record.id, replica.id, record.kind);
         Ok(())
+    }
+
+    /// The older replicas of a shard here that take part still, whether they run by now or are yet to come from a split.
+    fn beside(&self, record: &ShardRecord, replica: &ReplicaRecord) -> Vec<ReplicaId> {
+        if self.0.metadata.image().level < DIRECTORY_MOVES || mutants::is_on(Bug::BesideNotRecorded) {
+            return Vec::new();
+        }
+        let older = record.members().filter(|older| older.node == self.0.node && older.id < replica.id);
+        older.map(|older| older.id).filter(|older| !self.0.closed.is_lost(*older)).collect()
     }
 
     fn state_machine(
@@ -251,7 +197,7 @@ impl Shards {
             shard.take_over_from(&parent);
         }
         self.0.siblings.partners.opened(replica, shard.machine.state.clone());
-        self.0.shards.write().insert(shard.creation.shard, shard.clone());
+        self.0.shards.add(shard.clone());
         let owner = shard.group().owner();
         rt::spawn_critical("appender", owner.clone(), shard.clone().run());
         let weak = Arc::downgrade(&self.0);
@@ -275,7 +221,7 @@ impl Shards {
         }
         self.serve_node_requests();
         let weak = Arc::downgrade(&self.0);
-        let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led()).collect());
+        let led = move || Some(Shards(weak.upgrade()?).replicas().iter().filter_map(|shard| shard.led()).collect());
         let publisher = LeadershipPublisher {
             own: self.0.node,
             host: self.0.host.clone(),
@@ -288,7 +234,7 @@ impl Shards {
         let balancer = PreferredLeaderBalancer {
             own: self.0.node,
             metadata: self.0.metadata.clone(),
-            shards: Box::new(move || Some(Shards(weak.upgrade()?).all())),
+            shards: Box::new(move || Some(Shards(weak.upgrade()?).replicas())),
             leader_of: Box::new(move |shard| Shards(weaker.upgrade()?).leader_of(shard)),
         };
         balancer.start();
@@ -310,7 +256,7 @@ impl Shards {
                 damaged.map(|(replica, failure)| (*replica, failure.why.clone())).collect()
             };
             for (replica, why) in damaged {
-                let here = self.all().into_iter().find(|shard| shard.replica == replica);
+                let here = self.0.shards.find(replica);
                 let here = here.filter(|_| self.0.metadata.image().expected_nodes() != 1);
                 if let Some(shard) = here.map(|shard| shard.creation.shard) {
                     let error = RaftError::Damaged { replica, what: why.to_string() };
@@ -337,11 +283,9 @@ impl Shards {
 
     /// Stops a replica and removes its shard from this node's; what is on the disk stays.
     async fn close(&self, replica: ReplicaId) {
-        let running = self.all().into_iter().find(|shard| shard.replica == replica);
         self.0.host.close(replica).await;
         self.0.siblings.partners.closed(replica);
-        if let Some(shard) = running {
-            self.0.shards.write().remove(&shard.creation.shard);
+        if self.0.shards.remove(replica).is_some() {
             self.0.changes.send_modify(|version| *version += 1);
             self.0.leadership.send_modify(|version| *version += 1);
         }
@@ -382,10 +326,16 @@ impl Shards {
         if record.kind == ShardKind::Metadata {
             return true;
         }
-        if let Some(shard) = self.get(record.id) {
-            // Ids only grow: an image with an earlier id is old metadata that is replayed after a restart.
-            if shard.replica >= replica.id {
-                return true;
+        let here = self.0.shards.of(record.id);
+        // Ids only grow: an image with an earlier id is old metadata that is replayed after a restart.
+        if here.iter().any(|shard| shard.replica >= replica.id) {
+            return true;
+        }
+        for shard in here {
+            let is_member = record.members().any(|member| member.id == shard.replica);
+            if is_member && self.0.metadata.image().level >= DIRECTORY_MOVES {
+                // Both run until the shard's leader has replaced the former one.
+                continue;
             }
             // The predecessor of the replica on this node has not been removed yet. It is closed only once it has no
             // vote any more: it is removed only when the shard has all its recorded members, the new replica included.
@@ -478,22 +428,40 @@ impl Shards {
         all
     }
 
-    /// A shard of this node.
+    /// A shard of this node: the replica that serves it.
     #[must_use]
     pub fn get(&self, shard: ShardId) -> Option<Arc<Shard>> {
-        self.0.shards.read().get(&shard).cloned()
+        self.0.shards.serving(shard)
     }
 
-    /// All shards of this node.
+    /// All shards of this node: of each the replica that serves it.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Shard>> {
-        self.0.shards.read().values().cloned().collect()
+        self.0.shards.all_serving()
+    }
+
+    /// All replicas of this node: of a shard that moves to another data directory there are two.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Arc<Shard>> {
+        self.0.shards.all()
+    }
+
+    /// The replicas of a shard on this node, the oldest first.
+    #[must_use]
+    pub fn replicas_of(&self, shard: ShardId) -> Vec<Arc<Shard>> {
+        self.0.shards.of(shard)
     }
 
     /// Changes when a shard is added or closed.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// Grows when a shard's role or its set of partitions changes.
+    #[must_use]
+    pub fn leadership_version(&self) -> u64 {
+        *self.0.leadership.borrow()
     }
 
     /// Changes when a shard's role or its set of partitions changes.
@@ -562,7 +530,7 @@ impl Shards {
 
     /// Drops the refusals of a connection that is closed.
     pub fn connection_closed(&self, connection: ConnectionId) {
-        self.all().iter().for_each(|shard| shard.connection_closed(connection));
+        self.replicas().iter().for_each(|shard| shard.connection_closed(connection));
     }
 }
 

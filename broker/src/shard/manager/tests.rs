@@ -8,7 +8,7 @@ use ottla_env::rt;
 use ottla_env::sim;
 use ottla_env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_raft::{Creation, Directory, NoPeers, RaftOptions};
-use ottla_storage::data_dir::DataDirOptions;
+use ottla_storage::data_dir::{DataDirOptions, RecoveredReplica};
 use ottla_storage::ids::RaftIndex;
 use ottla_storage::log::GroupCreation;
 
@@ -23,11 +23,17 @@ async fn opened(disk: &Arc<dyn Disk>) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
 
 /// A disk with these replicas of the shard, none of them a voter.
 async fn holding(replicas: &[ReplicaId], shard: &ShardRecord) -> Arc<dyn Disk> {
+    let alone: Vec<_> = replicas.iter().map(|replica| (*replica, Vec::new())).collect();
+    holding_beside(&alone, shard).await
+}
+
+/// The same, each with those beside which it was created.
+async fn holding_beside(replicas: &[(ReplicaId, Vec<ReplicaId>)], shard: &ShardRecord) -> Arc<dyn Disk> {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));
     let (directory, _) = opened(&disk).await;
-    let shard = ShardCreation::from(shard).encode();
-    for replica in replicas {
-        let payload = Creation { members: Membership::default(), shard: shard.clone(), seed: None }.encode();
+    for (replica, beside) in replicas {
+        let shard = ShardCreation { beside: beside.clone(), ..ShardCreation::from(shard) }.encode();
+        let payload = Creation { members: Membership::default(), shard, seed: None }.encode();
         let group = GroupCreation { replica: *replica, payload, vote: None, purged: None };
         Directory::create_replica(&*directory, group).await.unwrap();
     }
@@ -81,6 +87,31 @@ fn of_two_replicas_of_a_shard_the_last_one_runs() {
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
             host.shutdown().await;
         }
+    });
+}
+
+/// A replica that moves to another directory and the one that it comes from both run after a restart; one that was lost before does not.
+/// Seed 166003 of the simulation.
+#[test]
+fn of_several_replicas_of_a_shard_those_run_beside_which_the_later_ones_were_made() {
+    sim::run(1, || async {
+        let image = image_with_topic(1, TopicConfig::default());
+        let record = image.shard(SHARD).unwrap();
+        let (lost, former, last) = (ReplicaId(5), ReplicaId(7), ReplicaId(9));
+        let replicas = [(lost, Vec::new()), (former, vec![lost]), (last, vec![former])];
+        let disk = holding_beside(&replicas, record).await;
+        let (directory, recovered) = opened(&disk).await;
+        let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+        let metadata = Arc::new(FakeMetadata::new(image.clone()));
+        let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), metadata, LeaderTaskSettings::default());
+        shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
+        let here: Vec<_> = shards.replicas_of(SHARD).iter().map(|shard| shard.replica).collect();
+        assert_eq!(here, [former, last]);
+        assert_eq!(shards.get(SHARD).unwrap().replica, former, "none leads: the other one may lack what it has");
+        assert_eq!((shards.all().len(), shards.replicas().len()), (1, 2));
+        shards.close(former).await;
+        assert_eq!(shards.get(SHARD).unwrap().replica, last);
+        host.shutdown().await;
     });
 }
 
