@@ -46,8 +46,8 @@ TOOLS_SEE = """
   leaves ACLs alone.
 - **SASL**: a client that is set up for SASL is told ILLEGAL_SASL_STATE, as by Kafka on a PLAINTEXT listener.
 - **The version of Kafka that a tool guesses** from the APIs that are served (franz-go's `VersionGuess`, which kminion logs and exports) is
-  that of the first release of which an API is missing. Of Kafka 4.1's APIs for clients there are missing AlterReplicaLogDirs,
-  SaslAuthenticate, delegation tokens, quotas, SCRAM credentials, and the groups of KIP-848, KIP-932 and KIP-1071. An API is not advertised before it does its job.
+  that of the first release of which an API is missing. Of Kafka 4.1's APIs for clients there are missing SaslAuthenticate,
+  delegation tokens, quotas, SCRAM credentials, and the groups of KIP-848, KIP-932 and KIP-1071. An API is not advertised before it does its job.
 - **Share and streams groups**: ListGroups finds none of these types, without an error, as Kafka does where the feature is off; to describe
   one ends with UnsupportedVersionException. FindCoordinator answers INVALID_REQUEST for a share partition.
 """

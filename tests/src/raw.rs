@@ -197,7 +197,12 @@ impl Raw {
 
     /// Every record of a partition from its start to its end: offset to value.
     pub fn read_all(&mut self, topic: &str, partition: i32) -> BTreeMap<i64, Bytes> {
-        let (mut at, end) = (self.list_offset(topic, partition, -2).1, self.list_offset(topic, partition, -1).1);
+        let mut offset = |timestamp| {
+            let (error, offset) = self.list_offset(topic, partition, timestamp);
+            assert_eq!(error, 0, "the offset at {timestamp} of {topic}/{partition}");
+            offset
+        };
+        let (mut at, end) = (offset(-2), offset(-1));
         let mut found = BTreeMap::new();
         while at < end {
             let answer = self.fetch(topic, partition, at, 1_000);

@@ -118,6 +118,14 @@ pub(crate) fn leads_behind_markers(seed: u64, nodes: u32) -> bool {
 /// From this seed on a node is sent no entry of the metadata for some time from before the level is raised, after the last fault.
 pub(crate) const UNKNOWN_LEVEL_FROM: u64 = 165_000;
 
+/// From this seed on operators move partitions between the data directories of a node.
+pub(crate) const DIRECTORY_MOVES_FROM: u64 = 166_000;
+
+/// True if operators move partitions between the data directories of a node: it has two then.
+pub(crate) fn moves_directories(seed: u64, nodes: u32) -> bool {
+    seed >= DIRECTORY_MOVES_FROM && Profile::of(seed, nodes) != Profile::Corruption
+}
+
 /// True if producers run transactions.
 pub(crate) fn has_transactions(seed: u64) -> bool {
     seed >= ALWAYS_TRANSACTIONS_FROM || seed >= TRANSACTIONS_FROM && seed.is_multiple_of(2)
@@ -253,6 +261,8 @@ pub(crate) struct Tuning {
     pub(crate) compacts_transfers: bool,
     /// Transactional producers abort at once what they have not sent.
     pub(crate) aborts_at_once: bool,
+    /// Operators move replicas between the data directories of a node.
+    pub(crate) moves_directories: bool,
     /// Of the map of keys of a pass: in every second seed its keys, transactions' above all, do not fit one map.
     pub(crate) key_map_bytes: usize,
     /// Pipelined producers send on to a new leader while the former one still owes them answers.
@@ -302,7 +312,9 @@ impl Tuning {
             compression_type,
             min_in_sync,
             // Files are damaged in the first one alone.
-            directories: if seed >= WIDENED_AGAIN_FROM && profile != Profile::Corruption {
+            directories: if moves_directories(seed, nodes) {
+                2
+            } else if seed >= WIDENED_AGAIN_FROM && profile != Profile::Corruption {
                 1 + (seed % 2) as usize
             } else {
                 1
@@ -311,6 +323,7 @@ impl Tuning {
             levels: Levels::OWN,
             compaction_check: Duration::from_millis(if seed >= COMPACTION_FROM { 300 } else { 15_000 }),
             compacts_transfers: seed >= COMPACTED_TRANSFERS_FROM,
+            moves_directories: moves_directories(seed, nodes),
             aborts_at_once: seed >= UNSENT_ABORTED_FROM,
             key_map_bytes: if seed.is_multiple_of(2) { 32 << 20 } else { 25 << 10 },
             sends_on: seed >= SENDS_ON_FROM,

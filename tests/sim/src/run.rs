@@ -29,16 +29,16 @@ use crate::panics;
 use crate::profile::{
     COMPACTION_FROM, MERGES_FROM, ON_DEMAND_FROM, PARTS_FROM, Profile, SHARD_COUNTS_FROM, SPLITS_FROM, Tuning,
     UNKNOWN_LEVEL_FROM, damages_heads, has_late_founder, has_late_markers, has_transactions, interrupts_merges,
-    leads_behind_markers, loses_leavers, loses_seed_node, loses_voters, mixes_releases, outlives_leadership,
-    stalls_followers, unregisters_early,
+    leads_behind_markers, loses_leavers, loses_seed_node, loses_voters, mixes_releases, moves_directories,
+    outlives_leadership, stalls_followers, unregisters_early,
 };
 use crate::registry::{PARTITIONS, TOPIC, broker, node_of};
 use crate::releases;
 use crate::scenarios;
 use crate::sim_node::RunningNode;
 use crate::workload::{
-    BURST_FROM, PLAIN_FROM, burst, committer, compacted, consumer, deleter, extra_clients, pipeline, prober, producer,
-    reassigner, resizer, topics, transfers, trimmer,
+    BURST_FROM, PLAIN_FROM, burst, committer, compacted, consumer, deleter, directory_mover, extra_clients, pipeline,
+    prober, producer, reassigner, resizer, topics, transfers, trimmer,
 };
 use crate::world::World;
 
@@ -268,6 +268,9 @@ fn start_clients(plan: &Plan, world: &World, profile: Profile, trims: bool) {
             ),
         );
     }
+    if moves_directories(plan.seed, plan.nodes) {
+        world.run_client("directory mover", None, directory_mover::directory_mover(world.clone()));
+    }
     world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
         world.run_client("owner", None, topics::owner(world.clone(), id));
@@ -458,7 +461,7 @@ async fn audit(world: &World) -> Result<(), Violation> {
     for running in world.running_nodes() {
         let held = running.directories.iter().map(|directory| (directory.directory_id(), directory.log().replicas()));
         let image = running.metadata.image();
-        directories::holds(&image, broker(running.node), &held.collect())?;
+        directories::holds(&image, broker(running.node), &held.collect(), world.moves_directories())?;
     }
     let mut read = BTreeSet::new();
     for running in world.running_nodes() {

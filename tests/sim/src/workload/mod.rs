@@ -8,6 +8,7 @@ pub(crate) mod committer;
 pub(crate) mod compacted;
 pub(crate) mod consumer;
 pub(crate) mod deleter;
+pub(crate) mod directory_mover;
 pub(crate) mod expiring_commits;
 pub(crate) mod extra_clients;
 pub(crate) mod fetched;

@@ -192,6 +192,11 @@ impl World {
         self.0.tuning.compacts_transfers
     }
 
+    /// True if operators move replicas between the data directories of a node.
+    pub(crate) fn moves_directories(&self) -> bool {
+        self.0.tuning.moves_directories
+    }
+
     /// True if transactional producers abort at once what they have not sent.
     pub(crate) fn aborts_at_once(&self) -> bool {
         self.0.tuning.aborts_at_once
