@@ -26,7 +26,7 @@ pub use append::{Appending, RefusedBefore};
 pub use elections::{Elected, ElectionError, ElectionKind};
 pub use handle::Partition;
 pub use leaders::{Leader, Leaders};
-pub use partitions::{Partitions, Version};
+pub use partitions::Partitions;
 pub use types::{
     AbortedTransaction, Access, Acks, ActiveProducer, AppendOptions, Appended, EpochEnd, FetchSpec, Fetched,
     FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, ProducerTransaction, TopicRef,

@@ -28,15 +28,6 @@ const ADOPTION_WAIT: Duration = Duration::from_secs(5);
 /// How long a request for leaders waits for the successor of a dead leader: an election takes less.
 const SUCCESSION_WAIT: Duration = Duration::from_millis(200);
 
-/// Of what partitions are found by: the metadata, and which of two replicas here serves a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Version {
-    /// The index of the image.
-    pub image: RaftIndex,
-    /// Grows with every change of a role.
-    pub leadership: u64,
-}
-
 /// All partitions that this node may serve; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Partitions {
@@ -66,10 +57,10 @@ impl Partitions {
         self.shards.metadata().image()
     }
 
-    /// What [`Self::find_now`] says may be kept for as long as this stays.
+    /// The metadata index of the image that [`Self::find_now`] uses.
     #[must_use]
-    pub fn version(&self) -> Version {
-        Version { image: self.image().index, leadership: self.shards.leadership_version() }
+    pub fn image_index(&self) -> RaftIndex {
+        self.image().index
     }
 
     /// A partition, from the image as it is. `None`: the partition exists, but its shard is not here yet.

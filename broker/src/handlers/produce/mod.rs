@@ -70,6 +70,9 @@ impl Part {
     fn settle(&mut self, outcome: Result<Appended, AppendError>) {
         if let Some(cached) = &self.cached {
             count(&cached.metrics, self, &outcome);
+            if matches!(outcome, Err(AppendError::Partition(PartitionError::NotLeaderOrFollower))) {
+                cached.mark_stale();
+            }
         }
         self.pending = Pending::Settled(outcome);
     }
@@ -190,7 +193,7 @@ fn enqueue(
 
 impl Producing {
     fn enqueue_all(&mut self, topics: Vec<ProduceTopic>, cache: &mut PartitionCache) -> bool {
-        let cache = cache.valid_for(self.ctx.partitions.version());
+        let cache = cache.valid_for(self.ctx.partitions.image_index());
         self.topics.reserve_exact(topics.len());
         for mut topic in topics {
             let partitions = std::mem::take(&mut topic.partitions);

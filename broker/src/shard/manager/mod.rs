@@ -458,12 +458,6 @@ impl Shards {
         self.0.changes.subscribe()
     }
 
-    /// Grows when a shard's role or its set of partitions changes.
-    #[must_use]
-    pub fn leadership_version(&self) -> u64 {
-        *self.0.leadership.borrow()
-    }
-
     /// Changes when a shard's role or its set of partitions changes.
     #[must_use]
     pub fn leadership_changes(&self) -> watch::Receiver<u64> {
