@@ -237,6 +237,11 @@ pub fn keeps_all(cluster: &mut Cluster, topic: &str, partitions: i32, writers: W
     writers.wait_for(200);
     cluster.brokers[leader - 1].run();
     writers.wait_for(200);
+    keeps_all_when_killed(cluster, topic, partitions, writers);
+}
+
+/// Ends the clients and kills all nodes at once: what was acknowledged is there.
+pub fn keeps_all_when_killed(cluster: &mut Cluster, topic: &str, partitions: i32, writers: Writers) {
     let acknowledged = writers.stop();
     cluster.brokers.iter_mut().for_each(Broker::kill);
     cluster.brokers.iter_mut().for_each(Broker::spawn);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest};
-use ottla_tests::cluster::{Cluster, Writers, check, try_at, until};
+use ottla_tests::cluster::{Cluster, Writers, keeps_all_when_killed, try_at, until};
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{text, topic_name};
 
@@ -68,11 +68,16 @@ fn are_in(broker: &Broker, directory: &str, partitions: &[i32]) -> bool {
     partitions.iter().all(is_there)
 }
 
-/// Moves partitions, and waits until they are there.
-fn move_to(broker: &Broker, directory: &str, partitions: &[i32]) {
+/// Has partitions move, and returns when that is recorded.
+fn begin_move(broker: &Broker, directory: &str, partitions: &[i32]) {
     until("the moves are recorded", || {
         alter(broker, &path(broker, directory), partitions).is_some_and(|codes| codes.iter().all(|code| *code == 0))
     });
+}
+
+/// Moves partitions, and waits until they are there.
+fn move_to(broker: &Broker, directory: &str, partitions: &[i32]) {
+    begin_move(broker, directory, partitions);
     until("the partitions are in the other directory", || are_in(broker, directory, partitions));
 }
 
@@ -89,9 +94,7 @@ fn the_only_replica_of_a_partition_moves_while_it_is_written_and_over_kills() {
     writers.wait_for(200);
     for (round, directory) in ["a", "b", "a"].into_iter().enumerate() {
         let broker = &cluster.brokers[0];
-        until("the moves are recorded", || {
-            alter(broker, &path(broker, directory), &ALL).is_some_and(|codes| codes.iter().all(|code| *code == 0))
-        });
+        begin_move(broker, directory, &ALL);
         // At once, or when some of them are there.
         until("it is time to kill", || {
             round == 0 || places(broker).values().any(|(at, _)| at.as_deref() == Some(directory))
@@ -101,12 +104,8 @@ fn the_only_replica_of_a_partition_moves_while_it_is_written_and_over_kills() {
         until("the partitions are in the other directory", || are_in(&cluster.brokers[0], directory, &ALL));
         writers.wait_for(200);
     }
-    let acknowledged = writers.stop();
-    cluster.brokers[0].kill();
-    cluster.brokers[0].run();
-    until("every partition is led", || (0..PARTITIONS).all(|index| cluster.leader(TOPIC, index).is_some()));
+    keeps_all_when_killed(&mut cluster, TOPIC, PARTITIONS, writers);
     assert!(are_in(&cluster.brokers[0], "a", &ALL));
-    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
 }
 
 #[test]
@@ -121,12 +120,7 @@ fn a_replica_of_three_moves_whether_it_leads_or_not() {
         }
         writers.wait_for(200);
     }
-    let acknowledged = writers.stop();
-    cluster.brokers.iter_mut().for_each(Broker::kill);
-    cluster.brokers.iter_mut().for_each(Broker::spawn);
-    cluster.brokers.iter_mut().for_each(Broker::wait_until_ready);
-    until("every partition is led", || (0..PARTITIONS).all(|index| cluster.leader(TOPIC, index).is_some()));
-    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+    keeps_all_when_killed(&mut cluster, TOPIC, PARTITIONS, writers);
 }
 
 #[test]
