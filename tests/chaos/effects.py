@@ -112,6 +112,13 @@ def merged(after, absorbed):
     return f"{len(absorbed)} shards with {moved} partitions merged; {len(after)} shards afterwards"
 
 
+def moved_within(before, after, target):
+    """The directory of each shard's replica on a node by shard, before and afterwards, and the one to which all were to move."""
+    moved = [shard for shard, place in before.items() if place != target and after.get(shard) == target]
+    check(moved, f"no replica moved: {len(before)} before, {len(after)} afterwards")
+    return f"{len(moved)} of {len(before)} replicas moved to the other directory"
+
+
 def resized(before, after):
     """The topic's own shards with their partitions, before and afterwards."""
     check(before != after, f"the topic's shards are the same, {sorted(after)}")

@@ -91,7 +91,9 @@ class BitFlips:
         self.measured(f"{flip.what}: {flip.before:#04x} -> {flip.after:#04x}")
 
     def flip_somewhere(self, node):
-        logs = sorted((node.data / "log").glob("*.log"))
+        # Of one log, so that its end can be told.
+        directory = self.chance.choice([one for one in node.directories if any((one / "log").glob("*.log"))] or [node.data])
+        logs = sorted((directory / "log").glob("*.log"))
         found = [(path, kind, where) for path in logs for kind, where in places(path.read_bytes()).items()]
         # Of the log's end alone.
         newest = max((path for path, kind, _ in found if kind == HEAD), default=None)

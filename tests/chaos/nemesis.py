@@ -2,8 +2,8 @@
 
 A fault ends with every node back; the runner checks that the cluster then serves. Faults follow each other, so that never more
 than a minority of the replicas of a shard is away: one node, or one zone. Two at once (`delay+kill`): the first is one that takes no node away.
-What needs more than processes and the network is beside this: `links.py`, `disk_faults.py`, `flips.py`, `clocks.py`, `members.py`, `splits.py`,
-`client_faults.py`.
+What needs more than processes and the network is beside this: `links.py`, `disk_faults.py`, `directory_faults.py`, `flips.py`, `clocks.py`, `members.py`,
+`splits.py`, `client_faults.py`.
 May not know: clients.
 """
 
@@ -18,6 +18,7 @@ import clocks
 import disks
 from client_faults import ClientFaults
 from clocks import ClockFaults
+from directory_faults import DirectoryFaults
 from disk_faults import DiskFaults
 from effects import NoEffect, check
 from flips import BitFlips
@@ -35,7 +36,7 @@ BESIDE_SECONDS = 2
 
 
 
-class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, SplitFaults, ClientFaults):
+class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, SplitFaults, DirectoryFaults, ClientFaults):
     def __init__(self, nodes, network, topic, chance, newer=None, system=None):
         """`newer`: the build that nodes are upgraded to. `system`: whose nodes they are; without one all kinds can be."""
         self.system = system
@@ -61,6 +62,8 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
             self.equip_links(directory)
         if (every & set(self.DISK_KINDS)) - set(absent):
             self.equip_disks(directory, every)
+        if every & set(self.DIRECTORY_KINDS) - set(absent):
+            self.equip_directories()
         if (every & set(self.CLOCK_KINDS)) - set(absent):
             self.equip_clocks()
         return [f"{kind}: {why}" for kind, why in absent.items()]
@@ -172,7 +175,7 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
         placements = until("a node tells of all shards", self.others(node)[0].placements)
         self.killed([node])
         node.wipe()
-        check(not node.data.exists(), f"the disk of node {node.number} is still there")
+        check(not any(one.exists() for one in node.directories), f"the disk of node {node.number} is still there")
         self.lasts()
         self.back([node])
         check(node.identity() != before, f"node {node.number} has the directory id of the lost disk")
@@ -288,7 +291,7 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
 KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "replace", "roll")
 # Those that need more than namespaces: only if they are asked for, by name or as `all`.
 FURTHER = (*Nemesis.LINK_KINDS, *Nemesis.DISK_KINDS, *Nemesis.FLIP_KINDS, *Nemesis.CLOCK_KINDS, *Nemesis.MEMBER_KINDS, *Nemesis.SPLIT_KINDS)
-FURTHER += Nemesis.CLIENT_KINDS
+FURTHER += (*Nemesis.DIRECTORY_KINDS, *Nemesis.CLIENT_KINDS)
 # They take no node away, so another fault may come at the same time.
 COMBINE = (*Nemesis.LINK_KINDS, *Nemesis.CLOCK_KINDS)
 # Where there is an older build to begin with; once, since nothing goes back.

@@ -43,12 +43,18 @@ class NodeProcess(Process):
         self.zone = ZONES[(number - 1) % len(ZONES)]
         self.data = directory / "data"
 
+    @property
+    def directories(self):
+        """Those in which it keeps its data."""
+        return [self.data]
+
     def state(self):
         """As the kernel has it: T is stopped."""
         return pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def wipe(self):
-        shutil.rmtree(self.data)
+        for directory in self.directories:
+            shutil.rmtree(directory)
 
     def panics(self):
         path = self.directory / self.log_name
@@ -59,6 +65,7 @@ class NodeProcess(Process):
 class Node(NodeProcess):
     def __init__(self, binary, directory, network, number, seeds):
         super().__init__(directory, network, number)
+        self.second = None
         self.take(binary)
         self.environment = {
             "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
@@ -74,6 +81,15 @@ class Node(NodeProcess):
             "OTTLA_CLUSTER_LISTENER": f"{self.address}:{CLUSTER_PORT}",
             "OTTLA_CLUSTER_SEEDS": seeds,
         }
+
+    def take_second_directory(self):
+        """It keeps its data in two directories, on the same disk."""
+        self.second = self.data.with_name("data-2")
+        self.environment["KAFKA_LOG_DIRS"] = f"{self.data},{self.second}"
+
+    @property
+    def directories(self):
+        return [self.data, *([self.second] if self.second else [])]
 
     def take(self, binary):
         """Its next process is of this build."""

@@ -31,7 +31,7 @@ delay, loss, clock); docs/chaos.md says how each effect is measured:
   hang     a node's disk hangs                      join     a further node joins, takes replicas, is unregistered
   eio      every access to a node's disk is an EIO  stall    a client stands still for longer than its session
   split    shards are split, one after the other    merge    shards are merged into others, one after the other
-  resize   a topic asks for other shards
+  resize   a topic asks for other shards            directory  a node's replicas move to its other data directory
 
 With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with that build, and there is a further kind:
 
@@ -181,7 +181,8 @@ class Run:
         """Of a run that is invalid, what lies on the disks: producers and epochs of batches are only there."""
         for node in self.nemesis.all_nodes() if self.complaints and self.given.tested in OWN else ():
             with contextlib.suppress(OSError):
-                shutil.copytree(node.data, node.directory / "kept-data", dirs_exist_ok=True)
+                for directory in node.directories:
+                    shutil.copytree(directory, node.directory / f"kept-{directory.name}", dirs_exist_ok=True)
 
     def go(self):
         """The whole run; returns its verdict."""
@@ -339,7 +340,8 @@ def write_page(run, outcome):
 def put_away(run, outcome):
     """What is kept: the page, and all that it was made of unless the run was valid."""
     for node in run.nodes if run.given.tested in OWN else ():
-        shutil.rmtree(node.data, ignore_errors=True)
+        for directory in node.directories:
+            shutil.rmtree(directory, ignore_errors=True)
     written = write_page(run, outcome) if run.judged else None
     if outcome != VALID or run.given.keep:
         say(f"logs and history are in {run.directory}")

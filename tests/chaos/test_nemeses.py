@@ -175,6 +175,10 @@ class Effects(unittest.TestCase):
     def test_resized(self):
         self.judged(effects.resized, ({3: 4}, {3: 2, 9: 2}), ({3: 4}, {3: 4}))
 
+    def test_moved_within(self):
+        before, after = {3: "a", 4: "b"}, {3: "b", 4: "b"}
+        self.judged(effects.moved_within, (before, after, "b"), (before, before, "b"), (after, after, "b"), ({3: "a"}, {4: "b"}, "b"))
+
     def test_merged(self):
         after = {3: {"partitions": 4}}
         self.judged(effects.merged, (after, {9: 1}), (after, {}), ({**after, 9: {"partitions": 1}}, {9: 1}), (after, {9: 0}))
@@ -263,7 +267,7 @@ class Systems(unittest.TestCase):
         self.assertIsNone(nemesis.unable("leader", SYSTEMS[KAFKA]))
         for kind in ("power", "replace", "bitflip"):
             self.assertTrue(nemesis.unable(kind, SYSTEMS[KAFKA]), kind)
-        self.assertFalse({"power", "replace", "join", "split", "merge", "resize"} & set(nemesis.chosen("all", SYSTEMS[KAFKA])))
+        self.assertFalse({"power", "replace", "join", "split", "merge", "resize", "directory"} & set(nemesis.chosen("all", SYSTEMS[KAFKA])))
 
     def test_what_is_tested_without_a_word_is_ottla(self):
         self.assertTrue(set(nemesis.KINDS) <= set(SYSTEMS[OTTLA].kinds))
