@@ -13,8 +13,8 @@ use super::command::Command;
 use super::error::{MetadataError, invalid};
 use super::features;
 use super::image::{MetadataImage, ShardId, ShardKind};
+use super::move_plan::{self, Named, PartitionMove, Parts, by_shard, carried, with_ids};
 use super::placement;
-use super::reassign::{Named, carried, with_ids};
 use super::splits;
 use crate::levels::DIRECTORY_MOVES;
 
@@ -29,50 +29,52 @@ pub struct DirectoryChange {
     pub directory: Uuid,
 }
 
-/// What is to be done for a request.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// For each requested partition, in order: the shard that carries it, or why it is not moved.
-    pub(super) outcomes: Vec<Result<ShardId, MetadataError>>,
-    /// The directory to which each shard's replica is moved.
-    pub(super) moves: BTreeMap<ShardId, Uuid>,
-    /// What each shard is to split off before.
-    pub(super) splits: BTreeMap<ShardId, Vec<(Uuid, i32)>>,
+impl PartitionMove for DirectoryChange {
+    type Place = Uuid;
+
+    fn partition(&self) -> Named<'_> {
+        (&self.topic, self.index)
+    }
+
+    fn place(&self) -> &Uuid {
+        &self.directory
+    }
 }
+
+/// A plan of moves, each to a directory.
+pub(super) type Plan = move_plan::Plan<Uuid>;
 
 pub(super) fn check_level(image: &MetadataImage) -> Result<(), MetadataError> {
     features::require(image, DIRECTORY_MOVES, "Replicas can be moved between data directories")
 }
 
 pub(super) fn plan(image: &MetadataImage, node: NodeId, requested: &[DirectoryChange]) -> Plan {
-    let shard_of = |one: &DirectoryChange| image.topic(&one.topic)?.route(one.index).map(|route| route.shard);
-    let mut by_shard: BTreeMap<ShardId, BTreeMap<Uuid, BTreeSet<Named<'_>>>> = BTreeMap::new();
-    for one in requested {
-        if let Some(shard) = shard_of(one) {
-            let of_shard = by_shard.entry(shard).or_default();
-            of_shard.entry(one.directory).or_default().insert((one.topic.as_str(), one.index));
+    let (mut moves, mut splits, mut refused) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (shard, parts) in by_shard(image, requested) {
+        match plan_shard(image, node, shard, parts) {
+            Ok(Step::Nothing) => {}
+            Ok(Step::Move(directory)) => _ = moves.insert(shard, directory),
+            Ok(Step::Split(part)) => _ = splits.insert(shard, with_ids(image, &part)),
+            Err(error) => _ = refused.insert(shard, error),
         }
     }
-    let (mut planned, mut refused) = (Plan::default(), BTreeMap::new());
-    for (shard, wanted) in by_shard {
-        if let Err(error) = plan_shard(image, node, shard, wanted, &mut planned) {
-            refused.insert(shard, error);
-        }
-    }
-    let outcome = |one: &DirectoryChange| {
-        let shard = shard_of(one).ok_or(MetadataError::UnknownTopic)?;
-        refused.get(&shard).map_or(Ok(shard), |error| Err(error.clone()))
-    };
-    Plan { outcomes: requested.iter().map(outcome).collect(), ..planned }
+    let outcomes = move_plan::outcomes(image, requested, |shard, _| refused.get(&shard).cloned());
+    Plan { outcomes, moves, splits }
 }
 
-fn plan_shard(
+/// What a shard does next.
+enum Step<'a> {
+    Nothing,
+    Move(Uuid),
+    Split(BTreeSet<Named<'a>>),
+}
+
+fn plan_shard<'a>(
     image: &MetadataImage,
     node: NodeId,
     shard: ShardId,
-    mut wanted: BTreeMap<Uuid, BTreeSet<Named<'_>>>,
-    planned: &mut Plan,
-) -> Result<(), MetadataError> {
+    mut wanted: Parts<'a, Uuid>,
+) -> Result<Step<'a>, MetadataError> {
     let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
     let own = record.replicas.iter().find(|replica| replica.node == node);
     let own = own.ok_or_else(|| invalid(format!("Broker {} has no replica of shard {shard}.", node.0)))?;
@@ -82,8 +84,8 @@ fn plan_shard(
     // The largest part comes last, and stays where nothing else does.
     lists.sort_by_key(|(_, partitions)| partitions.len());
     match lists.as_slice() {
-        [] => {}
-        [(directory, partitions)] if partitions.len() == carried.len() => _ = planned.moves.insert(shard, *directory),
+        [] => Ok(Step::Nothing),
+        [(directory, partitions)] if partitions.len() == carried.len() => Ok(Step::Move(**directory)),
         [(_, part), ..] => {
             splits::check_level(image)?;
             if record.is_moving() {
@@ -91,11 +93,9 @@ fn plan_shard(
                     "The partition is a part of a shard ({shard}) whose replicas are being moved: it can be moved on its own after that."
                 )));
             }
-            let part = part.iter().take(splits::PARTITIONS_MAX).copied().collect();
-            planned.splits.insert(shard, with_ids(image, &part));
+            Ok(Step::Split(part.iter().take(splits::PARTITIONS_MAX).copied().collect()))
         }
     }
-    Ok(())
 }
 
 /// Decides that a shard's replica on a node is to be in this directory of it; nothing where the replica is in the directory already.

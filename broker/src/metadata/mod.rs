@@ -39,6 +39,8 @@ mod log_dirs;
 pub(crate) mod membership_reconciler;
 mod merge_record;
 mod merges;
+mod move_executor;
+mod move_plan;
 mod moves;
 pub mod names;
 mod nodes;

@@ -9,34 +9,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_protocol::ids::NodeId;
-use uuid::Uuid;
 
 use super::error::MetadataError;
 use super::image::{MetadataImage, ShardId, ShardRecord};
+use super::move_plan::{self, Named, PartitionMove, Parts, by_shard, carried, with_ids};
 use super::requests::Reassignment;
 use super::splits;
 
 /// The most partitions that an error names.
 const NAMED_MAX: usize = 20;
 
-/// What is to be done for a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// For each requested partition, in order: the shard that carries it, or why it is not moved.
-    pub(super) outcomes: Vec<Result<ShardId, MetadataError>>,
-    /// The nodes to which each shard is moved, preferred leader first.
-    pub(super) moves: BTreeMap<ShardId, Vec<NodeId>>,
-    /// What each shard is to split off before the rest of it, and what is split off, can be moved.
-    pub(super) splits: BTreeMap<ShardId, Vec<(Uuid, i32)>>,
-}
+/// A plan of moves, each to nodes, preferred leader first.
+pub(super) type Plan = move_plan::Plan<Vec<NodeId>>;
 
-/// A partition: the name of its topic, and its number.
-pub(super) type Named<'a> = (&'a str, i32);
 /// The requested nodes; `None`: the move is cancelled.
 pub(super) type Wanted = Option<Vec<NodeId>>;
 
-/// What a request contains for one shard: its partitions by what is wanted for them.
-type Requested<'a> = BTreeMap<&'a Wanted, BTreeSet<Named<'a>>>;
+impl PartitionMove for Reassignment {
+    type Place = Wanted;
+
+    fn partition(&self) -> Named<'_> {
+        (&self.topic, self.index)
+    }
+
+    fn place(&self) -> &Wanted {
+        &self.nodes
+    }
+}
 
 /// The partitions of a shard that are to go to the same nodes.
 struct Part<'a, 'b> {
@@ -56,22 +55,10 @@ struct Decided<'a> {
 
 /// Plans all partitions of a request together.
 pub(super) fn plan(image: &MetadataImage, requested: &[Reassignment], may_change_factor: bool) -> Plan {
-    let shard_of = |one: &Reassignment| image.topic(&one.topic)?.route(one.index).map(|route| route.shard);
-    let mut by_shard: BTreeMap<ShardId, Requested<'_>> = BTreeMap::new();
-    for one in requested {
-        if let Some(shard) = shard_of(one) {
-            let of_shard = by_shard.entry(shard).or_default();
-            of_shard.entry(&one.nodes).or_default().insert((one.topic.as_str(), one.index));
-        }
-    }
+    let requested_of = by_shard(image, requested);
     let decided: BTreeMap<ShardId, Decided<'_>> =
-        by_shard.iter().map(|(shard, of_it)| (*shard, decide(image, *shard, of_it, may_change_factor))).collect();
-    let outcome = |one: &Reassignment| {
-        let shard = shard_of(one).ok_or(MetadataError::UnknownTopic)?;
-        let refused = decided.get(&shard).and_then(|decided| decided.refused.get(&one.nodes));
-        refused.map_or(Ok(shard), |error| Err(error.clone()))
-    };
-    let outcomes = requested.iter().map(outcome).collect();
+        requested_of.iter().map(|(shard, parts)| (*shard, decide(image, *shard, parts, may_change_factor))).collect();
+    let outcomes = move_plan::outcomes(image, requested, |shard, nodes| decided.get(&shard)?.refused.get(nodes).cloned());
     let (mut moves, mut splits) = (BTreeMap::new(), BTreeMap::new());
     for (shard, Decided { moved_to, split_off, .. }) in decided {
         moves.extend(moved_to.map(|nodes| (shard, nodes)));
@@ -83,7 +70,7 @@ pub(super) fn plan(image: &MetadataImage, requested: &[Reassignment], may_change
 fn decide<'a>(
     image: &MetadataImage,
     shard: ShardId,
-    requested: &Requested<'a>,
+    requested: &Parts<'a, Wanted>,
     may_change_factor: bool,
 ) -> Decided<'a> {
     let mut decided = Decided::default();
@@ -150,23 +137,12 @@ fn split_off<'a>(
     }
 }
 
-fn named_twice(requested: &Requested<'_>, partitions: &BTreeSet<Named<'_>>) -> bool {
+fn named_twice(requested: &Parts<'_, Wanted>, partitions: &BTreeSet<Named<'_>>) -> bool {
     partitions.iter().any(|one| requested.values().filter(|other| other.contains(one)).count() > 1)
 }
 
 fn contradiction() -> MetadataError {
     MetadataError::InvalidReplicaAssignment("The partition is named twice, with different replicas.".to_owned())
-}
-
-pub(super) fn with_ids(image: &MetadataImage, partitions: &BTreeSet<Named<'_>>) -> Vec<(Uuid, i32)> {
-    partitions.iter().filter_map(|(topic, index)| Some((image.topic(topic)?.id, *index))).collect()
-}
-
-/// The partitions that a shard carries.
-pub(super) fn carried(image: &MetadataImage, shard: ShardId) -> BTreeSet<Named<'_>> {
-    let topics =
-        image.topics.values().flat_map(|topic| topic.routed_to(shard).map(|(index, _)| (topic.name.as_ref(), index)));
-    topics.collect()
 }
 
 /// These partitions are moved, or stay, with all that the shard carries.
