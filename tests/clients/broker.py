@@ -156,7 +156,8 @@ class Broker(Process):
 
 
 class Cluster:
-    """Several brokers that found a cluster together, each in a zone of its own; to a scenario they are one broker."""
+    """Several brokers that found a cluster together, each in a zone of its own; to a scenario they are one broker. `settings` may have
+    the number of the first one."""
 
     def __init__(self, binary, directory, nodes, **settings):
         places = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
@@ -170,7 +171,7 @@ class Cluster:
 
     def add(self, place):
         """One more node, not started yet; clients are not told of it."""
-        number = len(self.brokers) + 1
+        number = len(self.brokers) + int(self.settings.get("KAFKA_NODE_ID", 1))
         own = self.directory / f"node-{number}"
         own.mkdir()
         joined = dict(
@@ -179,7 +180,7 @@ class Cluster:
             OTTLA_CLUSTER_LISTENER=place,
             OTTLA_CLUSTER_SEEDS=self.seeds,
         )
-        self.brokers.append(Broker(self.binary, own, **joined, **self.settings))
+        self.brokers.append(Broker(self.binary, own, **{**self.settings, **joined}))
         return self.brokers[-1]
 
     def start(self):
