@@ -44,6 +44,9 @@ SECONDS_MAX = {
     "MirrorConnectorsIntegrationExactlyOnceTest": 1800,
     "MirrorConnectorsIntegrationTransactionsTest": 1800,
     "HighAvailabilityTaskAssignorIntegrationTest": 900,
+    "EosIntegrationTest": 1200,
+    "IQv2StoreIntegrationTest": 1200,
+    "ShareConsumerTest": 900,
     "KStreamRepartitionIntegrationTest": 900,
 }
 SECONDS_MAX_ELSE = 400
