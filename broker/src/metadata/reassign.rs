@@ -58,7 +58,8 @@ pub(super) fn plan(image: &MetadataImage, requested: &[Reassignment], may_change
     let requested_of = by_shard(image, requested);
     let decided: BTreeMap<ShardId, Decided<'_>> =
         requested_of.iter().map(|(shard, parts)| (*shard, decide(image, *shard, parts, may_change_factor))).collect();
-    let outcomes = move_plan::outcomes(image, requested, |shard, nodes| decided.get(&shard)?.refused.get(nodes).cloned());
+    let outcomes =
+        move_plan::outcomes(image, requested, |shard, nodes| decided.get(&shard)?.refused.get(nodes).cloned());
     let (mut moves, mut splits) = (BTreeMap::new(), BTreeMap::new());
     for (shard, Decided { moved_to, split_off, .. }) in decided {
         moves.extend(moved_to.map(|nodes| (shard, nodes)));
