@@ -42,7 +42,7 @@ public final class RunClass {
         boolean isMethod = wanted.contains("#");
         LauncherDiscoveryRequest request = LauncherDiscoveryRequestBuilder.request()
                 .selectors(isMethod ? selectMethod(wanted) : selectClass(wanted))
-                // Finds SkipNotServed. A file of Kafka's has the place of JUnit's own.
+                // Finds SkipNotServed and TimeLimit. A file of Kafka's has the place of JUnit's own.
                 .configurationParameter("junit.jupiter.extensions.autodetection.enabled", "true")
                 .filters(EngineFilter.includeEngines("junit-jupiter"))
                 .build();
