@@ -1,9 +1,8 @@
 package ottla.kafka;
 
 import java.lang.reflect.Method;
-import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
-import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.ScheduledThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.junit.jupiter.api.extension.ExtensionContext;
@@ -19,11 +18,16 @@ public final class TimeLimit implements InvocationInterceptor {
     /** A wait that swallows the interrupt is interrupted again. */
     private static final int AGAIN_SECONDS = 5;
 
-    private static final ScheduledExecutorService TIMER = Executors.newSingleThreadScheduledExecutor(work -> {
+    private static final ScheduledThreadPoolExecutor TIMER = new ScheduledThreadPoolExecutor(1, work -> {
         Thread thread = new Thread(work, "time limit");
         thread.setDaemon(true);
         return thread;
     });
+
+    static {
+        // Kafka's harness takes a thread that begins during a test for one that leaks.
+        TIMER.prestartAllCoreThreads();
+    }
 
     @Override
     public void interceptTestMethod(
