@@ -200,25 +200,10 @@ def partition_end(reply):
 
 
 def move_to_directory(address, path, partitions, timeout=2, connect=socket.create_connection):
-    """Asks a node to move partitions, by topic, to one of its data directories; gives the error code of each (topic, partition)."""
+    """Asks a node to move partitions, by topic, to one of its data directories. Whether it does is seen in where they are."""
     number = lambda index: struct.pack(">i", index)
     topics = [text(name) + array([number(index) for index in indexes]) + b"\0" for name, indexes in partitions.items()]
-    reply = ask(address, ALTER_REPLICA_LOG_DIRS, array([text(path) + array(topics) + b"\0"]) + b"\0", timeout, connect)
-    reply.int32()
-    return {key: code for topic in reply.array(lambda: moved_topic(reply)) for key, code in topic.items()}
-
-
-def moved_topic(reply):
-    name = reply.text()
-    codes = reply.array(lambda: moved_partition(reply))
-    reply.tags()
-    return {(name, index): code for index, code in codes}
-
-
-def moved_partition(reply):
-    found = reply.int32(), reply.int16()
-    reply.tags()
-    return found
+    ask(address, ALTER_REPLICA_LOG_DIRS, array([text(path) + array(topics) + b"\0"]) + b"\0", timeout, connect)
 
 
 def settings(address, topics, name, timeout=2, connect=socket.create_connection):
