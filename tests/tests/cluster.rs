@@ -7,9 +7,10 @@ use std::sync::Once;
 use std::time::Duration;
 
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::describe_quorum_response::{Listener, ReplicaState};
 use kafka_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerId, DescribeQuorumRequest, ElectLeadersRequest,
+    AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, DescribeQuorumRequest, ElectLeadersRequest,
     ListPartitionReassignmentsRequest, UnregisterBrokerRequest, describe_quorum_request,
 };
 use ottla_tests::cluster::{Cluster, Writers, check, until};
@@ -190,6 +191,24 @@ fn a_node_that_joins_later_tells_clients_who_leads() {
     });
     let acknowledged = writers.stop();
     check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+}
+
+#[test]
+fn the_leaders_of_what_was_created_are_known_where_it_was_asked_for() {
+    let cluster = Cluster::start(3, &[]);
+    let mut client = Raw::connect(cluster.brokers[0].address());
+    let leaderless = |client: &mut Raw, name: &str| {
+        let parts = client.metadata(&[name]).topics[0].partitions.clone();
+        parts.iter().filter(|part| part.leader_id.0 < 0).map(|part| part.partition_index).collect::<Vec<_>>()
+    };
+    for (name, factor) in [("alone", 1), ("everywhere", 3)] {
+        assert_eq!(client.try_create_topic(name, 12, factor, &[]), 0);
+        assert_eq!(leaderless(&mut client, name), Vec::<i32>::new(), "partitions of {name:?}");
+    }
+    let more = CreatePartitionsTopic::default().with_name(topic_name("alone")).with_count(18).with_assignments(None);
+    let request = CreatePartitionsRequest::default().with_topics(vec![more]).with_timeout_ms(30_000);
+    assert_eq!(client.call(3, &request).results[0].error_code, 0);
+    assert_eq!(leaderless(&mut client, "alone"), Vec::<i32>::new());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! CreatePartitions (key 37, v0-v3): adds partitions to existing topics; never removes any.
 //!
 //! INVALID_PARTITIONS when the number is no increase, POLICY_VIOLATION above the limits, INVALID_REPLICA_ASSIGNMENT for
-//! a manual assignment that does not fit. A topic named twice in a request: INVALID_REQUEST.
+//! a manual assignment that does not fit. A topic named twice in a request: INVALID_REQUEST. The answer waits for the leaders as
+//! CreateTopics does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use ottla_env::rt;
 use ottla_protocol::ids::NodeId;
 
 use super::support::text;
@@ -21,9 +23,16 @@ pub(super) async fn handle(ctx: &Context, request: CreatePartitionsRequest) -> C
         *times.entry(topic.name.as_str()).or_default() += 1;
     }
     let once = |topic: &&CreatePartitionsTopic| times.get(topic.name.as_str()) == Some(&1);
-    let asked = request.topics.iter().filter(once).map(new_partitions).collect();
+    let asked: Vec<NewPartitions> = request.topics.iter().filter(once).map(new_partitions).collect();
+    let names: Vec<String> = asked.iter().map(|topic| topic.topic.clone()).collect();
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0).max(1));
+    let begun = rt::now();
     let added = ctx.metadata.create_partitions(asked, request.validate_only, timeout).await;
+    if !request.validate_only {
+        let extended = names.iter().zip(&added).filter(|(_, result)| result.is_ok());
+        let extended: Vec<&str> = extended.map(|(name, _)| name.as_str()).collect();
+        ctx.partitions.wait_for_first_leaders(&extended, timeout.saturating_sub(rt::now().since(begun))).await;
+    }
     let mut added = added.into_iter();
     let results = request
         .topics

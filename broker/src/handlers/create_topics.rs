@@ -3,7 +3,8 @@
 //! v4: -1 means the broker's default. v5: the response has partitions, replicas and all configs (KIP-525); v7: the
 //! topic's id. Answered after the commit: the topic is in every image that a read index reaches. `validate_only` checks
 //! everything and changes nothing, TOPIC_ALREADY_EXISTS included. An internal topic may be created too, with other numbers than its
-//! own. A name given twice in a request: INVALID_REQUEST.
+//! own. A name given twice in a request: INVALID_REQUEST. The answer waits a moment, within the request's timeout, until this node
+//! knows the leaders of the new partitions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicName};
+use ottla_env::rt;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
@@ -42,7 +44,12 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: CreateTopicsReq
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0).max(1));
     let (places, topics): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+    let begun = rt::now();
     let created = ctx.metadata.create_topics(topics, request.validate_only, timeout).await;
+    let names: Vec<&str> = created.iter().flatten().map(|topic| topic.name.as_str()).collect();
+    if !request.validate_only {
+        ctx.partitions.wait_for_first_leaders(&names, timeout.saturating_sub(rt::now().since(begun))).await;
+    }
     results.extend(places.into_iter().zip(created));
     let config = ctx.metadata.config();
     let topics = results

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -81,14 +82,20 @@ async fn create_missing(
 ) -> Vec<(StrBytes, ErrorCode)> {
     let missing = names.iter().filter(|wanted| look_up(image, wanted).is_none());
     let missing: Vec<StrBytes> = missing.filter_map(|wanted| wanted.name.as_ref().map(|name| name.0.clone())).collect();
-    let mut errors = Vec::new();
-    for (number, name) in missing.into_iter().enumerate() {
+    let (mut errors, mut created) = (Vec::new(), Vec::new());
+    for (number, name) in missing.iter().enumerate() {
         if number >= METADATA_AUTO_CREATE_MAX {
             // Retriable: a client that needs more topics sends the request again.
-            errors.push((name, ErrorCode::LeaderNotAvailable));
-        } else if let Err(error) = ctx.metadata.auto_create(&name).await {
-            errors.push((name, error.code()));
+            errors.push((name.clone(), ErrorCode::LeaderNotAvailable));
+            continue;
         }
+        match ctx.metadata.auto_create(name).await {
+            Ok(_) => created.push(name.as_str()),
+            Err(error) => errors.push((name.clone(), error.code())),
+        }
+    }
+    if !created.is_empty() {
+        ctx.partitions.wait_for_first_leaders(&created, Duration::MAX).await;
     }
     errors
 }

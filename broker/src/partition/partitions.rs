@@ -27,6 +27,8 @@ use crate::shard::{ClosedReplica, EndsAnswer, PeerService, SetClockOutcome, Shar
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
 /// How long a request for leaders waits for the successor of a dead leader: an election takes less.
 const SUCCESSION_WAIT: Duration = Duration::from_millis(200);
+/// How long the answer to a creation waits for the first leaders at most: only nodes that are away keep them from being elected.
+const FIRST_LEADERS_WAIT: Duration = Duration::from_secs(2);
 
 /// All partitions that this node may serve; cheap to clone.
 #[derive(Debug, Clone)]
@@ -183,6 +185,25 @@ impl Partitions {
             drop(changes.borrow_and_update());
             let is_settled = !carrying.iter().any(|shard| self.shards.is_between_leaders(*shard));
             if is_settled || !matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    /// Returns when this node knows a leader of every partition of these topics, which have just been created or extended; or
+    /// after `time`, [`FIRST_LEADERS_WAIT`] at most. Some clients keep the first metadata that they are given of a topic, also
+    /// where it names no leader.
+    pub async fn wait_for_first_leaders(&self, topics: &[&str], time: Duration) {
+        let deadline = rt::now() + time.min(FIRST_LEADERS_WAIT);
+        let mut changes = self.leadership_changes();
+        loop {
+            drop(changes.borrow_and_update());
+            let (image, mut leaders) = (self.image(), self.leaders());
+            let mut found = topics.iter().filter_map(|name| image.topic(name));
+            let is_led =
+                found.all(|topic| (0..topic.partition_count()).all(|index| leaders.of(topic, index).node.is_some()));
+            drop(leaders);
+            if is_led || !matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
                 return;
             }
         }
