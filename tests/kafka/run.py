@@ -38,6 +38,8 @@ SECONDS_MAX = {
     "KStreamRepartitionIntegrationTest": 5400,
     "HeadersStoreUpgradeIntegrationTest": 2400,
     "ShareConsumerTest": 2400,
+    "StreamsUncaughtExceptionHandlerIntegrationTest": 3600,
+    "MirrorConnectorsWithCustomForwardingAdminIntegrationTest": 3600,
 }
 SECONDS_MAX_ELSE = 1800
 # Letters of what a test said that are kept.

@@ -5,6 +5,7 @@ import static org.junit.platform.engine.discovery.DiscoverySelectors.selectMetho
 
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.reflect.Method;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -12,6 +13,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.kafka.common.utils.Exit;
+import org.junit.platform.commons.support.HierarchyTraversalMode;
+import org.junit.platform.commons.support.ReflectionSupport;
+import org.junit.platform.engine.DiscoverySelector;
 import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.engine.support.descriptor.ClassSource;
 import org.junit.platform.engine.support.descriptor.MethodSource;
@@ -39,9 +43,8 @@ public final class RunClass {
         Exit.setHaltProcedure((code, message) -> {
             throw new IllegalStateException("halt code " + code + ": " + message);
         });
-        boolean isMethod = wanted.contains("#");
         LauncherDiscoveryRequest request = LauncherDiscoveryRequestBuilder.request()
-                .selectors(isMethod ? selectMethod(wanted) : selectClass(wanted))
+                .selectors(selectors(wanted))
                 // Finds SkipNotServed and TimeLimit. A file of Kafka's has the place of JUnit's own.
                 .configurationParameter("junit.jupiter.extensions.autodetection.enabled", "true")
                 .filters(EngineFilter.includeEngines("junit-jupiter"))
@@ -49,6 +52,16 @@ public final class RunClass {
         LauncherFactory.create().execute(request, new Lines(results));
         // Threads that a test has left do not keep the process.
         Runtime.getRuntime().exit(0);
+    }
+
+    /** A method is named without its parameters: all of that name are run. */
+    private static List<? extends DiscoverySelector> selectors(String wanted) {
+        String[] parts = wanted.split("#");
+        if (parts.length == 1) return List.of(selectClass(wanted));
+        Class<?> type = ReflectionSupport.tryToLoadClass(parts[0]).getOrThrow(cause -> new IllegalArgumentException("no class " + parts[0], cause));
+        List<Method> methods = ReflectionSupport.findMethods(type, method -> method.getName().equals(parts[1]), HierarchyTraversalMode.TOP_DOWN);
+        if (methods.isEmpty()) throw new IllegalArgumentException("no method " + wanted);
+        return methods.stream().map(method -> selectMethod(type, method)).toList();
     }
 
     private static final class Lines implements TestExecutionListener {
