@@ -8,9 +8,7 @@ import json
 import effects
 import wire
 from network import CLIENTS
-from nodes import KAFKA_PORT, until
-
-MOVE_SECONDS_MAX = 180
+from nodes import KAFKA_PORT, MOVE_SECONDS_MAX, until
 
 
 class DirectoryFaults:

@@ -6,10 +6,9 @@
 import subprocess
 
 import effects
-from nodes import KAFKA_PORT, Node, until
+from nodes import KAFKA_PORT, MOVE_SECONDS_MAX, Node, until
 
 JOIN_SECONDS_MAX = 60
-MOVE_SECONDS_MAX = 180
 UNREGISTERED = "this node was unregistered"
 
 

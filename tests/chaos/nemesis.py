@@ -276,15 +276,16 @@ class Nemesis(LinkFaults, DiskFaults, BitFlips, ClockFaults, MemberFaults, Split
         """All disks at once lose what was written to them for some seconds, as if nothing had been synced."""
         yield "every disk falls back by some seconds"
         self.killed(self.nodes)
-        older = {node: node.directory / "older" for node in self.nodes}
-        for node in self.nodes:
-            shutil.copytree(node.data, older[node])
+        kept = {place: node.directory / f"older-{place.name}" for node in self.nodes for place in node.directories}
+        for place, older in kept.items():
+            shutil.copytree(place, older)
         self.back(self.nodes)
         self.lasts()
         self.killed(self.nodes)
         for node in self.nodes:
             node.wipe()
-            shutil.move(older[node], node.data)
+        for place, older in kept.items():
+            shutil.move(older, place)
         self.back(self.nodes)
 
 

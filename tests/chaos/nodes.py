@@ -17,6 +17,8 @@ from broker import Process
 
 KAFKA_PORT, CLUSTER_PORT, ADMIN_PORT = 9092, 19091, 9644
 ZONES = "abc"
+# Within which all that a node has is moved elsewhere, other faults or not.
+MOVE_SECONDS_MAX = 180
 
 
 def until(what, condition, seconds=60):
