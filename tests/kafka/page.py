@@ -18,7 +18,13 @@ PAGE = HERE.parents[1] / "docs" / "kafka-tests.md"
 README = HERE.parents[1] / "README.md"
 # Between these two lines of the README stands the score.
 MARKS = ("<!-- score of tests/kafka -->", "<!-- end of the score -->")
-KINDS = ("needs", "broker", "design", "harness", "deviates")
+KINDS = {
+    "needs": "a capability that is not built",
+    "broker": "asks what no process answers",
+    "design": "by design",
+    "harness": "does not run as published",
+    "deviates": "**deviates**",
+}
 
 
 def load():
@@ -48,6 +54,16 @@ class Reasons:
         return "deviates", "not looked at yet"
 
 
+def with_tests_of_whole_classes(results):
+    """A class that did not get through its setup has one outcome, which is that of each test that Kafka's side has of it."""
+    for name, entry in results["classes"].items():
+        own, theirs = (entry.get(side, {}).get("tests", {}) for side in ("ottla", "kafka"))
+        whole = name.rpartition(".")[2]
+        if list(own) == [whole] and theirs:
+            entry["ottla"]["tests"] = {test: own[whole] for test in theirs}
+    return results
+
+
 def counted(tests):
     of = collections.Counter(outcome for outcome, _ in tests.values())
     return of["passed"], of["failed"] + of["cut"], of["skipped"] + of["disabled"]
@@ -62,6 +78,17 @@ def why(reasons, name, tests):
                 kind, label = "harness", "cut: the class took too long"
             found[f"{'**deviates**: ' if kind == 'deviates' else ''}{label}"] += 1
     return "; ".join(f"{label} ({count})" for label, count in found.most_common())
+
+
+def by_reason(reasons, results):
+    """Rows of a table: what brings most tests first."""
+    found = collections.Counter(
+        reasons.of(name, test, said)
+        for name, entry in results["classes"].items()
+        for test, (outcome, said) in entry.get("ottla", {}).get("tests", {}).items()
+        if outcome in ("failed", "cut")
+    )
+    return [f"| {label} | {KINDS[kind]} | {count} |" for (kind, label), count in found.most_common()]
 
 
 def numbers(side, of):
@@ -82,7 +109,7 @@ def score(results, suite=None):
 
 
 def write(results, version):
-    reasons = Reasons()
+    reasons, results = Reasons(), with_tests_of_whole_classes(results)
     suites = list(dict.fromkeys(entry["suite"] for entry in results["classes"].values()))
     lines = [
         "# Apache Kafka's own tests",
@@ -99,6 +126,7 @@ def write(results, version):
         (passed, failed, skipped), missed = score(results, suite)
         classes = sum("ottla" in entry and suite in (None, entry["suite"]) for entry in results["classes"].values())
         lines.append(f"| {suite or '**all**'} | {classes} | {passed} | {failed} | {skipped} | {missed} |")
+    lines += ["", "| why tests fail | | tests |", "| --- | --- | ---: |", *by_reason(reasons, results)]
     for suite in suites:
         lines += ["", f"## {suite}", "", "| class | Ottla | Kafka | s | why |", "| --- | --- | --- | ---: | --- |"]
         for name, entry in results["classes"].items():

@@ -76,10 +76,11 @@ class Runner:
             except ProcessLookupError:
                 pass
             process.wait()
-        return name, self.tests(lines, cut), round(time.monotonic() - begun)
+        return name, self.tests(lines, short if cut else None), round(time.monotonic() - begun)
 
     @staticmethod
     def tests(lines, cut):
+        """`cut`: the name of a class that was ended."""
         found, under_way = {}, {}
         for line in lines.read_text().splitlines() if lines.exists() else []:
             outcome, method, display, _seconds, why = line.split("\t")
@@ -93,13 +94,15 @@ class Runner:
                 continue
             found[key] = [outcome, why[:WHY_MAX]]
         if cut:
-            found.update({key: ["cut", "the class took too long"] for key in under_way})
+            # In its setup, where no test is under way.
+            found.update({key: ["cut", "the class took too long"] for key in under_way or ([] if found else [cut])})
         return found
 
 
 def key_of(method, display):
     """What a test is called from run to run: without what a harness adds. A test of Kafka's own harness is told from its twin there."""
     told = re.sub(r"\b(isolated|Type=Raft-Isolated,?)\s*", "", display)
+    told = told.replace("Type=Raft-Combined,", "combined")
     told = re.sub(r"MetadataVersion=\S+", "", told)
     told = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|@[0-9a-f]{5,}", "", told).strip()
     return told if told.startswith(method) or not method else f"{method} {told}"

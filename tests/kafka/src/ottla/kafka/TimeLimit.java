@@ -10,7 +10,7 @@ import org.junit.jupiter.api.extension.InvocationInterceptor;
 import org.junit.jupiter.api.extension.ReflectiveInvocationContext;
 
 /**
- * Ends a test that waits without a limit of its own, so that those after it are run: some wait for a group whose protocol is not
+ * Ends a test, or its setup, that waits without a limit of its own, so that those after it are run: some wait for a group whose protocol is not
  * served, and their classes have the time of all their tests together. JUnit finds this class by itself.
  */
 public final class TimeLimit implements InvocationInterceptor {
@@ -27,6 +27,18 @@ public final class TimeLimit implements InvocationInterceptor {
     static {
         // Kafka's harness takes a thread that begins during a test for one that leaks.
         TIMER.prestartAllCoreThreads();
+    }
+
+    @Override
+    public void interceptBeforeAllMethod(
+            Invocation<Void> setup, ReflectiveInvocationContext<Method> called, ExtensionContext context) throws Throwable {
+        limited(setup);
+    }
+
+    @Override
+    public void interceptBeforeEachMethod(
+            Invocation<Void> setup, ReflectiveInvocationContext<Method> called, ExtensionContext context) throws Throwable {
+        limited(setup);
     }
 
     @Override
