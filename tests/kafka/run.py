@@ -54,7 +54,8 @@ class Runner:
         self.runs.mkdir(parents=True, exist_ok=True)
 
     def command(self, name, lines, log):
-        java = ["java", "-Xmx1g", "-XX:+EnableDynamicAgentLoading", f"-Dottla.binary={pathlib.Path(self.given.broker).resolve()}"]
+        # Kafka's own brokers are in this process, one cluster of them after the other.
+        java = ["java", "-Xmx3g" if self.given.kafka else "-Xmx1g", "-XX:+EnableDynamicAgentLoading", f"-Dottla.binary={pathlib.Path(self.given.broker).resolve()}"]
         return [*java, f"-Dottla.log={log}", "-cp", jars.class_path(with_ottla=not self.given.kafka), "ottla.kafka.RunClass", name, str(lines)]
 
     def run(self, name):
