@@ -52,7 +52,7 @@ class DiskFaults:
         finally:
             disk.empty()
             began = time.monotonic()
-        until(f"node {node.number} takes writes again", lambda: node.metric(ACCEPTS) == 1, NOTICE_SECONDS_MAX)
+        until(f"node {node.number} takes writes again", lambda: node.metric(ACCEPTS) == len(node.directories), NOTICE_SECONDS_MAX)
         self.measured(f"{found}; noticed after {noticed:.1f} s, gone after {time.monotonic() - began:.1f} s")
 
     def hang(self):
