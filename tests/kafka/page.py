@@ -47,11 +47,14 @@ class Reasons:
         self.entries = [(re.compile(entry.get("test", "")), re.compile(entry.get("said", "")), entry["kind"], entry["label"]) for entry in entries]
         assert all(kind in KINDS for _, _, kind, _ in self.entries), "a kind that nobody knows"
 
-    def of(self, name, test, said):
+    def of(self, name, test, outcome, said):
+        """Kind and label."""
+        if outcome == "disabled":
+            return "broker", "disabled by Kafka"
         for test_pattern, said_pattern, kind, label in self.entries:
             if test_pattern.search(f"{name}#{test}") and said_pattern.search(said):
                 return kind, label
-        return "deviates", "not looked at yet"
+        return ("harness", "cut: the class took too long") if outcome == "cut" else ("deviates", "not looked at yet")
 
 
 def with_tests_of_whole_classes(results):
@@ -73,9 +76,7 @@ def why(reasons, name, tests):
     found = collections.Counter()
     for test, (outcome, said) in tests.items():
         if outcome != "passed":
-            kind, label = ("broker", "disabled by Kafka") if outcome == "disabled" else reasons.of(name, test, said)
-            if outcome == "cut" and kind == "deviates":
-                kind, label = "harness", "cut: the class took too long"
+            kind, label = reasons.of(name, test, outcome, said)
             found[f"{'**deviates**: ' if kind == 'deviates' else ''}{label}"] += 1
     return "; ".join(f"{label} ({count})" for label, count in found.most_common())
 
@@ -83,7 +84,7 @@ def why(reasons, name, tests):
 def by_reason(reasons, results):
     """Rows of a table: what brings most tests first."""
     found = collections.Counter(
-        reasons.of(name, test, said)
+        reasons.of(name, test, outcome, said)
         for name, entry in results["classes"].items()
         for test, (outcome, said) in entry.get("ottla", {}).get("tests", {}).items()
         if outcome in ("failed", "cut")

@@ -32,7 +32,8 @@ import jars
 import page
 from broker import Broker
 
-# Classes with many tests, of which those that need what is not served may each take as long as a test may (src/ottla/kafka/TimeLimit.java).
+# Classes with many tests: those that need what is not served may each take as long as a test may (src/ottla/kafka/TimeLimit.java), and
+# some are slow with Kafka itself, too.
 SECONDS_MAX = {
     "EosIntegrationTest": 5400,
     "KStreamRepartitionIntegrationTest": 5400,
