@@ -11,9 +11,9 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::describe_quorum_response::{Listener, ReplicaState};
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, DescribeQuorumRequest, ElectLeadersRequest,
-    ListPartitionReassignmentsRequest, UnregisterBrokerRequest, describe_quorum_request,
+    ListPartitionReassignmentsRequest, MetadataRequest, UnregisterBrokerRequest, describe_quorum_request,
 };
-use ottla_tests::cluster::{Cluster, Writers, check, until};
+use ottla_tests::cluster::{Cluster, Writers, check, try_at, until};
 use ottla_tests::process::{Broker, free_address};
 use ottla_tests::raw::{Raw, topic_name};
 
@@ -209,6 +209,27 @@ fn the_leaders_of_what_was_created_are_known_where_it_was_asked_for() {
     let request = CreatePartitionsRequest::default().with_topics(vec![more]).with_timeout_ms(30_000);
     assert_eq!(client.call(3, &request).results[0].error_code, 0);
     assert_eq!(leaderless(&mut client, "alone"), Vec::<i32>::new());
+}
+
+#[test]
+fn a_node_that_was_away_knows_in_its_first_answer_what_was_created_meanwhile() {
+    let mut cluster = Cluster::start(3, &[]);
+    let addresses = cluster.addresses();
+    for round in 0..6 {
+        let (away, name) = (round % 3, format!("created-{round}"));
+        cluster.brokers[away].kill();
+        assert_eq!(Raw::connect(addresses[(away + 1) % 3]).try_create_topic(&name, 3, 1, &[]), 0, "topic {name:?}");
+        cluster.brokers[away].spawn();
+        // Its port is open before it serves; a client is not answered by then.
+        let mut listed = None;
+        until("the node answers", || {
+            listed = try_at(addresses[away], |raw| raw.call(9, &MetadataRequest::default().with_topics(None)).topics);
+            listed.is_some()
+        });
+        let names: Vec<_> = listed.unwrap().into_iter().filter_map(|topic| topic.name).collect();
+        assert!(names.contains(&topic_name(&name)), "round {round}: {names:?}");
+        cluster.brokers[away].wait_until_ready();
+    }
 }
 
 #[test]

@@ -26,12 +26,12 @@ pub(super) async fn handle(ctx: &Context, request: CreatePartitionsRequest) -> C
     let asked: Vec<NewPartitions> = request.topics.iter().filter(once).map(new_partitions).collect();
     let names: Vec<String> = asked.iter().map(|topic| topic.topic.clone()).collect();
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0).max(1));
-    let begun = rt::now();
+    let deadline = rt::now() + timeout;
     let added = ctx.metadata.create_partitions(asked, request.validate_only, timeout).await;
     if !request.validate_only {
         let extended = names.iter().zip(&added).filter(|(_, result)| result.is_ok());
         let extended: Vec<&str> = extended.map(|(name, _)| name.as_str()).collect();
-        ctx.partitions.wait_for_first_leaders(&extended, timeout.saturating_sub(rt::now().since(begun))).await;
+        ctx.partitions.wait_for_first_leaders(&extended, Some(deadline)).await;
     }
     let mut added = added.into_iter();
     let results = request

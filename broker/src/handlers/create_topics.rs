@@ -44,11 +44,11 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: CreateTopicsReq
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0).max(1));
     let (places, topics): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-    let begun = rt::now();
+    let deadline = rt::now() + timeout;
     let created = ctx.metadata.create_topics(topics, request.validate_only, timeout).await;
     let names: Vec<&str> = created.iter().flatten().map(|topic| topic.name.as_str()).collect();
     if !request.validate_only {
-        ctx.partitions.wait_for_first_leaders(&names, timeout.saturating_sub(rt::now().since(begun))).await;
+        ctx.partitions.wait_for_first_leaders(&names, Some(deadline)).await;
     }
     results.extend(places.into_iter().zip(created));
     let config = ctx.metadata.config();

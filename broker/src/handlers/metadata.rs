@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -95,7 +94,7 @@ async fn create_missing(
         }
     }
     if !created.is_empty() {
-        ctx.partitions.wait_for_first_leaders(&created, Duration::MAX).await;
+        ctx.partitions.wait_for_first_leaders(&created, None).await;
     }
     errors
 }

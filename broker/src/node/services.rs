@@ -54,7 +54,7 @@ impl Services {
         leader_tasks: LeaderTaskSettings,
         readiness: &Readiness,
     ) -> Result<Self, StartError> {
-        readiness.enter(Phase::Joining, "looking for the metadata group", 0, 2);
+        readiness.enter(Phase::Joining, "looking for the metadata group", 0, 3);
         let host = &peers.host;
         let directories: Arc<[Directory]> = opened.iter().map(|opened| opened.directory.clone()).collect();
         let metadata = start_metadata(config, peers, &opened, recorded).await?;
@@ -65,7 +65,7 @@ impl Services {
         // detector finds out, and its shards then remove the replica of the metadata, which ends the node.
         let cluster_id = tokio::select! {
             biased;
-            id = cluster_id(&metadata) => id?,
+            id = joined(&metadata, readiness) => id?,
             why = metadata_stopped(metadata.group(), &shards), if !mutants::is_on(Bug::UnregisteredStartWaits) => {
                 let _removals = shards.end_removals().await;
                 return Err(StartError::Stopped(why));
@@ -75,7 +75,7 @@ impl Services {
         for directory in directories.iter() {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
-        readiness.enter(Phase::Joining, "waiting for leaders of the shards", 1, 2);
+        readiness.enter(Phase::Joining, "waiting for leaders of the shards", 2, 3);
         startup::wait_for_leaders(config, &metadata, &shards).await;
         let partitions = Partitions::new(shards.clone());
         let log = OffsetsLog::start(Arc::new(metadata.clone()), partitions.clone());
@@ -134,6 +134,14 @@ async fn start_metadata(
     let seeds = if has_left && !mutants::is_on(Bug::LeftNodeFounds) { seeds.join_only() } else { seeds };
     let place = (directory.data.clone() as Arc<dyn ottla_raft::Directory>, directory.id);
     Ok(MetadataHandle::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
+}
+
+/// The cluster's id, when the metadata is current here.
+async fn joined(metadata: &MetadataHandle, readiness: &Readiness) -> Result<String, StartError> {
+    let id = cluster_id(metadata).await?;
+    readiness.enter(Phase::Joining, "catching up with the metadata", 1, 3);
+    startup::catch_up(metadata).await;
+    Ok(id)
 }
 
 /// The cluster's id. A node that joins gets it with the rest of the metadata.

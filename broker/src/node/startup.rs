@@ -5,17 +5,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_env::{rt, watch};
+use ottla_env::rt;
 
 use super::addresses::{self, Bound};
 use crate::admin::Admin;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
 use crate::handlers::context::Domain;
-use crate::metadata::{ListenerEndpoint, MetadataHandle, MetadataImage, ShardId};
+use crate::metadata::{ListenerEndpoint, MetadataError, MetadataHandle, MetadataImage, ShardId};
 use crate::partition::Partitions;
 use crate::shard::Shards;
 
+/// How long a start waits until the metadata has a leader and is current here.
+const METADATA_WAIT: Duration = Duration::from_secs(5);
+/// Before the metadata's leader is asked again.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a start waits for leaders of its shards.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
 
@@ -36,12 +40,12 @@ pub(super) async fn become_ready(metadata: MetadataHandle, partitions: Partition
         founded && image.nodes.get(&metadata.node_id()).is_some_and(|node| node.levels == metadata.levels())
     };
     if !is_whole(&images.borrow_and_update()) {
-        readiness.enter(Phase::Joining, "waiting until all nodes of the new cluster are registered", 1, 2);
+        readiness.enter(Phase::Joining, "waiting until all nodes of the new cluster are registered", 2, 3);
         if images.wait_for(|image| is_whole(image)).await.is_err() {
             return;
         }
     }
-    if !wait_until(partitions.leadership_changes(), READY_WAIT, || partitions.all_are_led()).await {
+    if !partitions.wait_until_led(rt::now() + READY_WAIT).await {
         tracing::warn!("some shards have no leader; what they carry is not served yet");
     }
     let is_told_of = |image: &Arc<MetadataImage>| !image.is_fenced(metadata.node_id());
@@ -95,6 +99,25 @@ pub(super) fn log(
     }
 }
 
+/// Waits, with a timeout, until everything that is committed in the metadata is in this node's image: its disk lacks what others
+/// changed while it was away, and its clients would not find topics that were created then.
+pub(super) async fn catch_up(metadata: &MetadataHandle) {
+    let mut roles = metadata.group().role();
+    let caught_up = async {
+        loop {
+            drop(roles.borrow_and_update());
+            match metadata.read_index().await {
+                Ok(()) | Err(MetadataError::Stopped(_)) => return,
+                // There is no leader yet, or it does not answer.
+                Err(_) => drop(rt::timeout(RETRY_BACKOFF, roles.changed()).await),
+            }
+        }
+    };
+    if rt::timeout(METADATA_WAIT, caught_up).await.is_err() {
+        tracing::warn!("the metadata has no leader yet; what was changed while this node was away is not known to it");
+    }
+}
+
 /// Waits, with a timeout, until every shard that the metadata places on this node has a leader: then the first request
 /// of the first client is served at once.
 pub(super) async fn wait_for_leaders(config: &Config, metadata: &MetadataHandle, shards: &Shards) {
@@ -113,21 +136,7 @@ pub(super) async fn wait_for_leaders(config: &Config, metadata: &MetadataHandle,
             },
         )
     };
-    if !wait_until(shards.leadership_changes(), LEADERS_WAIT, || here.iter().all(led)).await {
+    if !shards.wait_for_leadership(rt::now() + LEADERS_WAIT, || here.iter().all(led)).await {
         tracing::warn!("some shards have no leader yet; clients are answered as they come");
     }
-}
-
-/// Waits until `condition` holds, which is evaluated again after each of `changes`; false if that takes longer than
-/// `timeout`. Unlike a receiver's `wait_for` it evaluates without a lock on the value that changes: the condition locks
-/// others.
-async fn wait_until(mut changes: watch::Receiver<u64>, timeout: Duration, condition: impl Fn() -> bool) -> bool {
-    let so = async {
-        while !condition() {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    rt::timeout(timeout, so).await.is_ok()
 }

@@ -178,35 +178,22 @@ impl Partitions {
     pub async fn ping_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
         let carrying: BTreeSet<ShardId> =
             topics.flat_map(|topic| topic.partitions.iter().map(|route| route.shard)).collect();
-        let mut changes = self.leadership_changes();
         self.shards.ping(carrying.iter().filter_map(|shard| self.shards.leader_of(*shard)).collect()).await;
-        let deadline = rt::now() + SUCCESSION_WAIT;
-        loop {
-            drop(changes.borrow_and_update());
-            let is_settled = !carrying.iter().any(|shard| self.shards.is_between_leaders(*shard));
-            if is_settled || !matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
-                return;
-            }
-        }
+        let is_settled = || !carrying.iter().any(|shard| self.shards.is_between_leaders(*shard));
+        self.shards.wait_for_leadership(rt::now() + SUCCESSION_WAIT, is_settled).await;
     }
 
-    /// Returns when this node knows a leader of every partition of these topics, which have just been created or extended; or
-    /// after `time`, [`FIRST_LEADERS_WAIT`] at most. Some clients keep the first metadata that they are given of a topic, also
-    /// where it names no leader.
-    pub async fn wait_for_first_leaders(&self, topics: &[&str], time: Duration) {
-        let deadline = rt::now() + time.min(FIRST_LEADERS_WAIT);
-        let mut changes = self.leadership_changes();
-        loop {
-            drop(changes.borrow_and_update());
+    /// Returns when this node knows a leader of every partition of these topics, which have just been created or extended; at
+    /// the deadline, or after [`FIRST_LEADERS_WAIT`], if that comes first. Some clients keep the first metadata that they are
+    /// given of a topic, also where it names no leader.
+    pub async fn wait_for_first_leaders(&self, topics: &[&str], deadline: Option<rt::Instant>) {
+        let are_led = || {
             let (image, mut leaders) = (self.image(), self.leaders());
             let mut found = topics.iter().filter_map(|name| image.topic(name));
-            let is_led =
-                found.all(|topic| (0..topic.partition_count()).all(|index| leaders.of(topic, index).node.is_some()));
-            drop(leaders);
-            if is_led || !matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
-                return;
-            }
-        }
+            found.all(|topic| (0..topic.partition_count()).all(|index| leaders.of(topic, index).node.is_some()))
+        };
+        let longest = rt::now() + FIRST_LEADERS_WAIT;
+        self.shards.wait_for_leadership(deadline.map_or(longest, |deadline| deadline.min(longest)), are_led).await;
     }
 
     /// Returns when `min_bytes` can be read from the offsets together, when a leadership changes, or at the deadline.
@@ -260,9 +247,13 @@ impl Partitions {
         self.shards.closed()
     }
 
-    /// True if this node knows the leader of each shard, except those whose replica here could not be opened.
-    #[must_use]
-    pub fn all_are_led(&self) -> bool {
+    /// Waits until this node knows the leader of each shard, except those whose replica here could not be opened; false if it
+    /// does not at the deadline.
+    pub async fn wait_until_led(&self, deadline: rt::Instant) -> bool {
+        self.shards.wait_for_leadership(deadline, || self.all_are_led()).await
+    }
+
+    fn all_are_led(&self) -> bool {
         let image = self.image();
         let mut shards = image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
         shards.all(|record| match self.shards.get(record.id) {

@@ -78,7 +78,6 @@ impl Shards {
     /// this node has the new leader in its own view too.
     pub async fn elect_preferred(&self, shard: ShardId, wait: Duration) -> ElectionOutcome {
         let deadline = rt::now() + wait;
-        let mut changes = self.leadership_changes();
         loop {
             let left = deadline.since(rt::now());
             let outcome = match self.leader_of(shard) {
@@ -96,8 +95,8 @@ impl Shards {
             if outcome == ElectionOutcome::Done {
                 let image = self.0.metadata.image();
                 let preferred = image.shard(shard).and_then(|record| image.preferred_leader(record));
-                let known = || self.leader_of(shard) == preferred.map(|replica| replica.node);
-                while !known() && matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {}
+                let is_known = || self.leader_of(shard) == preferred.map(|replica| replica.node);
+                self.wait_for_leadership(deadline, is_known).await;
             }
             // Nothing was done: the leader is not known yet, or another node was taken for it; or the preferred replica, which
             // has just come back, did not take over at once.

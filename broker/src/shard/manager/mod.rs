@@ -464,6 +464,21 @@ impl Shards {
         self.0.leadership.subscribe()
     }
 
+    /// Waits until `condition` holds, which is evaluated again after each change of a leadership; false if it does not hold at the
+    /// deadline. Unlike a receiver's `wait_for` it evaluates without a lock on the value that changes: the condition locks others.
+    pub async fn wait_for_leadership(&self, deadline: rt::Instant, condition: impl Fn() -> bool) -> bool {
+        let mut changes = self.leadership_changes();
+        loop {
+            drop(changes.borrow_and_update());
+            if condition() {
+                return true;
+            }
+            if !matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                return false;
+            }
+        }
+    }
+
     /// Replicas of this node that do not run while no other replica of their shard runs here.
     #[must_use]
     pub fn closed(&self) -> Vec<(ReplicaId, ClosedReplica)> {
