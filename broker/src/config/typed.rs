@@ -128,6 +128,8 @@ pub struct LogConfig {
     pub rewriter_bytes_per_second_max: u64,
     /// `follower.replication.throttled.rate`: bytes per second that are written of what is moved or rebuilt here.
     pub import_bytes_per_second_max: u64,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`: the same of what moves between directories of the node.
+    pub move_bytes_per_second_max: u64,
     /// `ottla.rewriter.run.bytes`: length of a run, if there are enough live batches.
     pub run_bytes: u64,
     /// `log.cleaner.enable`: whether this node's leaders decide passes of compaction.
@@ -360,6 +362,7 @@ impl LogConfig {
             rewriter_bytes_per_second: v.amount("ottla.rewriter.bytes.per.second"),
             rewriter_bytes_per_second_max: whole(v.double("log.cleaner.io.max.bytes.per.second")),
             import_bytes_per_second_max: v.amount("follower.replication.throttled.rate"),
+            move_bytes_per_second_max: v.amount("replica.alter.log.dirs.io.max.bytes.per.second"),
             run_bytes: v.amount("ottla.rewriter.run.bytes"),
             compacts: v.boolean("log.cleaner.enable"),
             rewriter_backoff_ms: v.amount("log.cleaner.backoff.ms"),

@@ -101,8 +101,10 @@ pub(super) fn follow_settings(directories: &[Directory], metadata: &MetadataHand
     let directories: Vec<_> = directories.iter().map(|directory| Arc::downgrade(&directory.data)).collect();
     follow_config("settings", metadata, move |config| {
         let mut options = rewrite_options(config, &RewriteOptions::default());
-        // The limit is the node's.
-        options.import_bytes_per_second_max /= directories.len().max(1) as u64;
+        // The limits are the node's.
+        let count = directories.len().max(1) as u64;
+        options.import_bytes_per_second_max /= count;
+        options.move_bytes_per_second_max /= count;
         for directory in directories.iter().filter_map(Weak::upgrade) {
             directory.set_rewrite_pace(&options);
         }
@@ -148,6 +150,7 @@ fn rewrite_options(config: &Config, base: &RewriteOptions) -> RewriteOptions {
         bytes_per_second: config.log.rewriter_bytes_per_second,
         bytes_per_second_max: config.log.rewriter_bytes_per_second_max,
         import_bytes_per_second_max: config.log.import_bytes_per_second_max,
+        move_bytes_per_second_max: config.log.move_bytes_per_second_max,
         run_bytes: config.log.run_bytes,
         interval: Duration::from_millis(config.log.rewriter_backoff_ms.max(100)),
         ..*base

@@ -135,6 +135,12 @@ impl FakeGroup {
         (group, shard)
     }
 
+    /// Another replica of the shard on this node, which does not run.
+    pub(crate) fn beside(&self, of: &Shard, replica: ReplicaId) -> Arc<Shard> {
+        let view = self.inner.lock().machine.view();
+        Shard::new(of.creation.clone(), replica, Arc::new(self.clone()), None, view, Arc::new(Agreeing))
+    }
+
     pub(crate) fn set_role(&self, term: u64, leads: bool) {
         self.inner.lock().last.term = Term(term);
         self.role.send_replace(role(term, leads));

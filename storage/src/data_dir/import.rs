@@ -271,7 +271,7 @@ impl Import {
             writer.synced();
         }
         let (waiting, pace) = (directory.log.stats().queued_bytes, *directory.rewriter.pace.borrow());
-        let pause = import_pause(&pace, bytes, waiting);
+        let pause = import_pause(&pace, directory.is_directory_move(self.replica), bytes, waiting);
         if pause > Duration::ZERO {
             rt::sleep(pause).await;
         }

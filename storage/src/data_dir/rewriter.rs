@@ -16,13 +16,13 @@ use super::run_files::unlink_run_files;
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::Operation;
-use crate::ids::RunId;
+use crate::ids::{ReplicaId, RunId};
 use crate::index::{ExtentKey, IndexError};
 use crate::rewrite::RewriteOptions;
 use crate::rewrite::choose::{FileUse, Situation, choose, pressure};
 use crate::rewrite::copy::{Cursor, Group, Sources, group};
 use crate::rewrite::throttle::pause;
-use crate::rewrite::{Classes, RetentionClass};
+use crate::rewrite::{Classes, DirectoryMoves, RetentionClass};
 use crate::runs::files::open_run_index;
 use crate::runs::writer::{BATCHES_MAX, PushError, RUN_BYTES_MAX, RunWriter, Written, room_for};
 use crate::runs::{Listing, RUNS_DIR, Run, run_index_path, run_path};
@@ -133,6 +133,16 @@ impl DataDir {
     /// Sets the classifier of partitions by retention; without it all partitions share runs.
     pub fn set_retention_classes(&self, classes: Classes) {
         *self.rewriter.classes.write() = Some(classes);
+    }
+
+    /// Sets how to find out that a replica moves here from another directory of the node. Before, none does.
+    pub fn set_directory_moves(&self, moves: DirectoryMoves) {
+        *self.rewriter.directory_moves.write() = Some(moves);
+    }
+
+    pub(super) fn is_directory_move(&self, replica: ReplicaId) -> bool {
+        let moves = self.rewriter.directory_moves.read().clone();
+        moves.is_some_and(|moves| moves(replica))
     }
 
     pub(super) fn class_of(&self, key: ExtentKey) -> RetentionClass {

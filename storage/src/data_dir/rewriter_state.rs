@@ -12,7 +12,7 @@ use super::peers::Peers;
 use crate::ids::ReplicaId;
 use crate::read::damage::Damage;
 use crate::rewrite::throttle::PassPace;
-use crate::rewrite::{Classes, RewriteOptions};
+use crate::rewrite::{Classes, DirectoryMoves, RewriteOptions};
 use ottla_env::watch;
 
 /// The rewriter's state.
@@ -20,6 +20,7 @@ pub(super) struct Rewriter {
     /// Options of the directory, as changed since by `set_rewrite_pace`.
     pub(super) pace: watch::Sender<RewriteOptions>,
     pub(super) classes: RwLock<Option<Classes>>,
+    pub(super) directory_moves: RwLock<Option<DirectoryMoves>>,
     /// Files with a damaged batch that no replica has returned yet: they are no sources of other jobs.
     pub(super) left_alone: Mutex<BTreeSet<u64>>,
     /// Damage to be repaired; readers record it, too.
@@ -46,6 +47,7 @@ impl Rewriter {
         Self {
             pace: watch::Sender::new(options),
             classes: RwLock::default(),
+            directory_moves: RwLock::default(),
             left_alone: Mutex::default(),
             damage: Arc::default(),
             aside: Mutex::default(),
@@ -63,8 +65,13 @@ impl Rewriter {
 
     pub(super) fn set_pace(&self, pace: &RewriteOptions) {
         self.pace.send_if_modified(|known| {
-            let RewriteOptions { bytes_per_second_max, import_bytes_per_second_max, interval, .. } = *pace;
-            let wanted = RewriteOptions { bytes_per_second_max, import_bytes_per_second_max, interval, ..*known };
+            let wanted = RewriteOptions {
+                bytes_per_second_max: pace.bytes_per_second_max,
+                import_bytes_per_second_max: pace.import_bytes_per_second_max,
+                move_bytes_per_second_max: pace.move_bytes_per_second_max,
+                interval: pace.interval,
+                ..*known
+            };
             std::mem::replace(known, wanted) != wanted
         });
     }

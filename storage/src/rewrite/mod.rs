@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use ottla_protocol::ids::PartitionId;
 
+use crate::ids::ReplicaId;
 pub use crate::runs::retention_class::RetentionClass;
 
 /// Returns the class of a partition; called whenever a job begins.
 pub type Classes = Arc<dyn Fn(PartitionId) -> RetentionClass + Send + Sync>;
+
+/// Whether a replica takes the place of one in another directory of its node; called at each write of an import.
+pub type DirectoryMoves = Arc<dyn Fn(ReplicaId) -> bool + Send + Sync>;
 
 /// Options of the rewriter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub struct RewriteOptions {
     pub bytes_per_second_max: u64,
     /// Bytes per second at the most that snapshots of other nodes' replicas are written with. Default no limit.
     pub import_bytes_per_second_max: u64,
+    /// The same of replicas that move here from another directory of the node. Default no limit.
+    pub move_bytes_per_second_max: u64,
     /// Length of a run, where there is enough to fill it. Default 256 MiB.
     pub run_bytes: u64,
     /// Pause when there is nothing to do. Default 15 s.
@@ -44,6 +50,7 @@ impl Default for RewriteOptions {
             bytes_per_second: 64 << 20,
             bytes_per_second_max: u64::MAX,
             import_bytes_per_second_max: u64::MAX,
+            move_bytes_per_second_max: u64::MAX,
             run_bytes: 256 << 20,
             interval: Duration::from_secs(15),
             patience: Duration::from_secs(600),

@@ -32,9 +32,10 @@ const MADE_UP: Duration = Duration::from_millis(50);
 /// Slower than that the sender would take the import for dead.
 const IMPORT_RATE_MIN: u64 = 64 << 10;
 
-/// The pause of an import after it has written so many bytes.
-pub(crate) fn import_pause(options: &RewriteOptions, bytes: u64, waiting_bytes: u64) -> Duration {
-    let limited = time_of(bytes, options.import_bytes_per_second_max.max(IMPORT_RATE_MIN));
+/// The pause of an import after it has written so many bytes. `is_move`: from another directory of the node.
+pub(crate) fn import_pause(options: &RewriteOptions, is_move: bool, bytes: u64, waiting_bytes: u64) -> Duration {
+    let max = if is_move { options.move_bytes_per_second_max } else { options.import_bytes_per_second_max };
+    let limited = time_of(bytes, max.max(IMPORT_RATE_MIN));
     if options.bytes_per_second == 0 {
         return limited;
     }
@@ -135,18 +136,23 @@ mod tests {
     #[test]
     fn an_import_goes_faster_and_gives_way_too() {
         let options = RewriteOptions { bytes_per_second: 1 << 20, ..RewriteOptions::default() };
-        let pause = |waiting| import_pause(&options, 1 << 20, waiting).as_millis();
+        let pause = |waiting| import_pause(&options, false, 1 << 20, waiting).as_millis();
         assert_eq!((pause(0), pause(1 << 20)), (250, 1000));
         let options = RewriteOptions { bytes_per_second_max: 1 << 19, ..options };
-        assert_eq!(import_pause(&options, 1 << 20, 0), Duration::from_secs(2));
+        assert_eq!(import_pause(&options, false, 1 << 20, 0), Duration::from_secs(2));
     }
 
     #[test]
     fn an_import_has_a_limit_of_its_own_also_where_nothing_is_rewritten() {
         let pause = |bytes_per_second, limit| {
-            let import_bytes_per_second_max = limit;
-            let options = RewriteOptions { bytes_per_second, import_bytes_per_second_max, ..RewriteOptions::default() };
-            import_pause(&options, 1 << 20, 0)
+            let other = RewriteOptions { bytes_per_second, ..RewriteOptions::default() };
+            let of_imports = RewriteOptions { import_bytes_per_second_max: limit, ..other };
+            let of_moves = RewriteOptions { move_bytes_per_second_max: limit, ..other };
+            let [import, moved] =
+                [(of_imports, false), (of_moves, true)].map(|(o, is_move)| import_pause(&o, is_move, 1 << 20, 0));
+            let others = import_pause(&of_imports, true, 1 << 20, 0);
+            assert_eq!((moved, others), (import, import_pause(&other, false, 1 << 20, 0)), "each has its limit");
+            import
         };
         assert_eq!(
             (pause(1 << 20, 1 << 21), pause(1 << 20, 1 << 30)),

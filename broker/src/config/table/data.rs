@@ -179,7 +179,7 @@ pub(super) const REPLICATION: &[Setting] = &[
         "follower.replication.throttled.rate",
         "9223372036854775807",
         at_least(0),
-        "Bytes per second that a node takes of what is moved or rebuilt, whatever the topics say; 65536 at least.",
+        "Bytes per second that a node takes from others of what is moved or rebuilt, whatever the topics say; 65536 at least.",
     )
     .dynamic()
     .acts("storage"),
@@ -187,10 +187,10 @@ pub(super) const REPLICATION: &[Setting] = &[
         "replica.alter.log.dirs.io.max.bytes.per.second",
         "9223372036854775807",
         at_least(0),
-        "Bytes per second that are moved between directories of a node.",
+        "Bytes per second that are moved between directories of a node; 65536 at least.",
     )
     .dynamic()
-    .idle(MOVES),
+    .acts("storage"),
     int("num.replica.fetchers", "1", at_least(1), "Threads that copy from other nodes.").dynamic().idle(RAFT),
     int("replica.fetch.max.bytes", "1048576", at_least(0), "Bytes per partition in a fetch of a follower.").idle(RAFT),
     int("replica.fetch.min.bytes", "1", at_least(0), "Bytes a follower waits for.").idle(RAFT),

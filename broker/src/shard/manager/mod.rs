@@ -99,6 +99,11 @@ impl Shards {
         let siblings = Arc::<Siblings>::default();
         siblings.partners.set_host(host.downgrade());
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
+            for directory in directories.values() {
+                let weak = weak.clone();
+                let moves = move |id| weak.upgrade().is_some_and(|inner| inner.shards.is_moving_in(id));
+                directory.set_directory_moves(Arc::new(moves));
+            }
             let (weak, remote_leaders) = (weak.clone(), Arc::<RemoteLeaders>::default());
             let last_entry_ms = move || {
                 let all = weak.upgrade().map(|inner| Shards(inner).replicas()).unwrap_or_default();

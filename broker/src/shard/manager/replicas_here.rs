@@ -40,6 +40,13 @@ impl ReplicasHere {
         self.0.read().values().flatten().find(|shard| shard.replica == replica).cloned()
     }
 
+    /// True of a replica beside an older one: it takes the place of that in another directory.
+    pub(super) fn is_moving_in(&self, replica: ReplicaId) -> bool {
+        let all = self.0.read();
+        let mut beside = all.values().filter(|of_shard| of_shard.len() > 1);
+        beside.any(|of_shard| of_shard.iter().skip(1).any(|shard| shard.replica == replica))
+    }
+
     /// Those of a shard, the oldest first.
     pub(super) fn of(&self, shard: ShardId) -> Vec<Arc<Shard>> {
         self.0.read().get(&shard).cloned().unwrap_or_default()
@@ -68,4 +75,29 @@ fn serving(of_shard: &[Arc<Shard>]) -> Option<&Arc<Shard>> {
     }
     let leader = of_shard.iter().filter(|shard| shard.is_elected()).max_by_key(|shard| shard.role().term);
     leader.or_else(|| of_shard.iter().find(|shard| !shard.role().stopped)).or(of_shard.first())
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_env::sim;
+
+    use super::*;
+    use crate::metadata::ShardKind;
+    use crate::shard::fake::{FakeGroup, REPLICA};
+
+    #[test]
+    fn only_the_newer_of_two_replicas_moves_here() {
+        sim::run(1, || async {
+            let (group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
+            let newer = ReplicaId(REPLICA.0 + 1);
+            let here = ReplicasHere::default();
+            let moving = || [REPLICA, newer].map(|replica| here.is_moving_in(replica));
+            here.add(group.beside(&shard, newer));
+            assert_eq!(moving(), [false, false], "the only one");
+            here.add(shard);
+            assert_eq!(moving(), [false, true]);
+            here.remove(REPLICA);
+            assert_eq!(moving(), [false, false], "the other one is gone");
+        });
+    }
 }

@@ -125,7 +125,7 @@ fn a_snapshot_that_goes_on_after_the_disk_was_full_has_no_gap() {
     });
 }
 
-/// What `kafka-reassign-partitions.sh --throttle` sets, also while the import runs.
+/// What `kafka-reassign-partitions.sh --throttle` and `--replica-alter-log-dirs-throttle` set, also while the import runs.
 #[test]
 fn an_import_keeps_to_its_limit() {
     sim::run(38, || async {
@@ -136,19 +136,24 @@ fn an_import_keeps_to_its_limit() {
         let snapshot = directory.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
         let next = Offset(toy.model().partitions[&0].0);
         let mut seconds = Vec::new();
-        for limit in [u64::MAX, LIMIT] {
+        for (limit, is_move) in [(u64::MAX, false), (LIMIT, false), (LIMIT, true)] {
             let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(39, SimDiskOptions::default()));
             let rewrite = RewriteOptions { run_bytes: 64 << 20, ..options().rewrite };
             let (target, _) = open(&disk, DataDirOptions { rewrite, ..options() }).await;
             let _taker = Toy::create(&target, TARGET).await;
-            target.set_rewrite_pace(&RewriteOptions { import_bytes_per_second_max: limit, ..rewrite });
+            target.set_directory_moves(Arc::new(move |replica| is_move && replica == ReplicaId(TARGET)));
+            target.set_rewrite_pace(&match is_move {
+                true => RewriteOptions { move_bytes_per_second_max: limit, ..rewrite },
+                false => RewriteOptions { import_bytes_per_second_max: limit, ..rewrite },
+            });
             let (mut import, begun) = (target.begin_import(ReplicaId(TARGET)), rt::now());
             take_long(&directory, &mut import, next).await.unwrap();
             import.commit(&snapshot).await.unwrap();
             seconds.push(rt::now().since(begun).as_secs());
         }
         // 16 MB, the last of them without a pause.
-        assert!(seconds[0] < 2 && (10..=16).contains(&seconds[1]), "{seconds:?}");
+        let is_limited = |taken: &u64| (10..=16).contains(taken);
+        assert!(seconds[0] < 2 && seconds[1..].iter().all(is_limited), "{seconds:?}");
     });
 }
 
