@@ -16,7 +16,7 @@ SETTINGS = {
     "cleanup.policy": "compact",
     "min.cleanable.dirty.ratio": "0.01",
     "delete.retention.ms": str(DELETE_RETENTION_SECONDS * 1000),
-    # Apache Kafka never compacts the segment that is written.
+    # What is younger may be spared.
     "segment.ms": "1000",
 }
 # Keys of a level are written half as often as those of the level before: at a hundred records a second to a partition, those of the last one once in three

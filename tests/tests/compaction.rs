@@ -17,10 +17,11 @@ const TOPIC: &str = "latest";
 const OFFSETS: &str = "__consumer_offsets";
 const GROUP: &str = "readers";
 const COMMITS: i64 = 300;
-/// Passes follow one another closely, and the first dirty byte is enough for one.
+/// Passes follow one another closely, the first dirty byte is enough for one, and nothing is spared for being new.
 const SETTINGS: &[(&str, &str)] = &[
     ("KAFKA_LOG_CLEANER_BACKOFF_MS", "100"),
     ("KAFKA_LOG_CLEANER_MIN_CLEANABLE_RATIO", "0.01"),
+    ("KAFKA_LOG_ROLL_MS", "1"),
     ("KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS", "1"),
 ];
 

@@ -97,9 +97,9 @@ pub struct TopicConfig {
     pub retention_ms: Option<i64>,
     /// `retention.bytes` of a partition; `None` (the default) is without limit.
     pub retention_bytes: Option<i64>,
-    /// `segment.bytes`, default 1 GiB: a hint, since all partitions share segments.
+    /// `segment.bytes`, default 1 GiB: of the end of a compacted partition that much is spared.
     pub segment_bytes: i32,
-    /// `segment.ms`, default 7 days: a hint.
+    /// `segment.ms`, default 7 days: for how long it is.
     pub segment_ms: i64,
     /// `ottla.shard.mode` is `on-demand`: the topic's shards follow its load.
     pub on_demand: bool,

@@ -78,10 +78,10 @@ pub const TOPIC_SETTINGS: &[ResourceSetting] = &[
         long("retention.ms", "604800000", at_least(-1), "Age at which data is removed; -1 keeps it for ever.").acts("retention"),
         &[("log.retention.ms", 1), ("log.retention.minutes", MINUTE_MS), ("log.retention.hours", HOUR_MS)],
     ),
-    of(int("segment.bytes", "1073741824", Range::Between(14, INT_MAX), "Size at which a new segment is begun: a hint.").idle(SHARED_LOG), &[("log.segment.bytes", 1)]),
+    of(int("segment.bytes", "1073741824", Range::Between(14, INT_MAX), "The last so many bytes of a partition are not compacted as long as they are younger than `segment.ms`.").acts("compaction"), &[("log.segment.bytes", 1)]),
     of(int("segment.index.bytes", "10485760", at_least(4), "Largest size of a segment's index: a hint.").idle(SHARED_LOG), &[("log.index.size.max.bytes", 1)]),
     of(long("segment.jitter.ms", "0", at_least(0), "Spread of the times at which segments are begun: a hint.").idle(SHARED_LOG), &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", HOUR_MS)]),
-    of(long("segment.ms", "604800000", at_least(1), "Time after which a new segment is begun: a hint.").idle(SHARED_LOG), &[("log.roll.ms", 1), ("log.roll.hours", HOUR_MS)]),
+    of(long("segment.ms", "604800000", at_least(1), "Age, by its timestamp, from which a record may be compacted though it is among the last `segment.bytes` of its partition.").acts("compaction"), &[("log.roll.ms", 1), ("log.roll.hours", HOUR_MS)]),
     of(boolean("unclean.leader.election.enable", "false", "Whether a replica that lacks records may become leader.").idle(RAFT), &[("unclean.leader.election.enable", 1)]),
 ];
 

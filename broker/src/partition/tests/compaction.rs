@@ -35,6 +35,7 @@ fn compacted() -> TopicConfig {
         cleanup_policy: CleanupPolicy { delete: false, compact: true },
         min_cleanable_dirty_ratio: 0.0,
         delete_retention_ms: DELETE_RETENTION_MS,
+        segment_ms: 1,
         ..TopicConfig::default()
     }
 }
@@ -152,6 +153,32 @@ fn min_compaction_lag_spares_what_is_young_and_max_compaction_lag_overrides_the_
         rt::sleep(Duration::from_secs(15)).await;
         let lines: Vec<String> = found(&partition).await.into_values().collect();
         assert_eq!(lines, ["a=9", "c=9", "b=-", "a=young"]);
+    });
+}
+
+/// What a consumer finds of what `fill` has written, after some passes that were due.
+async fn found_with(segment_bytes: i32, segment_ms: i64, max_compaction_lag_ms: i64) -> Vec<String> {
+    let disk = SimDisk::new(47, SimDiskOptions::default());
+    let config = TopicConfig { segment_bytes, segment_ms, max_compaction_lag_ms, ..compacted() };
+    let node = start_in(disk, image(COMPACTION, config), upkeep()).await;
+    let partition = partition_of(&node).await;
+    fill(&partition).await;
+    rt::sleep(CHECK * 40).await;
+    found(&partition).await.into_values().collect()
+}
+
+#[test]
+fn what_would_be_the_active_segment_is_spared() {
+    sim::run(47, || async {
+        const DAY_MS: i64 = 86_400_000;
+        assert_eq!(found_with(1 << 30, DAY_MS, i64::MAX).await.len(), 31, "all of it is young and little");
+        let compacted = ["a=9", "c=9", "b=-"];
+        assert_eq!(found_with(1 << 30, 20_000, i64::MAX).await, compacted, "it is old");
+        assert_eq!(found_with(1 << 30, DAY_MS, 20_000).await, compacted, "it may not stay so long");
+        // A batch has 61 bytes and those of its record, about seventy together: the last five are spared.
+        let some = found_with(300, DAY_MS, i64::MAX).await;
+        let spared = ["c=8", "a=9", "b=9", "c=9", "b=-"];
+        assert_eq!(some, [&["c=7", "a=8", "b=8"][..], &spared].concat(), "of what is not spared the last of each key");
     });
 }
 

@@ -1,14 +1,16 @@
 //! Decides when a partition of a compacted topic is compacted further (design section 12.2): as Kafka's cleaner, by
-//! `min.cleanable.dirty.ratio`, `min.compaction.lag.ms` and `max.compaction.lag.ms`.
+//! `min.cleanable.dirty.ratio`, `min.compaction.lag.ms`, `max.compaction.lag.ms`, and what stands for Kafka's active segment.
 //!
 //! Only proposes: apply decides, and every replica does the pass from its own bytes. May not know: when a round is due, what a pass keeps.
 
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::index::DirtyBytes;
+use ottla_storage::data_dir::DataDir;
+use ottla_storage::index::{DirtyBytes, ExtentKey};
+use ottla_storage::read::ReadError;
 
 use crate::config::TopicConfig;
 use crate::levels::COMPACTION;
-use crate::metadata::MetadataImage;
+use crate::metadata::{MetadataImage, Topic, is_internal};
 use crate::replicated::command::{Command, CompactionChange, PARTITIONS_PER_ENTRY_MAX};
 use crate::replicated::compaction::CompactionState;
 use crate::replicated::error::PartitionError;
@@ -42,7 +44,7 @@ pub(super) async fn decide_passes(shard: &Shard, image: &MetadataImage) -> Resul
             lag_ms => now_ms.saturating_sub(lag_ms),
         };
         let key = directory.extent(shard.replica, id);
-        match directory.dirty_bytes(key, last.horizon, last_stable, before_ms).await {
+        match dirty_bytes(directory, key, topic, (last.horizon, last_stable), (before_ms, now_ms)).await {
             Ok(found) if is_due(&topic.config, &found, now_ms) => {
                 let cutoff = last.cutoff_at(now_ms, topic.config.delete_retention_ms);
                 changes.push(CompactionChange { id, number: last.number + 1, horizon: found.end, cutoff });
@@ -55,6 +57,27 @@ pub(super) async fn decide_passes(shard: &Shard, image: &MetadataImage) -> Resul
         shard.command(Command::Compact(chunk.to_vec())).await?;
     }
     Ok(())
+}
+
+/// What a pass could go over: from the horizon of the last one to the last stable offset, without what is written at `before_ms` or later,
+/// and without what Kafka would keep in the active segment, which it never compacts: the last `segment.bytes`, as far as they are younger
+/// than `segment.ms` or, if that is less, `max.compaction.lag.ms`. A consumer that is no further behind sees every record. Nobody reads
+/// internal topics so.
+async fn dirty_bytes(
+    directory: &DataDir,
+    key: ExtentKey,
+    topic: &Topic,
+    (horizon, last_stable): (Offset, Offset),
+    (before_ms, now_ms): (i64, i64),
+) -> Result<DirtyBytes, ReadError> {
+    let config = &topic.config;
+    let mut up_to = last_stable;
+    if !is_internal(&topic.name) {
+        let since_ms = now_ms.saturating_sub(config.segment_ms.min(config.max_compaction_lag_ms));
+        let bytes = u64::from(config.segment_bytes.unsigned_abs());
+        up_to = directory.retention_point(key, last_stable, Some(since_ms), Some(bytes)).await?.unwrap_or(horizon);
+    }
+    directory.dirty_bytes(key, horizon, up_to.max(horizon), before_ms).await
 }
 
 fn candidates(shard: &Shard, image: &MetadataImage) -> Vec<Candidate> {

@@ -30,6 +30,7 @@ public final class Latest {
         Properties topics = new Properties();
         topics.putAll(Map.of(
                 StreamsConfig.topicPrefix(TopicConfig.MIN_CLEANABLE_DIRTY_RATIO_CONFIG), "0.01",
+                StreamsConfig.topicPrefix(TopicConfig.SEGMENT_MS_CONFIG), "1",
                 StreamsConfig.topicPrefix(TopicConfig.DELETE_RETENTION_MS_CONFIG), "1000"));
         StreamsBuilder builder = new StreamsBuilder();
         builder.addStateStore(

@@ -38,6 +38,7 @@ async fn create(world: &World, client: &mut Client) {
         ("cleanup.policy", "compact"),
         ("min.cleanable.dirty.ratio", if sim::random_below(2) == 0 { "0.0" } else { "0.3" }),
         ("delete.retention.ms", &kept),
+        ("segment.ms", if sim::random_below(3) == 0 { "2000" } else { "1" }),
     ];
     own_topic::create(world, client, (TOPIC, PARTITIONS), &configs).await;
 }

@@ -36,8 +36,12 @@ async fn topic(world: &World, client: &mut Client) -> Option<Uuid> {
     let mut configs = vec![("retention.ms", "-1")];
     if world.compacts_transfers() {
         // Markers go soon after what they end.
-        let compacts =
-            [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.0"), ("delete.retention.ms", "1000")];
+        let compacts = [
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.0"),
+            ("delete.retention.ms", "1000"),
+            ("segment.ms", "1"),
+        ];
         configs.extend(compacts);
     }
     own_topic::create(world, client, (TOPIC, PARTITIONS), &configs).await
