@@ -29,7 +29,7 @@ pub(crate) fn compaction(bench: &mut Bench) {
     bench.begin(
         "compaction",
         "Compacted topics",
-        "Records with keys, 64 producers, 16 partitions, segment.bytes=16 MiB (Kafka cleans no segment that is written to), all else at \
+        "Records with keys, 64 producers, 16 partitions, segment.bytes=16 MiB (the last so many bytes are not cleaned), all else at \
          its default. Half of its own maximum is offered to each: first to a topic that is not compacted, then to a compacted one. \
          Then each of many keys is written three times; from the last acknowledgement until the disk holds no less for 300 s. That \
          topic is compacted from the last acknowledgement on; memory is what the broker has allocated at the most from then on, beyond \
