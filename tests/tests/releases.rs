@@ -77,6 +77,7 @@ fn a_compacted_topic_of_0_4_0_is_cleaned() {
     let mut broker = left_by("0.4.0");
     broker.set("KAFKA_LOG_CLEANER_BACKOFF_MS", "100");
     broker.set("KAFKA_LOG_CLEANER_MIN_CLEANABLE_RATIO", "0.01");
+    broker.set("KAFKA_LOG_ROLL_MS", "1");
     broker.run();
     let mut raw = Raw::connect(broker.address());
     // What was written by 0.4.0: thirty rounds of five keys, and a tombstone of the third at the end of each.

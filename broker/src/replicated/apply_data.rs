@@ -262,7 +262,7 @@ impl ShardState {
     /// A producer has the last place in the order of last use, unless its transaction is open; those idle longest are evicted
     /// beyond the caps. `excess`: the one that is too many in the partition.
     fn reorder(&mut self, id: PartitionId, producer: ProducerId, placed: Placed, excess: Option<ProducerId>) {
-        self.dirty.producers.insert((id, producer));
+        self.dirty.producer_placed(id, producer, placed.replaced);
         if let Some(replaced) = placed.replaced {
             self.producers_by_order.remove(&replaced);
         }

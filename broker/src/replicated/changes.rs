@@ -32,4 +32,22 @@ pub(crate) struct Dirty {
     pub(crate) aborted: BTreeSet<(PartitionId, Offset)>,
     /// Keys of groups of partitions that are gone.
     pub(crate) groups_gone: BTreeSet<(PartitionId, Bytes)>,
+    /// The last place in the order of last use at that cut.
+    pub(crate) cut_at: u64,
+}
+
+impl Dirty {
+    /// Takes what is dirty; `order`: the last place in the order of last use.
+    pub(crate) fn cut(&mut self, order: u64) -> Self {
+        std::mem::replace(self, Self { cut_at: order, ..Self::default() })
+    }
+
+    /// Notes that a producer has another place in the order of last use. `replaced`: the one before; if it was taken since the cut, the
+    /// producer is noted already, which most batches are spared so.
+    pub(crate) fn producer_placed(&mut self, id: PartitionId, producer: ProducerId, replaced: Option<u64>) {
+        if replaced.is_none_or(|replaced| replaced <= self.cut_at) {
+            self.producers.insert((id, producer));
+        }
+        debug_assert!(self.producers.contains(&(id, producer)), "partition={id} producer={}", producer.0);
+    }
 }

@@ -338,7 +338,7 @@ fn offsets_of(partition: &PartitionState) -> LogOffsetSnapshot {
 
 /// Takes what changed since the last cut.
 fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
-    let dirty = std::mem::take(&mut state.dirty);
+    let dirty = state.dirty.cut(state.order);
     let mut changes = Vec::new();
     if dirty.shard {
         changes.push((Key::Shard.encode(), Some(shard_value(state).encode())));
@@ -447,6 +447,7 @@ pub fn restore(keeps: Keeps, stored: &[(Bytes, Bytes)]) -> Result<ShardState, Co
     for (key, value) in stored {
         restore_one(&mut state, Key::decode(key)?, value)?;
     }
+    state.dirty.cut_at = state.order;
     Ok(state)
 }
 
