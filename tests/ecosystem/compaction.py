@@ -14,9 +14,9 @@ BACKOFF_MS = 200
 END_SECONDS_MAX, COMPACTED_SECONDS_MAX = 60, 90
 ADMIN_SECONDS_MAX = 60
 # What a topic is created with so that little of it stays uncompacted; one that an application makes is given ratio and time afterwards.
-POLICY, DIRTY_RATIO = "cleanup.policy", 0.01
-SEGMENT_MS = 1
-SOON = {"cleanup_policy": "compact", "min_cleanable_dirty_ratio": DIRTY_RATIO, "segment_ms": SEGMENT_MS}
+POLICY = "cleanup.policy"
+EARLY = {"min.cleanable.dirty.ratio": 0.01, "segment.ms": 1}
+SOON = {POLICY: "compact", **EARLY}
 
 
 def compact_often(place):
@@ -32,8 +32,7 @@ def compact_early(bootstrap, *topics):
     for resource, future in admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic) for topic in topics]).items():
         policy = future.result(ADMIN_SECONDS_MAX)[POLICY].value
         assert policy == "compact", f"{resource.name} was made with {POLICY}={policy}"
-    wanted = {"min.cleanable.dirty.ratio": DIRTY_RATIO, "segment.ms": SEGMENT_MS}
-    entries = [ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET) for name, value in wanted.items()]
+    entries = [ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET) for name, value in EARLY.items()]
     changed = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries) for topic in topics]
     for future in admin.incremental_alter_configs(changed).values():
         future.result(ADMIN_SECONDS_MAX)

@@ -14,7 +14,7 @@ sys.path += [str(HERE), str(HERE.parent / "connect"), str(HERE.parents[1] / "cli
 from changes import Changes
 from committed import differences
 from compacted import Left, one_a_key
-from compaction import DIRTY_RATIO, SEGMENT_MS, compact_often
+from compaction import SOON, compact_often
 from databases import MariaDb, Postgres
 from harness import INSTALLED
 from worker import Worker, Workers
@@ -40,8 +40,7 @@ def plugins(place):
 
 def connector(place, database):
     """Connect makes the topics; where Debezium keeps MariaDB's schemas is a topic that it makes itself."""
-    made = {"replication.factor": place.nodes, "partitions": PARTITIONS}
-    made |= {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": DIRTY_RATIO, "segment.ms": SEGMENT_MS}
+    made = {"replication.factor": place.nodes, "partitions": PARTITIONS, **SOON}
     topics = {f"topic.creation.default.{name}": value for name, value in made.items()}
     kafka = {"kafka.bootstrap.servers": place.bootstrap, "kafka.topic": f"{database.name}-schemas"}
     history = {f"schema.history.internal.{name}": value for name, value in kafka.items()}

@@ -61,8 +61,8 @@ pub(super) async fn decide_passes(shard: &Shard, image: &MetadataImage) -> Resul
 
 /// What a pass could go over: from the horizon of the last one to the last stable offset, without what is written at `before_ms` or later,
 /// and without what Kafka would keep in the active segment, which it never compacts: the last `segment.bytes`, as far as they are younger
-/// than `segment.ms` or, if that is less, `max.compaction.lag.ms`. A consumer that is no further behind sees every record. Nobody reads
-/// internal topics so.
+/// than `segment.ms` or, if that is less, `max.compaction.lag.ms`. A consumer that is no further behind sees every record. Internal topics
+/// have no such consumers: coordinators take the last record of a key from memory.
 async fn dirty_bytes(
     directory: &DataDir,
     key: ExtentKey,
