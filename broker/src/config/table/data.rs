@@ -88,7 +88,7 @@ pub(super) const LOG: &[Setting] = &[
     long("log.message.timestamp.before.max.ms", "9223372036854775807", at_least(0), "How far a record's timestamp may lie in the past.").dynamic().acts(DEFAULTS),
     long("log.message.timestamp.after.max.ms", "3600000", at_least(0), "How far a record's timestamp may lie in the future.").dynamic().acts(DEFAULTS),
     int("log.segment.bytes", "1073741824", Range::Between(14, INT_MAX), "What of the end of a compacted topic's partition is spared: `segment.bytes`.").dynamic().acts(DEFAULTS),
-    long("log.roll.hours", "168", Range::Between(1, 2_562_047_788), "For how long it is spared: `segment.ms`, in hours.").acts(DEFAULTS),
+    long("log.roll.hours", "168", Range::Between(1, 2_562_047_788), "For how long the end of a compacted topic's partition is spared: `segment.ms`, in hours.").acts(DEFAULTS),
     unset("log.roll.ms", Kind::Long, at_least(1), "As `log.roll.hours`, in milliseconds.").dynamic().acts(DEFAULTS),
     long("log.roll.jitter.hours", "0", Range::Between(0, 2_562_047_788), "Spread of the times at which segments are begun.").idle(SHARED_LOG),
     unset("log.roll.jitter.ms", Kind::Long, at_least(0), "As `log.roll.jitter.hours`, in milliseconds.").dynamic().idle(SHARED_LOG),
